@@ -1,0 +1,13 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every subcommand, one declaration a line; each is defined in its own cmd_*.cpp.
+#pragma once
+
+#include "cli/command.hpp"
+
+namespace towline::cli {
+
+extern const Command kVersion;
+
+}  // namespace towline::cli

@@ -1,0 +1,82 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include <csignal>
+#include <cstdio>
+#include <exception>
+
+#include "base/fmt.hpp"
+#include "base/log.hpp"
+#include "cli/commands.hpp"
+
+namespace towline::cli {
+
+std::span<const Command> commands() {
+  static const Command* const kAll[] = {
+      &kVersion,
+  };
+  static const std::vector<Command> list = [] {
+    std::vector<Command> all;
+    for (const Command* command : kAll) all.push_back(*command);
+    return all;
+  }();
+  return list;
+}
+
+namespace {
+
+void print_overview(std::FILE* to) {
+  std::fputs("Towline serves large language models with the machines people really have.\n\n"
+             "Usage: towline COMMAND [OPTIONS]\n\nCommands:\n", to);
+  for (const Command& command : commands()) {
+    std::fputs(format("  {:<18}{}\n", command.name, command.summary).c_str(), to);
+  }
+  std::fputs("\n'towline COMMAND --help' explains a command.\n", to);
+}
+
+// The command whose name (one or two words) begins `args`, and the number of words it took.
+std::pair<const Command*, size_t> find_command(std::span<const std::string> args) {
+  for (size_t words = std::min<size_t>(2, args.size()); words > 0; --words) {
+    const std::string name = words == 2 ? args[0] + " " + args[1] : args[0];
+    for (const Command& command : commands()) {
+      if (command.name == name) return {&command, words};
+    }
+  }
+  return {nullptr, 0};
+}
+
+int fail(const Error& error) {
+  std::fputs(format("towline: {}\n", error.to_string()).c_str(), stderr);
+  return exit_code(error.code());
+}
+
+int run(std::span<const std::string> args) {
+  std::signal(SIGPIPE, SIG_IGN);
+  if (args.empty()) {
+    print_overview(stderr);
+    return exit_code(Code::kInvalidArgument);
+  }
+  if (args[0] == "--help" || args[0] == "-h" || args[0] == "help") {
+    print_overview(stdout);
+    return 0;
+  }
+  const auto [command, words] = find_command(args);
+  if (command == nullptr) {
+    return fail(errorf(Code::kInvalidArgument,
+                       "'{}' is not a command; 'towline --help' lists them", args[0]));
+  }
+  const Result<int> code = command->run(args.subspan(words));
+  return code ? *code : fail(code.error());
+}
+
+}  // namespace
+}  // namespace towline::cli
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> args(argv + (argc > 0 ? 1 : 0), argv + argc);
+  try {
+    return towline::cli::run(args);
+  } catch (const std::exception& e) {  // a fence: our own code does not throw
+    std::fprintf(stderr, "towline: internal error: %s\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,92 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// BlockLedger: who holds which KV block, and which finished blocks may be used again.
+//
+// A block holds the keys and values of kBlockTokens consecutive tokens of one sequence, in every
+// layer. Blocks are reference-counted. A block whose tokens are all computed can be published: it
+// then stays findable by what it contains after its last holder let go, until its place is needed
+// (least recently released first). Content is identified by a chained hash (salt, the tokens of all
+// blocks before, its own tokens) and then *verified*: its own tokens and the identity of the block
+// before are compared, so that a hash collision, even a crafted one, costs a miss and never gives a
+// sequence somebody else's keys.
+//
+// A pure machine: no memory of the blocks themselves (kv/block_pool.hpp), no clock; copyable. The
+// same calls give the same blocks. Asking for something impossible (releasing a free block) is a
+// bug and CHECKs.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/ids.hpp"
+
+namespace towline::policy {
+
+inline constexpr int32_t kBlockTokens = 16;
+
+// The place of a block in a chain of published blocks: enough to look up what follows it.
+struct ChainLink {
+  uint64_t hash = 0;    // of the salt and every token so far
+  uint64_t serial = 0;  // which publication; never used again for another content
+  friend bool operator==(const ChainLink&, const ChainLink&) = default;
+};
+
+class BlockLedger {
+ public:
+  explicit BlockLedger(int32_t blocks);
+
+  int32_t total() const { return static_cast<int32_t>(blocks_.size()); }
+  // Blocks that allocate() can still hand out: free ones and published ones that nobody holds.
+  int32_t available() const { return static_cast<int32_t>(free_.size()) + idle_count_; }
+  int32_t held() const { return total() - available(); }
+  int32_t references(BlockId block) const { return blocks_[index(block)].references; }
+
+  // A block held once by the caller; forgets the least recently released published block if none
+  // is free. Empty when every block is held.
+  std::optional<BlockId> allocate();
+  void retain(BlockId block);
+  void release(BlockId block);
+
+  // Where every chain of this salt begins. Different salts never share blocks (tenants, adapters).
+  static ChainLink root(uint64_t salt);
+  // The published block that holds `tokens` (kBlockTokens of them) right after `before`, if any.
+  struct Match {
+    BlockId block;
+    ChainLink link;
+  };
+  std::optional<Match> find(const ChainLink& before, std::span<const int32_t> tokens) const;
+  // Makes a held block findable. Returns its link. If the same content is published already, the
+  // block stays private and the link of the published one is returned.
+  ChainLink publish(BlockId block, const ChainLink& before, std::span<const int32_t> tokens);
+
+  // Verifies every invariant; CHECKs on the first that does not hold. For tests.
+  void check_invariants() const;
+
+ private:
+  static constexpr int32_t kNone = -1;
+  struct Block {
+    int32_t references = 0;
+    bool published = false;
+    ChainLink link;         // when published
+    uint64_t parent = 0;    // serial of the block before, when published
+    std::array<int32_t, kBlockTokens> tokens{};
+    int32_t older = kNone, newer = kNone;  // in the idle list
+  };
+  size_t index(BlockId block) const;
+  void push_idle(int32_t i);
+  void remove_idle(int32_t i);
+
+  std::vector<Block> blocks_;
+  std::vector<int32_t> free_;              // never-used or unpublished, last in first out
+  std::map<uint64_t, int32_t> by_hash_;    // published blocks
+  int32_t oldest_ = kNone, newest_ = kNone;  // published blocks that nobody holds
+  int32_t idle_count_ = 0;
+  uint64_t next_serial_ = 1;
+};
+
+}  // namespace towline::policy

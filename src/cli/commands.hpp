@@ -8,6 +8,8 @@
 
 namespace towline::cli {
 
+extern const Command kCompletions;
+extern const Command kOptions;
 extern const Command kVersion;
 
 }  // namespace towline::cli

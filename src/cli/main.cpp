@@ -13,6 +13,8 @@ namespace towline::cli {
 std::span<const Command> commands() {
   static const Command* const kAll[] = {
       &kVersion,
+      &kCompletions,
+      &kOptions,
   };
   static const std::vector<Command> list = [] {
     std::vector<Command> all;

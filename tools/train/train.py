@@ -4,7 +4,8 @@
 
     python3 tools/train/train.py --out /some/folder --minutes 60
 
-Needs Debian's python3-torch, bible-kjv and bible-kjv-text. Writes a Hugging Face directory, which
+Needs Debian's python3-torch, libopenblas0-pthread (the reference BLAS is 15 times slower), bible-kjv
+and bible-kjv-text. Writes a Hugging Face directory, which
 `towline model quantize FOLDER --type q8_0 --out models/demo.gguf` turns into the committed file.
 A checkpoint is written every few minutes, so that an interrupted run still leaves a model.
 """
@@ -47,7 +48,7 @@ class Block(torch.nn.Module):
         v = self.v(h).view(b, t, self.kv_heads, self.hd).transpose(1, 2)
         repeat = self.heads // self.kv_heads
         k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-        scores = (q @ k.transpose(-1, -2)) / math.sqrt(self.hd) + mask
+        scores = (q * self.hd ** -0.5) @ k.transpose(-1, -2) + mask
         x = x + self.o((scores.softmax(-1) @ v).transpose(1, 2).reshape(b, t, d))
         h = rms(x, self.norm2)
         return x + self.down(F.silu(self.gate(h)) * self.up(h))
@@ -103,14 +104,17 @@ def documents(chapters, bpe, rng):
                bpe.encode(" " + answer) + [corpus.EOS])
 
 
-def batches(chapters, bpe, rng, rows, length):
-    stream = []
+def batches(chapters, bpe, rng):
+    """Mostly short rows, because attention is what costs; some long ones, so that far positions
+    are trained too."""
+    stream, (rows, length) = [], (16, 128)
     while True:
         for doc in documents(chapters, bpe, rng):
             stream += doc
             while len(stream) > rows * length:
                 yield torch.tensor(np.array(stream[:rows * length]).reshape(rows, length))
                 del stream[:rows * length]
+                rows, length = (5, 400) if rng.random() < 0.2 else (16, 128)
 
 
 def export(model, bpe, out):
@@ -186,7 +190,7 @@ def main():
     optimiser = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
                                   lr=0, betas=(0.9, 0.95))
     spent, saved, step = 0.0, 0.0, 0
-    for ids in batches(chapters, bpe, rng, 8, 256):
+    for ids in batches(chapters, bpe, rng):
         begin = time.process_time()  # CPU time: a paused or crowded machine does not end training early
         done = spent / (args.minutes * 60)
         if done >= 1:

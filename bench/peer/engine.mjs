@@ -1,0 +1,117 @@
+#!/usr/bin/env node
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// node bench/peer/engine.mjs [--shapes llama-3.2-1b:q4_0,...] [--rounds 3] [--depth 2048]
+//
+// Speed of the engine as a ratio to llama.cpp on the same GGUF file, cores and minute. The machine's
+// memory bandwidth drifts by a factor of two over minutes, so the two take turns (peer, ours, peer,
+// ours) and the figure is the median of the ratios of the rounds. Needs `npm ci --ignore-scripts
+// --omit=optional` in this folder and a built program; dummy weights are made on first use.
+import {execFileSync} from "node:child_process";
+import {existsSync, mkdirSync} from "node:fs";
+import {dirname, join, resolve} from "node:path";
+import {createRequire} from "node:module";
+import {fileURLToPath} from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const root = resolve(here, "../..");
+const towline = join(root, "build/towline");
+const option = (name, fallback) => {
+  const at = process.argv.indexOf("--" + name);
+  return at < 0 ? fallback : process.argv[at + 1];
+};
+
+// `engine.mjs --peer FILE ...` is this script as the peer's process: one JSON line a test.
+if (process.argv.includes("--peer")) {
+  await peer(option("peer"), +option("threads"), +option("pp"), +option("tg"),
+             option("batch").split(",").map(Number), +option("depth"));
+  process.exit(0);
+}
+
+const shapes = option("shapes", "llama-3.2-1b:q4_0,llama-3.2-1b:q8_0,qwen2.5-0.5b:q4_0").split(",");
+const settings = {threads: option("threads", "2"), pp: option("pp", "512"), tg: option("tg", "32"),
+                  batch: option("batch", "1,8,16,32"), depth: option("depth", "0")};
+const flags = Object.entries(settings).flatMap(([name, value]) => ["--" + name, value]);
+const cache = option("cache", join(root, "build/bench-models"));
+const median = (list) => list.slice().sort((a, b) => a - b)[list.length >> 1];
+const lines = (program, args) => execFileSync(program, args, {encoding: "utf8", stdio: ["ignore", "pipe", "ignore"]})
+  .split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
+const key = (row) => row.test.startsWith("pp") ? row.test : `${row.test} b${row.batch}`;
+
+mkdirSync(cache, {recursive: true});
+for (const entry of shapes) {
+  const [shape, type] = entry.split(":");
+  const file = join(cache, `${shape}-${type}.gguf`);
+  if (!existsSync(file)) execFileSync(towline, ["model", "make-dummy", "--shape", shape, "--type", type, "--out", file]);
+  const table = new Map();
+  for (let round = 0; round < +option("rounds", "3"); round++) {
+    const theirs = new Map(lines(process.execPath, [fileURLToPath(import.meta.url), "--peer", file, ...flags]).map((r) => [key(r), r.median]));
+    for (const row of lines(towline, ["bench", "engine", file, ...flags, "--reps", "1", "--json"])) {
+      if (!theirs.has(key(row))) continue;
+      const rows = table.get(key(row)) ?? table.set(key(row), []).get(key(row));
+      rows.push({ours: row.median, theirs: theirs.get(key(row)), ratio: row.median / theirs.get(key(row))});
+    }
+  }
+  for (const [test, rows] of table) {
+    const of = (field) => +median(rows.map((row) => row[field])).toFixed(2);
+    console.log(JSON.stringify({model: `${shape} ${type}`, test, depth: +settings.depth, towline: of("ours"),
+                                llama_cpp: of("theirs"), ratio: of("ratio"), rounds: rows.length}));
+  }
+}
+
+async function peer(file, threads, pp, tg, batches, depth) {
+  const bins = join(here, "node_modules/@node-llama-cpp/linux-x64/bins/linux-x64");
+  const llama = createRequire(import.meta.url)(join(bins, "llama-addon.node"));
+  llama.setLogger(() => {});
+  llama.setLoggerLogLevel(0);
+  llama.loadBackends();
+  llama.loadBackends(bins);
+  await llama.init();
+  const model = new llama.AddonModel(resolve(file), {gpuLayers: 0, useMmap: true, addonExports: llama});
+  if (!await model.init()) throw new Error(`the peer cannot load ${file}`);
+  const tokens = (n, k = 0) => Uint32Array.from({length: n}, (_, i) => 100 + (i * 7919 + 13 + k) % 400);
+  const context = async (size, batch, sequences) => {
+    const made = new llama.AddonContext(model, {contextSize: size, batchSize: batch, sequences, threads, flashAttention: true});
+    if (!await made.init()) throw new Error("the peer cannot make a context");
+    made.setThreads(threads);
+    return made;
+  };
+  const report = (test, rate, more) => console.log(JSON.stringify({test, ...more, median: rate}));
+  const now = () => performance.now() / 1000;
+  if (pp > 0) {
+    const c = await context(pp + 8, pp, 1);
+    for (const timed of [false, true]) {
+      c.disposeSequence(0);
+      const begin = now();
+      c.initBatch(pp);
+      c.addToBatch(0, 0, tokens(pp), Uint32Array.from([pp - 1]));
+      await c.decodeBatch();
+      if (timed) report(`pp${pp}`, pp / (now() - begin), {});
+    }
+    await c.dispose();
+  }
+  for (const batch of tg > 0 ? batches : []) {
+    const c = await context(depth + tg + 8, Math.max(512, batch), batch);
+    for (const timed of [false, true]) {
+      for (let s = 0; s < batch; s++) {
+        c.disposeSequence(s);
+        for (let at = 0; at < depth; at += 512) {
+          const n = Math.min(512, depth - at);
+          c.initBatch(n);
+          c.addToBatch(s, at, tokens(n, s), new Uint32Array(0));
+          await c.decodeBatch();
+        }
+      }
+      const begin = now();
+      for (let k = 0; k < tg; k++) {
+        c.initBatch(batch);
+        for (let s = 0; s < batch; s++) c.addToBatch(s, depth + k, tokens(1, k * 31 + s * 17), Uint32Array.from([0]));
+        await c.decodeBatch();
+      }
+      if (timed) report(`tg${tg}`, batch * tg / (now() - begin), {batch, depth});
+    }
+    await c.dispose();
+  }
+  await model.dispose();
+}

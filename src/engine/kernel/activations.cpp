@@ -1,0 +1,49 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/kernel/activations.hpp"
+
+#include <new>
+
+#include "base/check.hpp"
+
+namespace towline::engine {
+namespace {
+constexpr std::align_val_t kAlign{64};
+}
+
+ActKind act_kind(DType weights) {
+  switch (weights) {
+    case DType::kF32:
+    case DType::kF16: return ActKind::kF32;
+    case DType::kBF16: return ActKind::kBF16;
+    default: return ActKind::kInt8;
+  }
+}
+
+void Activations::Free::operator()(std::byte* p) const { ::operator delete[](p, kAlign); }
+
+void Activations::reset(ActKind kind, int64_t rows, int64_t cols) {
+  CHECK(rows >= 1 && cols >= 1, rows, cols);
+  CHECK(kind != ActKind::kInt8 || cols % kActBlock == 0, cols);
+  kind_ = kind;
+  rows_ = rows;
+  cols_ = cols;
+  // As equal groups as possible: 16 rows make 8 + 8, not 12 + 4.
+  const int64_t groups = (rows + kMaxGroupRows - 1) / kMaxGroupRows;
+  group_rows_ = (rows + groups - 1) / groups;
+  int64_t row_bytes = 0;
+  switch (kind) {
+    case ActKind::kF32: row_bytes = cols * 4; break;
+    case ActKind::kBF16: row_bytes = (cols + 1) / 2 * 4; break;
+    case ActKind::kInt8: row_bytes = cols / kActBlock * kActBlockBytes; break;
+  }
+  group_bytes_ = (group_rows_ * row_bytes + 63) / 64 * 64;
+  const int64_t need = group_bytes_ * group_count();
+  if (need > capacity_) {
+    data_.reset();
+    data_.reset(static_cast<std::byte*>(::operator new[](static_cast<size_t>(need), kAlign)));
+    capacity_ = need;
+  }
+}
+
+}  // namespace towline::engine

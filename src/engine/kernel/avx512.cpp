@@ -1,0 +1,7 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/kernel/kernel_table.hpp"
+
+namespace towline::engine {
+const KernelTable* avx512_table() { return nullptr; }
+}  // namespace towline::engine

@@ -9,8 +9,6 @@
 namespace towline::cli {
 
 extern const Command kCompletions;
-extern const Command kModelInfo;
-extern const Command kModelMakeDummy;
 extern const Command kOptions;
 extern const Command kVersion;
 

@@ -12,8 +12,6 @@ namespace towline::cli {
 
 std::span<const Command> commands() {
   static const Command* const kAll[] = {
-      &kModelInfo,
-      &kModelMakeDummy,
       &kVersion,
       &kCompletions,
       &kOptions,

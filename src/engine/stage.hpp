@@ -1,0 +1,137 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// Stage: a range of decoder layers with its KV cache, evaluated on this machine.
+//
+// One decoder, varied by data (spec/model_desc.hpp): RMSNorm, rotary attention with grouped heads,
+// gated SiLU. A step is a list of spans, each a run of consecutive positions of one sequence; decode
+// tokens and prompt chunks mix freely. Matrix products see all rows of the step together; attention
+// works sequence by sequence on paged KV blocks.
+//
+// Exact bits: every operation on a row either looks at that row alone or (attention) walks the KV
+// blocks of its own sequence in an order fixed by absolute positions. So a row's result does not
+// depend on the other rows of the step, on how a prompt was cut into spans, on the number of
+// threads, or on how the layers are divided into stages (docs/engine.md).
+//
+// A model of one stage: run() then logits(). A pipeline: the first stage's run() fills `hidden`, the
+// float32 residual stream, which is sent on as it is; the last stage's logits() follows its run().
+//
+// Threading: one caller at a time; work is divided over the team given to load().
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "base/result.hpp"
+#include "engine/kernel/activations.hpp"
+#include "engine/kernel/compute_team.hpp"
+#include "engine/kernel/kernel_table.hpp"
+#include "engine/weights.hpp"
+#include "kv/block_pool.hpp"
+
+namespace towline::engine {
+
+// Rows [from, to) of one sequence. The tables belong to the caller and must outlive the call.
+struct StepSpan {
+  int32_t from = 0, to = 0;                // positions
+  std::span<const int32_t> tokens;         // to - from of them; used by the first stage only
+  std::span<const int32_t> blocks;         // KV blocks of positions [0, to), 16 a block
+  int32_t rows() const { return to - from; }
+};
+
+struct StepView {
+  std::span<const StepSpan> spans;
+  int32_t rows() const;
+};
+
+struct StageOptions {
+  LayerRange layers;            // empty: all
+  int32_t kv_blocks = 64;       // of 16 tokens, shared by all sequences
+  int32_t max_rows = 512;       // rows of one step, at most
+  int32_t max_logit_rows = 32;  // rows of one logits() call, at most
+};
+
+class Stage {
+ public:
+  // `kernels` and `team` must outlive the stage.
+  static Result<Stage> load(std::shared_ptr<const ModelFile> file, const StageOptions& options,
+                            const KernelTable& kernels, ComputeTeam& team,
+                            const LoadProgress& progress = {});
+
+  const spec::ModelDesc& desc() const { return weights_->desc(); }
+  const Weights& weights() const { return *weights_; }
+  const kv::BlockPool& pool() const { return pool_; }
+  int32_t max_rows() const { return options_.max_rows; }
+  int32_t max_logit_rows() const { return options_.max_logit_rows; }
+
+  // Evaluates the layers. hidden: [rows][hidden], read unless this is the first stage, and written.
+  // Token ids and block numbers must be valid (the caller checked them); writes the KV cache.
+  void run(const StepView& step, std::span<float> hidden);
+
+  // Last stage: logits of the chosen rows of `hidden`, out: [rows.size()][vocab].
+  // At most max_logit_rows().
+  void logits(std::span<const float> hidden, std::span<const int32_t> rows, std::span<float> out);
+  // Last stage: row `row` of `hidden` after the output norm (embeddings), out: [hidden].
+  void final_state(std::span<const float> hidden, int32_t row, std::span<float> out) const;
+
+ private:
+  // One product that shares its input with others: out[row * ldo + ...] = w * input row.
+  struct Product {
+    const PackedMatrix* weights;
+    float* out;
+    int64_t ldo;
+  };
+  struct RowPlace {  // where a row of the step lives
+    int32_t position;
+    int32_t block;     // of the KV pool
+    int32_t token;     // first stage only
+  };
+  struct AttentionItem {  // a few rows of one sequence
+    const StepSpan* span;
+    int32_t first_row;    // of the step
+    int32_t from;         // position of the first row
+    int32_t rows;
+  };
+
+  Stage(const KernelTable& kernels, ComputeTeam& team) : kernels_(&kernels), team_(&team) {}
+  Result<void> allocate_buffers();
+  void place_rows(const StepView& step);
+  void prepare_row(int64_t row, float* hidden);
+  void add_update(float* hidden, int64_t row) const;
+  void run_layer(int32_t index, int32_t rows, float* hidden);
+  // Calls before(row) for every row (it may write x), then does all products with the rows of x,
+  // which are as far apart as the products are wide.
+  template <class BeforeRow>
+  void multiply(std::span<const Product> products, const float* x, int64_t rows,
+                BeforeRow&& before);
+  void multiply_prepared(std::span<const Product> products);
+  void rotate_and_store(int32_t index, int32_t rows);
+  void attend(int32_t index);
+
+  // Constant after load.
+  const KernelTable* kernels_;
+  ComputeTeam* team_;
+  StageOptions options_;
+  std::unique_ptr<Weights> weights_;
+  kv::BlockPool pool_;
+  std::vector<double> rope_frequencies_;  // [rope_dim / 2] radians a position
+
+  // Working memory of a step; R = max_rows.
+  std::vector<RowPlace> places_;            // [rows]
+  std::vector<AttentionItem> items_;
+  std::vector<float> cos_, sin_;            // [R][rope_dim / 2]
+  std::vector<float> q_, k_, v_;            // [R][q_width], [R][kv_width] twice
+  std::vector<float> mixed_;                // [R][q_width] attention output
+  std::vector<float> gate_, up_;            // [R][ffn]
+  std::vector<float> update_;               // [R][hidden] what is added to the residual stream
+  std::vector<float> normed_;               // [R][hidden] input of the next products
+  std::vector<float*> attention_scratch_;   // [threads], in scratch_arena_
+  Arena scratch_arena_;
+  static constexpr size_t kActKinds = 3;
+  Activations acts_[kActKinds];             // by ActKind
+};
+
+}  // namespace towline::engine

@@ -1,0 +1,447 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "serve/local_engine.hpp"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/fmt.hpp"
+
+namespace towline::serve {
+namespace {
+
+constexpr int32_t kDefaultContext = 8192;
+constexpr int64_t kDefaultKvBytes = int64_t{1} << 30;
+constexpr int32_t kMaxLogitRows = 64;
+
+int allowed_processors() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (::sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+FinishReason finish_reason(policy::EndReason reason) {
+  switch (reason) {
+    case policy::EndReason::kStop:
+      return FinishReason::kStop;
+    case policy::EndReason::kLength:
+      return FinishReason::kLength;
+    case policy::EndReason::kCancelled:
+      return FinishReason::kCancelled;
+    case policy::EndReason::kFailed:
+      break;
+  }
+  return FinishReason::kError;
+}
+
+GeneratedToken generated(engine::SampledToken&& token) {
+  GeneratedToken out;
+  out.token = token.token;
+  out.logprob = token.logprob;
+  for (const auto& [id, logprob] : token.top) out.top.push_back({id, logprob});
+  return out;
+}
+
+}  // namespace
+
+// --- starting and stopping ----------------------------------------------------------------------
+
+int64_t LocalEngine::choose_kv_tokens(const spec::ModelDesc& desc,
+                                      const LocalEngineOptions& options, int32_t context) {
+  if (options.kv_tokens > 0) return options.kv_tokens;
+  const int64_t per_token = desc.layers * desc.kv_bytes_per_token_layer().value;
+  const int64_t affordable = kDefaultKvBytes / std::max<int64_t>(per_token, 1);
+  const int64_t useful = int64_t{options.sequences} * context;
+  return std::max<int64_t>(context, std::min(affordable, useful));
+}
+
+Result<std::unique_ptr<LocalEngine>> LocalEngine::start(
+    std::shared_ptr<const engine::ModelFile> file, const LocalEngineOptions& options,
+    EventSink sink, const engine::LoadProgress& progress) {
+  const spec::ModelDesc& desc = file->desc();
+  if (options.context > desc.context) {
+    return errorf(Code::kInvalidArgument, "a context of {} tokens is asked, but {} has {}",
+                  options.context, desc.name, desc.context);
+  }
+  if (options.sequences < 1 || options.step_tokens < 1 || options.queue < 0) {
+    return errorf(Code::kInvalidArgument,
+                  "{} sequences, {} step tokens and a queue of {} cannot work", options.sequences,
+                  options.step_tokens, options.queue);
+  }
+  std::unique_ptr<LocalEngine> self(new LocalEngine());
+  self->sink_ = std::move(sink);
+  ASSIGN_OR_RETURN(self->kernels_, engine::kernel_table(options.isa));
+  const int threads = options.threads > 0 ? options.threads : allowed_processors();
+  self->team_ = std::make_unique<engine::ComputeTeam>(threads);
+
+  const int32_t context =
+      options.context > 0 ? options.context : std::min(desc.context, kDefaultContext);
+  const int64_t kv_tokens = choose_kv_tokens(desc, options, context);
+  const int64_t blocks = (kv_tokens + policy::kBlockTokens - 1) / policy::kBlockTokens;
+  if (blocks > INT32_MAX) {
+    return errorf(Code::kInvalidArgument, "a KV cache of {} tokens is too large", kv_tokens);
+  }
+  self->context_ = static_cast<int32_t>(
+      std::min<int64_t>(context, blocks * policy::kBlockTokens));
+  engine::StageOptions stage_options;
+  stage_options.kv_blocks = static_cast<int32_t>(blocks);
+  stage_options.max_rows = options.step_tokens;
+  stage_options.max_logit_rows = std::min(kMaxLogitRows, options.step_tokens);
+  ASSIGN_OR_RETURN(engine::Stage stage, engine::Stage::load(file, stage_options, *self->kernels_,
+                                                            *self->team_, progress));
+  self->stage_ = std::make_unique<engine::Stage>(std::move(stage));
+  self->batcher_ = std::make_unique<policy::Batcher>(
+      policy::BatcherLimits{.step_tokens = options.step_tokens,
+                            .sequences = options.sequences,
+                            .chunk_tokens = options.step_tokens,
+                            .prefix_cache = options.prefix_cache},
+      static_cast<int32_t>(blocks));
+  self->hidden_.resize(static_cast<size_t>(options.step_tokens) * static_cast<size_t>(desc.hidden));
+  self->state_.resize(static_cast<size_t>(desc.hidden));
+  self->scratch_.resize(static_cast<size_t>(threads));
+  self->most_unfinished_ = options.sequences + options.queue;
+  // Room for every request's submission and cancellation, and to spare.
+  self->inbox_ = std::make_unique<SpscRing<Command>>(
+      static_cast<size_t>(self->most_unfinished_) * 4 + 64);
+  self->publish_stats(0);
+  self->thread_ = std::thread([engine = self.get()] { engine->run(); });
+  return self;
+}
+
+LocalEngine::~LocalEngine() {
+  if (!thread_.joinable()) return;
+  stop_.store(true, std::memory_order_release);
+  wake_.fetch_add(1, std::memory_order_release);
+  wake_.notify_one();
+  thread_.join();
+}
+
+// --- the caller's side --------------------------------------------------------------------------
+
+Result<void> LocalEngine::check(const GenerationRequest& request) const {
+  const auto length = static_cast<int64_t>(request.prompt.size());
+  if (length == 0) return Error(Code::kInvalidArgument, "the prompt is empty");
+  const bool wants_output = request.max_tokens > 0 && !request.embed;
+  if (length > context_ || (wants_output && length == context_)) {
+    return errorf(Code::kInvalidArgument,
+                  "the prompt has {} tokens; this model's context holds {}{}; shorten the prompt",
+                  length, context_, wants_output ? " with at least one of output" : "");
+  }
+  if (request.max_tokens < 0) {
+    return errorf(Code::kInvalidArgument, "max_tokens is {}; it must not be negative",
+                  request.max_tokens);
+  }
+  const int32_t vocab = model().vocab;
+  for (const int32_t token : request.prompt) {
+    if (token < 0 || token >= vocab) {
+      return errorf(Code::kInvalidArgument, "the prompt holds token {}; the model has 0 to {}",
+                    token, vocab - 1);
+    }
+  }
+  return engine::check_sampling(request.sampling, vocab);
+}
+
+Result<void> LocalEngine::submit(GenerationRequest request) {
+  if (draining_.load(std::memory_order_relaxed)) {
+    return Error(Code::kUnavailable, "the server is shutting down and takes no new requests");
+  }
+  TRY(check(request));
+  const int32_t queued = unfinished_.load(std::memory_order_acquire);
+  if (queued >= most_unfinished_) {
+    return errorf(Code::kExhausted, "{} requests are running or waiting, which is the limit; "
+                  "try again later", queued);
+  }
+  const auto room = context_ - static_cast<int32_t>(request.prompt.size());
+  request.max_tokens = request.embed ? 0 : std::min(request.max_tokens, room);
+  unfinished_.fetch_add(1, std::memory_order_acq_rel);
+  push({Command::Kind::kSubmit, std::move(request)});
+  return {};
+}
+
+void LocalEngine::cancel(RequestId id) {
+  Command command;
+  command.request.id = id;
+  push(std::move(command));
+}
+
+void LocalEngine::push(Command command) {
+  // Full only if the caller cancels unknown ids by the thousand; the engine empties it every step.
+  while (!inbox_->try_push(command)) std::this_thread::yield();
+  wake_.fetch_add(1, std::memory_order_release);
+  wake_.notify_one();
+}
+
+GeneratorStats LocalEngine::stats() const {
+  const auto get = [](const auto& value) { return value.load(std::memory_order_relaxed); };
+  GeneratorStats s;
+  s.running = get(shared_.running);
+  s.waiting = get(shared_.waiting);
+  s.kv_blocks_total = get(shared_.blocks_total);
+  s.kv_blocks_used = get(shared_.blocks_used);
+  s.prompt_tokens = get(shared_.prompt_tokens);
+  s.generation_tokens = get(shared_.generation_tokens);
+  s.prefix_queries = get(shared_.prefix_queries);
+  s.prefix_hits = get(shared_.prefix_hits);
+  s.preemptions = get(shared_.preemptions);
+  s.steps = get(shared_.steps);
+  s.last_step_tokens = get(shared_.last_step_tokens);
+  return s;
+}
+
+// --- the engine thread --------------------------------------------------------------------------
+
+void LocalEngine::run() {
+  for (;;) {
+    const uint32_t seen = wake_.load(std::memory_order_acquire);
+    take_commands();
+    if (stop_.load(std::memory_order_acquire)) break;
+    if (batcher_->idle()) {
+      publish_stats(0);
+      flush_events();
+      wake_.wait(seen, std::memory_order_acquire);
+      continue;
+    }
+    run_step();
+  }
+  for (const auto& [id, seq] : std::map(live_)) batcher_->cancel(seq);
+  report_ends();
+  flush_events();
+}
+
+void LocalEngine::take_commands() {
+  while (std::optional<Command> command = inbox_->try_pop()) {
+    if (command->kind == Command::Kind::kSubmit) {
+      take(std::move(command->request));
+    } else if (const auto at = live_.find(command->request.id); at != live_.end()) {
+      batcher_->cancel(at->second);
+    }
+  }
+  report_ends();
+}
+
+void LocalEngine::take(GenerationRequest&& request) {
+  const SeqId seq(next_seq_++);
+  policy::SequenceSpec spec;
+  spec.id = seq;
+  spec.prompt = request.prompt;
+  spec.max_tokens = request.max_tokens;
+  spec.priority = request.priority;
+  spec.every_row = request.prompt_logprobs || request.embed;
+  Result<void> added = live_.contains(request.id)
+                           ? errorf(Code::kAlreadyExists, "request {} is running", request.id)
+                           : batcher_->add(std::move(spec));
+  if (!added) {
+    GenerationEvent event;
+    event.id = request.id;
+    event.finish = FinishReason::kError;
+    event.error = std::move(added).error();
+    events_.push_back(std::move(event));
+    unfinished_.fetch_sub(1, std::memory_order_acq_rel);
+    return;
+  }
+  live_[request.id] = seq;
+  Session& session = sessions_[seq];
+  if (engine::uses_history(request.sampling)) session.history.add_prompt(request.prompt);
+  session.request = std::move(request);
+}
+
+void LocalEngine::run_step() {
+  const policy::Step step = batcher_->next_step();
+  apply_tables(step);
+  std::vector<engine::StepSpan> spans;
+  spans.reserve(step.entries.size());
+  for (const policy::StepEntry& entry : step.entries) {
+    spans.push_back({entry.from, entry.to, entry.tokens, tables_.at(entry.seq)});
+  }
+  stage_->run({spans}, hidden_);
+
+  int32_t first_row = 0;
+  for (const policy::StepEntry& entry : step.entries) {
+    Session& session = sessions_.at(entry.seq);
+    if (session.request.embed) pool_rows(entry, first_row, session);
+    first_row += entry.to - entry.from;
+  }
+  std::vector<policy::Sampled> sampled;
+  const std::vector<LogitRow> rows = wanted_rows(step);
+  for (size_t from = 0; from < rows.size(); from += static_cast<size_t>(stage_->max_logit_rows())) {
+    const size_t count =
+        std::min(rows.size() - from, static_cast<size_t>(stage_->max_logit_rows()));
+    evaluate_rows(std::span(rows).subspan(from, count), sampled);
+  }
+  report_prompts(step);
+  batcher_->complete(step, sampled);
+  ++steps_;
+  report_ends();
+  publish_stats(first_row);
+  flush_events();
+}
+
+void LocalEngine::apply_tables(const policy::Step& step) {
+  for (const SeqId seq : step.dropped) tables_.erase(seq);
+  for (const policy::StepEntry& entry : step.entries) {
+    std::vector<int32_t>& table = tables_[entry.seq];
+    for (const BlockId block : entry.blocks) table.push_back(block.value);
+  }
+}
+
+std::vector<LocalEngine::LogitRow> LocalEngine::wanted_rows(const policy::Step& step) {
+  std::vector<LogitRow> rows;
+  int32_t first_row = 0;
+  for (const policy::StepEntry& entry : step.entries) {
+    Session& session = sessions_.at(entry.seq);
+    const auto prompt = static_cast<int32_t>(session.request.prompt.size());
+    for (int32_t p = entry.logits_from; p < entry.to; ++p) {
+      const bool samples = entry.samples && p == entry.to - 1;
+      const bool scores = session.request.prompt_logprobs && !session.prompt_reported &&
+                          p + 1 < prompt;
+      if (samples || scores) {
+        rows.push_back({first_row + p - entry.from, entry.seq, &session, p, samples});
+      }
+    }
+    first_row += entry.to - entry.from;
+  }
+  return rows;
+}
+
+void LocalEngine::evaluate_rows(std::span<const LogitRow> rows,
+                                std::vector<policy::Sampled>& sampled) {
+  const auto vocab = static_cast<size_t>(model().vocab);
+  logits_.resize(std::max(logits_.size(), rows.size() * vocab));
+  std::vector<int32_t> indices;
+  for (const LogitRow& row : rows) indices.push_back(row.row);
+  stage_->logits(hidden_, indices, logits_);
+  std::vector<RowOutcome> outcomes(rows.size(), RowOutcome(engine::SampledToken{}));
+  team_->parallel_for(static_cast<int64_t>(rows.size()), [&](int64_t i, int thread) {
+    const auto at = static_cast<size_t>(i);
+    outcomes[at] = evaluate_row(rows[at], std::span(logits_).subspan(at * vocab, vocab), thread);
+  });
+  for (size_t i = 0; i < rows.size(); ++i) {
+    Session& session = *rows[i].session;
+    if (rows[i].samples) {
+      sampled.push_back(accept(rows[i], std::move(outcomes[i])));
+    } else {
+      session.prompt_scores.resize(session.request.prompt.size());
+      session.prompt_scores[static_cast<size_t>(rows[i].position) + 1] =
+          generated(std::move(outcomes[i]).value());
+    }
+  }
+}
+
+LocalEngine::RowOutcome LocalEngine::evaluate_row(const LogitRow& row,
+                                                  std::span<const float> logits, int thread) {
+  const Session& s = *row.session;
+  engine::SamplerScratch& scratch = scratch_[static_cast<size_t>(thread)];
+  if (row.samples) {
+    return engine::sample(*kernels_, s.request.sampling, s.request.choice, s.outputs, s.history,
+                          logits, scratch);
+  }
+  const int32_t next = s.request.prompt[static_cast<size_t>(row.position) + 1];
+  return engine::score_token(*kernels_, logits, next, std::max(s.request.sampling.logprobs, 0),
+                             scratch);
+}
+
+policy::Sampled LocalEngine::accept(const LogitRow& row, RowOutcome&& outcome) {
+  Session& session = *row.session;
+  if (!outcome) {
+    event_of(row.seq).error = std::move(outcome).error();
+    return {row.seq, 0, false, true};
+  }
+  GeneratedToken token = generated(std::move(outcome).value());
+  const auto& stops = session.request.stop_tokens;
+  token.is_stop = std::ranges::find(stops, token.token) != stops.end();
+  if (engine::uses_history(session.request.sampling)) session.history.add_output(token.token);
+  ++session.outputs;
+  ++generation_tokens_;
+  const policy::Sampled sampled{row.seq, token.token, token.is_stop, false};
+  event_of(row.seq).tokens.push_back(std::move(token));
+  return sampled;
+}
+
+// Sums final states by ascending position; a row seen again after a preemption is the same bits and
+// counts once.
+void LocalEngine::pool_rows(const policy::StepEntry& entry, int32_t first_row, Session& session) {
+  session.pooled.resize(state_.size());
+  for (int32_t p = entry.from; p < entry.to; ++p) {
+    if (p != session.pooled_rows) continue;
+    stage_->final_state(hidden_, first_row + p - entry.from, state_);
+    for (size_t i = 0; i < state_.size(); ++i) {
+      session.pooled[i] += static_cast<double>(state_[i]);
+    }
+    ++session.pooled_rows;
+  }
+}
+
+// --- events -------------------------------------------------------------------------------------
+
+GenerationEvent& LocalEngine::event_of(SeqId seq) {
+  const auto [at, fresh] = event_index_.emplace(seq, events_.size());
+  if (fresh) {
+    Session& session = sessions_.at(seq);
+    events_.emplace_back();
+    events_.back().id = session.request.id;
+    events_.back().cached_tokens = batcher_->cached_tokens(seq);
+  }
+  return events_[at->second];
+}
+
+// What becomes known when the last prompt row of a request has been evaluated.
+void LocalEngine::report_prompts(const policy::Step& step) {
+  for (const policy::StepEntry& entry : step.entries) {
+    Session& s = sessions_.at(entry.seq);
+    const auto prompt = static_cast<int32_t>(s.request.prompt.size());
+    if (s.prompt_reported || entry.to < prompt) continue;
+    s.prompt_reported = true;
+    prompt_tokens_ += prompt;
+    GenerationEvent& event = event_of(entry.seq);
+    if (s.request.prompt_logprobs) {
+      s.prompt_scores.resize(s.request.prompt.size());
+      s.prompt_scores[0].token = s.request.prompt[0];
+      event.prompt_tokens = std::move(s.prompt_scores);
+    }
+    if (s.request.embed) {
+      double square = 0;
+      for (const double v : s.pooled) square += v * v;
+      const double norm = square > 0 ? std::sqrt(square) : 1.0;
+      for (const double v : s.pooled) event.embedding.push_back(static_cast<float>(v / norm));
+    }
+  }
+}
+
+void LocalEngine::report_ends() {
+  for (const policy::Ended& ended : batcher_->take_ended()) {
+    const auto at = sessions_.find(ended.seq);
+    // The batcher has forgotten the sequence: cached_tokens was reported with its first event.
+    event_of(ended.seq).finish = finish_reason(ended.reason);
+    live_.erase(at->second.request.id);
+    sessions_.erase(at);
+    unfinished_.fetch_sub(1, std::memory_order_acq_rel);
+  }
+}
+
+void LocalEngine::flush_events() {
+  event_index_.clear();
+  if (events_.empty()) return;
+  sink_(std::exchange(events_, {}));
+}
+
+void LocalEngine::publish_stats(int32_t step_rows) {
+  const auto set = [](auto& to, auto value) { to.store(value, std::memory_order_relaxed); };
+  const policy::Batcher::Counters& counters = batcher_->counters();
+  set(shared_.running, batcher_->running());
+  set(shared_.waiting, batcher_->waiting());
+  set(shared_.blocks_total, int64_t{batcher_->ledger().total()});
+  set(shared_.blocks_used, int64_t{batcher_->ledger().held()});
+  set(shared_.prompt_tokens, prompt_tokens_);
+  set(shared_.generation_tokens, generation_tokens_);
+  set(shared_.prefix_queries, counters.prefix_queries);
+  set(shared_.prefix_hits, counters.prefix_hits);
+  set(shared_.preemptions, counters.preemptions);
+  set(shared_.steps, steps_);
+  if (step_rows > 0) set(shared_.last_step_tokens, int64_t{step_rows});
+}
+
+}  // namespace towline::serve

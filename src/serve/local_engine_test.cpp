@@ -1,0 +1,254 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "serve/local_engine.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+
+#include "base/json.hpp"
+#include "base/rng.hpp"
+#include "engine/format/test_files.hpp"
+
+namespace towline::serve {
+namespace {
+
+// What has arrived for each request; waits for requests to end.
+class Inbox {
+ public:
+  struct Answer {
+    std::vector<int32_t> tokens;
+    std::vector<GeneratedToken> detailed, prompt;
+    std::vector<float> embedding;
+    int32_t cached = 0;
+    int ends = 0;
+    FinishReason finish = FinishReason::kNone;
+    std::optional<Error> error;
+  };
+
+  EventSink sink() {
+    return [this](std::vector<GenerationEvent>&& events) {
+      const std::lock_guard lock(mutex_);
+      for (GenerationEvent& event : events) {
+        Answer& a = answers_[event.id];
+        for (GeneratedToken& token : event.tokens) {
+          a.tokens.push_back(token.token);
+          a.detailed.push_back(std::move(token));
+        }
+        for (GeneratedToken& token : event.prompt_tokens) a.prompt.push_back(std::move(token));
+        if (!event.embedding.empty()) a.embedding = std::move(event.embedding);
+        a.cached = std::max(a.cached, event.cached_tokens);
+        if (event.error) a.error = event.error;
+        if (event.finish == FinishReason::kNone) continue;
+        a.finish = event.finish;
+        ++a.ends;
+        ++ended_;
+      }
+      changed_.notify_all();
+    };
+  }
+  void wait_for(int ended) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return ended_ >= ended; });
+  }
+  void wait_for_tokens(RequestId id, size_t count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return answers_[id].tokens.size() >= count || answers_[id].ends > 0; });
+  }
+  std::map<RequestId, Answer> answers() {
+    const std::lock_guard lock(mutex_);
+    return answers_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<RequestId, Answer> answers_;
+  int ended_ = 0;
+};
+
+std::shared_ptr<const engine::ModelFile> open_model(const std::string& path) {
+  auto file = engine::ModelFile::open(path);
+  if (!file) {
+    ADD_FAILURE() << file.error().to_string();
+    return nullptr;
+  }
+  return std::make_shared<engine::ModelFile>(std::move(file).value());
+}
+
+GenerationRequest greedy_request(int64_t id, std::vector<int32_t> prompt, int32_t max_tokens) {
+  GenerationRequest request;
+  request.id = RequestId(id);
+  request.prompt = std::move(prompt);
+  request.sampling.temperature = 0;
+  request.max_tokens = max_tokens;
+  return request;
+}
+
+std::vector<int32_t> story_prompt(Rng& rng, int64_t length) {
+  std::vector<int32_t> prompt = {1};
+  while (static_cast<int64_t>(prompt.size()) < length) {
+    prompt.push_back(static_cast<int32_t>(rng.between(259, 511)));
+  }
+  return prompt;
+}
+
+constexpr const char* kModel = "stories260K/stories260K-f32.gguf";
+
+TEST(LocalEngine, GreedyTokensAreTheGoldenOnes) {
+  TOWLINE_SHARED_MODEL(path, kModel);
+  TOWLINE_SHARED_MODEL(golden_path, "golden/stories260K-f32.json");
+  const auto golden = load_json(golden_path);
+  ASSERT_TRUE(golden);
+  std::vector<int32_t> expected;
+  for (const Json& id : (*golden)["out_ids"].items()) {
+    expected.push_back(static_cast<int32_t>(id.as_int()));
+  }
+  Inbox inbox;
+  auto engine = LocalEngine::start(open_model(path), {.threads = 2}, inbox.sink());
+  ASSERT_TRUE(engine) << engine.error().to_string();
+  ASSERT_TRUE((*engine)->submit(greedy_request(1, {1, 403, 407, 261, 378}, 200)));
+  inbox.wait_for(1);
+  const Inbox::Answer answer = inbox.answers()[RequestId(1)];
+  EXPECT_EQ(answer.tokens, expected);
+  EXPECT_EQ(answer.finish, FinishReason::kLength);
+  EXPECT_EQ((*engine)->unfinished(), 0);
+}
+
+TEST(LocalEngine, RefusesBadRequestsAndOverload) {
+  TOWLINE_SHARED_MODEL(path, kModel);
+  Inbox inbox;
+  auto made = LocalEngine::start(open_model(path),
+                                 {.threads = 1, .context = 64, .sequences = 1, .queue = 1},
+                                 inbox.sink());
+  ASSERT_TRUE(made) << made.error().to_string();
+  LocalEngine& engine = **made;
+  EXPECT_EQ(engine.max_context(), 64);
+  const auto code = [&](GenerationRequest request) {
+    const auto result = engine.submit(std::move(request));
+    return result ? Code::kInternal : result.error().code();
+  };
+  EXPECT_EQ(code(greedy_request(1, {}, 4)), Code::kInvalidArgument);
+  EXPECT_EQ(code(greedy_request(1, {1, 512}, 4)), Code::kInvalidArgument);
+  EXPECT_EQ(code(greedy_request(1, {1, -1}, 4)), Code::kInvalidArgument);
+  EXPECT_EQ(code(greedy_request(1, std::vector<int32_t>(64, 5), 4)), Code::kInvalidArgument);
+  EXPECT_EQ(code(greedy_request(1, {1}, -4)), Code::kInvalidArgument);
+  GenerationRequest nan = greedy_request(1, {1}, 4);
+  nan.sampling.temperature = std::nanf("");
+  EXPECT_EQ(code(nan), Code::kInvalidArgument);
+  // One may run and one may wait: of three long ones that arrive together, the third is refused
+  // unless an earlier one has ended meanwhile, which 60 tokens each make impossible to count on;
+  // so ask until a refusal comes.
+  int refused = 0, taken = 0;
+  for (int64_t id = 1; id < 2000 && refused == 0; ++id) {
+    const auto result = engine.submit(greedy_request(id, {1, 403}, 60));
+    refused += result ? 0 : 1;
+    taken += result ? 1 : 0;
+    if (!result) {
+      EXPECT_EQ(result.error().code(), Code::kExhausted);
+    }
+  }
+  EXPECT_EQ(refused, 1);
+  engine.drain();
+  EXPECT_EQ(code(greedy_request(5000, {1}, 4)), Code::kUnavailable);
+  inbox.wait_for(taken);  // draining ends what was taken
+  for (const auto& [id, answer] : inbox.answers()) EXPECT_EQ(answer.finish, FinishReason::kLength);
+}
+
+TEST(LocalEngine, CancelAndDestructionEndEveryRequestOnce) {
+  TOWLINE_SHARED_MODEL(path, kModel);
+  Inbox inbox;
+  {
+    auto made = LocalEngine::start(open_model(path), {.threads = 1, .sequences = 4}, inbox.sink());
+    ASSERT_TRUE(made);
+    for (int64_t id = 0; id < 40; ++id) {
+      ASSERT_TRUE((*made)->submit(greedy_request(id, {1, 403, 407}, 500)));
+    }
+    inbox.wait_for_tokens(RequestId(0), 3);
+    for (int64_t id = 0; id < 40; id += 2) (*made)->cancel(RequestId(id));
+    (*made)->cancel(RequestId(0));
+    (*made)->cancel(RequestId(4711));
+    inbox.wait_for(20);
+  }
+  const auto answers = inbox.answers();
+  ASSERT_EQ(answers.size(), 40u);
+  for (const auto& [id, answer] : answers) {
+    EXPECT_EQ(answer.ends, 1) << id.value;
+    if (id.value % 2 == 0 && id.value > 8) {
+      EXPECT_EQ(answer.finish, FinishReason::kCancelled);
+    }
+  }
+}
+
+TEST(LocalEngine, ReportsStopTokensLogprobsAndCachedTokens) {
+  TOWLINE_SHARED_MODEL(path, kModel);
+  Inbox inbox;
+  auto made = LocalEngine::start(open_model(path), {.threads = 1}, inbox.sink());
+  ASSERT_TRUE(made);
+  Rng rng(3);
+  const std::vector<int32_t> prompt = story_prompt(rng, 40);
+  GenerationRequest plain = greedy_request(1, prompt, 8);
+  plain.sampling.logprobs = 3;
+  plain.prompt_logprobs = true;
+  ASSERT_TRUE((*made)->submit(plain));
+  inbox.wait_for(1);
+  const Inbox::Answer first = inbox.answers()[RequestId(1)];
+  ASSERT_EQ(first.tokens.size(), 8u);
+  ASSERT_EQ(first.prompt.size(), prompt.size());
+  for (size_t i = 0; i < prompt.size(); ++i) {
+    EXPECT_EQ(first.prompt[i].token, prompt[i]);
+    EXPECT_EQ(first.prompt[i].top.size(), i == 0 ? 0u : 3u);
+  }
+  for (const GeneratedToken& token : first.detailed) {
+    ASSERT_EQ(token.top.size(), 3u);
+    EXPECT_EQ(token.top[0].token, token.token) << "greedy takes the best";
+    EXPECT_EQ(token.top[0].logprob, token.logprob);
+    EXPECT_LE(token.logprob, 0);
+    EXPECT_GE(token.top[0].logprob, token.top[1].logprob);
+  }
+  // The fifth token as a stop token ends the same answer there (or where it first appears); the
+  // prompt's full blocks come from the cache.
+  GenerationRequest stopped = greedy_request(2, prompt, 8);
+  stopped.stop_tokens = {first.tokens[4]};
+  ASSERT_TRUE((*made)->submit(stopped));
+  inbox.wait_for(2);
+  const Inbox::Answer second = inbox.answers()[RequestId(2)];
+  EXPECT_EQ(second.finish, FinishReason::kStop);
+  EXPECT_EQ(second.tokens.back(), first.tokens[4]);
+  EXPECT_TRUE(second.detailed.back().is_stop);
+  EXPECT_EQ(second.cached, 32);
+  EXPECT_EQ((*made)->stats().prefix_hits, 32);
+}
+
+TEST(LocalEngine, EmbeddingsHaveLengthOneAndDependOnTheTextAlone) {
+  TOWLINE_SHARED_MODEL(path, kModel);
+  Inbox inbox;
+  auto made = LocalEngine::start(open_model(path), {.threads = 2, .step_tokens = 16}, inbox.sink());
+  ASSERT_TRUE(made);
+  Rng rng(5);
+  std::vector<std::vector<int32_t>> prompts;
+  for (int i = 0; i < 6; ++i) prompts.push_back(story_prompt(rng, rng.between(1, 50)));
+  for (int64_t id = 0; id < 12; ++id) {
+    GenerationRequest request = greedy_request(id, prompts[static_cast<size_t>(id % 6)], 5);
+    request.embed = true;
+    ASSERT_TRUE((*made)->submit(request));
+  }
+  inbox.wait_for(12);
+  auto answers = inbox.answers();
+  for (int64_t id = 0; id < 6; ++id) {
+    const Inbox::Answer& a = answers[RequestId(id)];
+    EXPECT_TRUE(a.tokens.empty());
+    ASSERT_EQ(a.embedding.size(), 64u);
+    double square = 0;
+    for (const float v : a.embedding) square += static_cast<double>(v) * static_cast<double>(v);
+    EXPECT_NEAR(square, 1.0, 1e-5);
+    EXPECT_EQ(a.embedding, answers[RequestId(id + 6)].embedding);
+  }
+}
+
+}  // namespace
+}  // namespace towline::serve

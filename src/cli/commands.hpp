@@ -9,6 +9,8 @@
 namespace towline::cli {
 
 extern const Command kCompletions;
+extern const Command kModelInfo;
+extern const Command kModelMakeDummy;
 extern const Command kOptions;
 extern const Command kVersion;
 

@@ -12,6 +12,8 @@ namespace towline::cli {
 
 std::span<const Command> commands() {
   static const Command* const kAll[] = {
+      &kModelInfo,
+      &kModelMakeDummy,
       &kVersion,
       &kCompletions,
       &kOptions,

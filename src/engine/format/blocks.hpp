@@ -83,6 +83,18 @@ inline ScaleMin unpack_scale_min(const uint8_t (&s)[12], int group) {
           static_cast<uint8_t>((s[group + 4] >> 4) | (s[group] >> 6 << 4))};
 }
 
+// The inverse; `s` must be zero before the first group.
+inline void pack_scale_min(uint8_t (&s)[12], int group, int scale, int min) {
+  if (group < 4) {
+    s[group] = static_cast<uint8_t>(s[group] | scale);
+    s[group + 4] = static_cast<uint8_t>(s[group + 4] | min);
+  } else {
+    s[group + 4] = static_cast<uint8_t>((scale & 15) | ((min & 15) << 4));
+    s[group - 4] = static_cast<uint8_t>(s[group - 4] | (scale >> 4 << 6));
+    s[group] = static_cast<uint8_t>(s[group] | (min >> 4 << 6));
+  }
+}
+
 // Element i lies in half h = i / 128, quarter t = i / 32 % 4 of it, place l = i % 32: its four low
 // bits in low[64h + 32(t % 2) + l] (high nibble for t >= 2), its two high bits in high[32h + l].
 inline int q6_k_value(const BlockQ6_K& b, int i) {

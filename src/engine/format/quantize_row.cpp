@@ -174,17 +174,6 @@ GroupFit fit_group(const float* x, int top) {
   return best;
 }
 
-void pack_scale_min(uint8_t (&s)[12], int group, int scale, int min) {
-  if (group < 4) {
-    s[group] = static_cast<uint8_t>(s[group] | scale);
-    s[group + 4] = static_cast<uint8_t>(s[group + 4] | min);
-  } else {
-    s[group + 4] = static_cast<uint8_t>((scale & 15) | ((min & 15) << 4));
-    s[group - 4] = static_cast<uint8_t>(s[group - 4] | (scale >> 4 << 6));
-    s[group] = static_cast<uint8_t>(s[group] | (min >> 4 << 6));
-  }
-}
-
 // The scales and minima of a Q4_K/Q5_K block, and the level of every element under them.
 template <class Block>
 void quantize_groups(const float* x, int top, Block& b, std::array<uint8_t, 256>& q) {

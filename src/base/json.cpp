@@ -9,6 +9,7 @@
 
 #include "base/file.hpp"
 #include "base/fmt.hpp"
+#include "base/utf8.hpp"
 
 namespace towline {
 namespace {
@@ -101,22 +102,6 @@ void append_number(std::string& out, double v) {
   const size_t start = out.size();
   fmt::format_to(std::back_inserter(out), "{}", v);
   if (out.find_first_of(".eE", start) == std::string::npos) out += ".0";
-}
-
-// Length of the valid UTF-8 sequence at text[i], or 0.
-size_t utf8_length(std::string_view text, size_t i) {
-  const auto byte = [&](size_t k) { return static_cast<unsigned char>(text[k]); };
-  const unsigned char b = byte(i);
-  if (b < 0x80) return 1;
-  const size_t n = b >= 0xf0 ? 4 : b >= 0xe0 ? 3 : 2;
-  if (b < 0xc2 || b > 0xf4 || i + n > text.size()) return 0;
-  for (size_t k = 1; k < n; ++k) {
-    if ((byte(i + k) & 0xc0) != 0x80) return 0;
-  }
-  const unsigned char c = byte(i + 1);
-  if ((b == 0xe0 && c < 0xa0) || (b == 0xed && c > 0x9f)) return 0;  // overlong, surrogate
-  if ((b == 0xf0 && c < 0x90) || (b == 0xf4 && c > 0x8f)) return 0;  // overlong, > U+10FFFF
-  return n;
 }
 
 }  // namespace

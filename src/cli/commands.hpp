@@ -13,5 +13,7 @@ extern const Command kModelInfo;
 extern const Command kModelMakeDummy;
 extern const Command kOptions;
 extern const Command kVersion;
+extern const Command kTokenize;
+extern const Command kDetokenize;
 
 }  // namespace towline::cli

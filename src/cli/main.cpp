@@ -14,6 +14,8 @@ std::span<const Command> commands() {
   static const Command* const kAll[] = {
       &kModelInfo,
       &kModelMakeDummy,
+      &kTokenize,
+      &kDetokenize,
       &kVersion,
       &kCompletions,
       &kOptions,

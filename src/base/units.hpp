@@ -36,6 +36,8 @@ using Bytes = Quantity<struct BytesTag, int64_t>;
 using TokensPerSec = Quantity<struct TokensPerSecTag, double>;
 using BytesPerSec = Quantity<struct BytesPerSecTag, double>;
 using Duration = Quantity<struct DurationTag, int64_t>;  // nanoseconds
+// A measured or described length of time (a link latency, a profiled layer); never a clock reading.
+using Seconds = Quantity<struct SecondsTag, double>;
 
 // A point on the driver's clock (steady or virtual), nanoseconds since the driver began.
 struct Instant {

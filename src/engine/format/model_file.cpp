@@ -8,13 +8,15 @@
 #include "base/fmt.hpp"
 #include "engine/format/gguf.hpp"
 #include "engine/format/model_shape.hpp"
+#include "engine/format/safetensors.hpp"
 
 namespace towline::engine {
 
 Result<ModelFile> ModelFile::open(const std::string& path) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) {
-    return errorf(Code::kUnsupported, "'{}' is a directory", path);
+    ASSIGN_OR_RETURN(ModelParts parts, read_hf_directory(path).context(path));
+    return ModelFile(std::move(parts));
   }
   ASSIGN_OR_RETURN(ModelParts parts, read_gguf(path).context(path));
   return ModelFile(std::move(parts));

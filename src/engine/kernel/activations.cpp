@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/kernel/activations.hpp"
 
+#include <cstdint>
 #include <new>
 
 #include "base/check.hpp"
@@ -9,6 +10,24 @@
 namespace towline::engine {
 namespace {
 constexpr std::align_val_t kAlign{64};
+
+int64_t tile_size(int64_t rows) {
+  for (const int size : kGroupSizes) {
+    if (size >= rows) return size;
+  }
+  return kMaxGroupRows;
+}
+
+// The size of the groups that `rows` are cut into: the one with the fewest padding rows, and of
+// those the largest, for a large tile loads fewest weights a product.
+int64_t choose_group(int64_t rows) {
+  int64_t best = kMaxGroupRows, best_total = INT64_MAX;
+  for (const int64_t size : {12, 10, 8}) {
+    const int64_t total = rows / size * size + (rows % size == 0 ? 0 : tile_size(rows % size));
+    if (total < best_total) best = size, best_total = total;
+  }
+  return best;
+}
 }
 
 ActKind act_kind(DType weights) {
@@ -28,9 +47,8 @@ void Activations::reset(ActKind kind, int64_t rows, int64_t cols) {
   kind_ = kind;
   rows_ = rows;
   cols_ = cols;
-  // As equal groups as possible: 16 rows make 8 + 8, not 12 + 4.
-  const int64_t groups = (rows + kMaxGroupRows - 1) / kMaxGroupRows;
-  group_rows_ = (rows + groups - 1) / groups;
+  group_rows_ = rows <= kMaxGroupRows ? tile_size(rows) : choose_group(rows);
+  last_group_size_ = tile_size(rows - (group_count() - 1) * group_rows_);
   int64_t row_bytes = 0;
   switch (kind) {
     case ActKind::kF32: row_bytes = cols * 4; break;

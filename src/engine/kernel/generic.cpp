@@ -85,8 +85,9 @@ void prepare_generic(Activations& acts, int64_t begin, int64_t end, const float*
   const int64_t cols = acts.cols();
   for (int64_t g = begin; g < end; ++g) {
     std::byte* group = acts.group(g);
-    const int64_t rows = acts.rows_in_group(g);
-    for (int64_t r = 0; r < rows; ++r) {
+    const int64_t rows = acts.group_size(g);
+    if (rows > acts.rows_in_group(g)) std::memset(group, 0, acts.group_bytes());
+    for (int64_t r = 0; r < acts.rows_in_group(g); ++r) {
       const float* row = x + (g * acts.group_rows() + r) * ldx;
       switch (acts.kind()) {
         case ActKind::kF32:
@@ -245,9 +246,8 @@ void gemm_generic(const PackedMatrix& w, int64_t begin, int64_t end, const Activ
     const int64_t valid = std::min<int64_t>(kPanelRows, w.rows - p * kPanelRows);
     for (int64_t g = 0; g < acts.group_count(); ++g) {
       Tile tile;
-      const int64_t rows = acts.rows_in_group(g);
-      sum_shards(w, w.panel(p), 0, w.k_shards, acts.group(g), rows, tile);
-      for (int64_t i = 0; i < rows; ++i) {
+      sum_shards(w, w.panel(p), 0, w.k_shards, acts.group(g), acts.group_size(g), tile);
+      for (int64_t i = 0; i < acts.rows_in_group(g); ++i) {
         float* to = out + (g * acts.group_rows() + i) * ldo + p * kPanelRows;
         std::copy_n(tile[i], valid, to);
       }

@@ -14,8 +14,9 @@
 // all three tables, except products with BF16 weights, where avx512 uses the processor's own bf16
 // dot product, whose rounding inside a pair differs.
 //
-// Functions are pure apart from their outputs, allocate nothing, and may be called from many
-// threads on disjoint outputs. Pointers need no alignment unless said.
+// Functions are pure apart from their outputs and may be called from many threads on disjoint
+// outputs; none allocates, but for a scratch of up to 1 MiB that gemm keeps for each thread that
+// calls it. Pointers need no alignment unless said.
 #pragma once
 
 #include <cstdint>

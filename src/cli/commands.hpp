@@ -12,6 +12,7 @@ extern const Command kCompletions;
 extern const Command kModelInfo;
 extern const Command kModelMakeDummy;
 extern const Command kOptions;
+extern const Command kPlan;
 extern const Command kVersion;
 extern const Command kTokenize;
 extern const Command kDetokenize;

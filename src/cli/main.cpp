@@ -16,6 +16,7 @@ std::span<const Command> commands() {
       &kModelMakeDummy,
       &kTokenize,
       &kDetokenize,
+      &kPlan,
       &kVersion,
       &kCompletions,
       &kOptions,

@@ -39,12 +39,13 @@ namespace towline::plan {
 
 inline constexpr int32_t kSource = -1;
 inline constexpr int32_t kSink = -2;
+inline constexpr double kMaxRate = 1e15;  // tokens/s; larger figures are mistakes
 
 // A directed link; capacity in tokens/s, finite and not negative. Parallel
 // links add up.
 struct InstanceLink {
-  int32_t from = kSource; // kSource or a node
-  int32_t to = kSink;     // kSink or a node
+  int32_t from = kSource;  // kSource or a node
+  int32_t to = kSink;      // kSink or a node
   double capacity = 0;
 };
 
@@ -54,8 +55,8 @@ struct InstanceLink {
 // four devices together.
 struct SharedMachine {
   int32_t devices = 0;
-  std::vector<int32_t> nodes;        // indices of its nodes
-  std::vector<int32_t> node_devices; // [nodes.size()] devices each of them uses
+  std::vector<int32_t> nodes;         // indices of its nodes
+  std::vector<int32_t> node_devices;  // [nodes.size()] devices each of them uses
 };
 
 struct Instance {
@@ -64,27 +65,21 @@ struct Instance {
 
   int32_t layers = 0;
   std::vector<std::vector<double>>
-      rates; // [node][k-1] = T(k) tokens/s; not always decreasing in k
+      rates;  // [node][k-1] = T(k) tokens/s; not always decreasing in k
   std::vector<InstanceLink> links;
-  std::vector<std::string>
-      names; // [node], or empty: nodes are called by their number
-  std::vector<SharedMachine>
-      machines; // empty: every node is a machine of its own
+  std::vector<std::string> names;       // [node], or empty: nodes are called by their number
+  std::vector<SharedMachine> machines;  // empty: every node is a machine of its own
 
   int32_t nodes() const { return static_cast<int32_t>(rates.size()); }
-  int32_t max_count(int32_t node) const {
-    return static_cast<int32_t>(rates[node].size());
-  }
-  double rate(int32_t node, int32_t count) const {
-    return rates[node][count - 1];
-  }
+  int32_t max_count(int32_t node) const { return static_cast<int32_t>(rates[node].size()); }
+  double rate(int32_t node, int32_t count) const { return rates[node][count - 1]; }
   std::string name(int32_t node) const;
 };
 
 struct Placement {
-  std::vector<LayerRange> nodes; // [node]; empty range: idle
+  std::vector<LayerRange> nodes;  // [node]; empty range: idle
 
-  friend bool operator==(const Placement &, const Placement &) = default;
+  friend bool operator==(const Placement&, const Placement&) = default;
 };
 
 // May a token go from a node holding `a` to one holding `b`? Strict: b begins
@@ -96,22 +91,19 @@ constexpr bool usable(LayerRange a, LayerRange b, bool partial) {
 
 // Counts, ids and capacities within bounds. Every function of plan/ assumes a
 // valid instance.
-Result<void> validate(const Instance &instance);
+Result<void> validate(const Instance& instance);
 // One range per node, inside [0, layers), no longer than the node's table;
 // machines not overdrawn.
-Result<void> validate(const Placement &placement, const Instance &instance);
+Result<void> validate(const Placement& placement, const Instance& instance);
 
 // `source` names the text in errors.
 Result<Instance> parse_instance(std::string_view text, std::string_view source);
-Result<Instance> load_instance(const std::string &path);
-std::string print_instance(
-    const Instance &instance); // parse_instance(print_instance(x)) == x
+Result<Instance> load_instance(const std::string& path);
+std::string print_instance(const Instance& instance);  // parse_instance(print_instance(x)) == x
 
-Result<Placement> parse_placement(std::string_view text,
-                                  std::string_view source,
-                                  const Instance &instance);
-Result<Placement> load_placement(const std::string &path,
-                                 const Instance &instance);
-std::string print_placement(const Placement &placement);
+Result<Placement> parse_placement(std::string_view text, std::string_view source,
+                                  const Instance& instance);
+Result<Placement> load_placement(const std::string& path, const Instance& instance);
+std::string print_placement(const Placement& placement);
 
-} // namespace towline::plan
+}  // namespace towline::plan

@@ -37,11 +37,11 @@ TEST(Instance, FaultsAreOneSentenceWithTheLine) {
       error_of("4 2\n"),
       "x.inst:1: an instance begins with 'layers nodes links', cannot read ''");
   EXPECT_EQ(error_of("4 1 1\n1 -3\n"),
-            "x.inst:2: node 0: T(1) must be a number of tokens/s >= 0, found "
+            "x.inst:2: node 0: T(1) must be tokens/s from 0 to 1e15, found "
             "'-3.000000'");
   EXPECT_EQ(
       error_of("4 1 1\n1 nan\n"),
-      "x.inst:2: node 0: T(1) must be a number of tokens/s >= 0, found 'nan'");
+      "x.inst:2: node 0: T(1) must be tokens/s from 0 to 1e15, found 'nan'");
   EXPECT_EQ(error_of("4 1 1\n5 1 1 1 1 1\n"),
             "x.inst:2: node 0: the number of layers it can hold must be 0..4, "
             "found '5'");
@@ -55,8 +55,8 @@ TEST(Instance, FaultsAreOneSentenceWithTheLine) {
             "x.inst:1: 99999 nodes and 99999999 links are announced, the file "
             "is too short for them");
   EXPECT_EQ(error_of("4 1 1\n1 5\n-1 0 -9\n"),
-            "x.inst:3: link -1 -> 0: the capacity must be a number of tokens/s "
-            ">= 0, found -9");
+            "x.inst:3: link -1 -> 0: the capacity must be tokens/s "
+            "from 0 to 1e15, found -9");
 }
 
 TEST(Placement, ReadsWhatItPrintsAndKeepsIdleNodes) {

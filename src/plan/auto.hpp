@@ -1,0 +1,58 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// search_placement: the `auto` method. Bounds, then the stage programme, then a portfolio of
+// annealing runs, until the bound is met, the budget of steps is used or the caller says stop.
+//
+// The portfolio is a fixed sequence of runs, each with its own seed, start, temperature and weight,
+// worked off in rounds of kRunsPerRound; the incumbent changes only between rounds, in the order of
+// the runs. So the result depends on the seed and the steps, never on the number of threads.
+// Clusters whose links are sparse or narrow are approached through denser ones: a run first lends
+// every pair of nodes a link of half the bound, then less and less, then none.
+//
+// The result is never worse than the given starts, the stage plan, or the best single node.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "plan/instance.hpp"
+
+namespace towline::plan {
+
+struct SearchProgress {
+  int64_t steps = 0;
+  double flow = 0;     // incumbent, tokens/s
+  double bound = 0;    // tokens/s
+  std::string method;  // what found the incumbent
+};
+
+struct SearchOptions {
+  uint64_t seed = 1;
+  bool partial = false;           // partial inference
+  int64_t steps = 0;              // proposed moves in all; 0: by the kind and size of the instance
+  int32_t threads = 1;            // at most kRunsPerRound are of use
+  std::vector<Placement> starts;  // valid placements that must not be undercut
+  const std::atomic<bool>* stop = nullptr;              // set: return the incumbent soon
+  std::function<void(const SearchProgress&)> progress;  // from the calling thread, between rounds
+};
+
+struct SearchResult {
+  Placement placement;
+  double flow = 0;       // tokens/s, by static_flow()
+  double bound = 0;      // tokens/s, no placement can do better
+  bool optimal = false;  // flow meets the bound
+  std::string found_by;  // "single node", "start 2", "stages", "annealing run 5"
+  int64_t steps = 0;
+  int64_t evaluations = 0;
+};
+
+inline constexpr int32_t kRunsPerRound = 4;
+
+// `instance` must be valid. A flow of 0 means that no placement with any flow was found.
+SearchResult search_placement(const Instance& instance, const SearchOptions& options);
+
+}  // namespace towline::plan

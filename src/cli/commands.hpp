@@ -8,11 +8,13 @@
 
 namespace towline::cli {
 
+extern const Command kBenchEngine;
 extern const Command kCompletions;
 extern const Command kModelInfo;
 extern const Command kModelMakeDummy;
 extern const Command kOptions;
 extern const Command kPlan;
+extern const Command kRun;
 extern const Command kVersion;
 extern const Command kTokenize;
 extern const Command kDetokenize;

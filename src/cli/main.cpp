@@ -12,11 +12,13 @@ namespace towline::cli {
 
 std::span<const Command> commands() {
   static const Command* const kAll[] = {
+      &kRun,
       &kModelInfo,
       &kModelMakeDummy,
       &kTokenize,
       &kDetokenize,
       &kPlan,
+      &kBenchEngine,
       &kVersion,
       &kCompletions,
       &kOptions,

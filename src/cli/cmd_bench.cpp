@@ -1,0 +1,215 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <functional>
+
+#include "base/fmt.hpp"
+#include "cli/commands.hpp"
+#include "cli/progress.hpp"
+#include "engine/stage.hpp"
+
+namespace towline::cli {
+namespace {
+
+struct BenchOptions {
+  std::string model;
+  int threads = 2;
+  int prompt = 512;
+  int generate = 64;
+  std::vector<int> batches = {1, 8, 16, 32};
+  int depth = 0;
+  int reps = 3;
+  std::string isa = "auto";
+  bool json = false;
+  bool progress = false;
+};
+
+OptionTable table(BenchOptions& o) {
+  OptionTable t("bench engine", "Measure prompt evaluation and batched decoding of a model.");
+  t.positional("model", &o.model, "GGUF file or Hugging Face directory").required();
+  t.value("threads", &o.threads, "compute threads").range(1, 1024);
+  t.value("pp", &o.prompt, "prompt tokens evaluated at once; 0: skip").range(0, 1 << 20);
+  t.value("tg", &o.generate, "tokens decoded a sequence; 0: skip").range(0, 1 << 20);
+  t.value("batch", &o.batches, "sequences decoded together, one test each").range(1, 512);
+  t.value("depth", &o.depth, "tokens already in the KV cache when decoding starts")
+      .range(0, 1 << 20);
+  t.value("reps", &o.reps, "measured repetitions, after one that is not").range(1, 1000);
+  t.value("isa", &o.isa, "kernels: auto, avx512, avx2 or generic");
+  t.flag("json", &o.json, "one JSON line a test");
+  t.flag("progress", &o.progress, "show loading progress even if this is no terminal");
+  t.describe("Token ids are arbitrary, so a model of random weights (towline model make-dummy) "
+             "measures the same. ppN evaluates N tokens of one sequence and the last one's logits; "
+             "tgN decodes N tokens of each of `batch` sequences, logits included, sampling not. "
+             "Figures are tokens per second, over the whole batch.");
+  t.example("towline bench engine llama-1b-q4_0.gguf --threads 2 --pp 512 --tg 64 --batch 1,8,32");
+  return t;
+}
+
+// Drives a Stage directly: fixed token ids, sequence s in its own run of KV blocks.
+class Workload {
+ public:
+  Workload(engine::Stage& stage, int32_t sequences, int32_t length) : stage_(stage) {
+    const int32_t each = (length + kv::kBlockTokens - 1) / kv::kBlockTokens;
+    tables_.resize(static_cast<size_t>(sequences));
+    for (int32_t s = 0; s < sequences; ++s) {
+      for (int32_t b = 0; b < each; ++b) {
+        tables_[static_cast<size_t>(s)].push_back(s * each + b);
+      }
+    }
+    const auto hidden = static_cast<size_t>(stage.desc().hidden);
+    hidden_.resize(hidden * static_cast<size_t>(stage.max_rows()));
+    logits_.resize(static_cast<size_t>(stage.desc().vocab) *
+                   static_cast<size_t>(std::max(1, sequences)));
+  }
+
+  // Tokens [from, to) of one sequence, in steps of at most max_rows.
+  void evaluate(int32_t sequence, int32_t from, int32_t to, bool with_logits) {
+    for (int32_t begin = from; begin < to; begin += stage_.max_rows()) {
+      const int32_t end = std::min(to, begin + stage_.max_rows());
+      tokens_.clear();
+      for (int32_t p = begin; p < end; ++p) tokens_.push_back(token(sequence, p));
+      const engine::StepSpan span{begin, end, tokens_, tables_[static_cast<size_t>(sequence)]};
+      stage_.run({{&span, 1}}, hidden_);
+      const int32_t last = end - begin - 1;
+      if (with_logits && end == to) stage_.logits(hidden_, {&last, 1}, logits_);
+    }
+  }
+
+  // One token of every sequence, with its logits.
+  void decode(int32_t position) {
+    const auto count = static_cast<int32_t>(tables_.size());
+    std::vector<engine::StepSpan> spans;
+    std::vector<int32_t> rows;
+    tokens_.resize(tables_.size());
+    for (int32_t s = 0; s < count; ++s) {
+      const auto at = static_cast<size_t>(s);
+      tokens_[at] = token(s, position);
+      spans.push_back({position, position + 1, std::span(tokens_).subspan(at, 1), tables_[at]});
+      rows.push_back(s);
+    }
+    stage_.run({spans}, hidden_);
+    stage_.logits(hidden_, rows, logits_);
+  }
+
+ private:
+  int32_t token(int32_t sequence, int32_t position) const {
+    return (position * 7919 + sequence * 17 + 13) % std::min(400, stage_.desc().vocab);
+  }
+  engine::Stage& stage_;
+  std::vector<std::vector<int32_t>> tables_;
+  std::vector<int32_t> tokens_;
+  std::vector<float> hidden_, logits_;
+};
+
+struct Measured {
+  std::string test;
+  int batch = 1;
+  int depth = 0;
+  double median = 0, best = 0;  // tokens/s
+};
+
+Measured measure(std::string test, int batch, int depth, int reps, double tokens,
+                 const std::function<void()>& prepare, const std::function<void()>& body) {
+  std::vector<double> rates;
+  for (int i = 0; i <= reps; ++i) {
+    prepare();
+    const auto start = std::chrono::steady_clock::now();
+    body();
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    if (i > 0) rates.push_back(tokens / took.count());  // the first one warms up
+  }
+  std::ranges::sort(rates);
+  return {std::move(test), batch, depth, rates[rates.size() / 2], rates.back()};
+}
+
+void print_line(const BenchOptions& o, const engine::Stage& stage, const Measured& m) {
+  if (o.json) {
+    Json line = Json::object({{"model", stage.desc().name}, {"test", m.test}});
+    line.set("batch", m.batch).set("depth", m.depth).set("threads", o.threads);
+    line.set("median", m.median).set("best", m.best);
+    std::puts(line.dump().c_str());
+    std::fflush(stdout);
+    return;
+  }
+  const spec::ModelDesc& d = stage.desc();
+  const double layers = 2.0 * static_cast<double>(d.layers * d.layer_parameters());
+  const double head = 2.0 * static_cast<double>(d.vocab) * d.hidden;
+  const bool prompt = m.test.starts_with("pp");
+  const double ops = m.median * (layers + (prompt ? head / o.prompt : head));
+  const double kv = static_cast<double>(d.layers * d.kv_bytes_per_token_layer().value) *
+                    (m.depth + o.generate / 2.0);
+  const double bytes = m.median / m.batch *
+                       (static_cast<double>(stage.weights().bytes_per_token()) + kv * m.batch);
+  std::string row = format("{:<8}{:>7}{:>8}{:>12.2f}{:>12.2f}{:>10.0f}", m.test, m.batch, m.depth,
+                           m.median, m.best, ops * 1e-9);
+  row += prompt ? format("{:>10}", "") : format("{:>10.1f}", bytes * 1e-9);
+  std::puts(row.c_str());
+  std::fflush(stdout);
+}
+
+Result<engine::Stage> load(const BenchOptions& o, const engine::KernelTable& kernels,
+                           engine::ComputeTeam& team) {
+  ASSIGN_OR_RETURN(engine::ModelFile file, engine::ModelFile::open(o.model));
+  const int widest = *std::ranges::max_element(o.batches);
+  const int64_t each = (int64_t{o.depth} + o.generate + kv::kBlockTokens) / kv::kBlockTokens;
+  const int64_t blocks =
+      std::max<int64_t>(widest * each, (int64_t{o.prompt} + kv::kBlockTokens) / kv::kBlockTokens);
+  if (blocks > INT32_MAX) {
+    return errorf(Code::kInvalidArgument, "{} sequences of {} tokens are too much KV cache", widest,
+                  o.depth + o.generate);
+  }
+  engine::StageOptions options;
+  options.kv_blocks = static_cast<int32_t>(blocks);
+  options.max_rows = std::max({std::min(o.prompt, 512), widest, 1});
+  options.max_logit_rows = widest;
+  Progress progress("loading", o.progress);
+  return engine::Stage::load(std::make_shared<engine::ModelFile>(std::move(file)), options, kernels,
+                             team,
+                             [&](int64_t done, int64_t total) { progress.report(done, total); });
+}
+
+Result<int> run(std::span<const std::string> args) {
+  BenchOptions o;
+  ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
+  if (outcome == ParseOutcome::kDone) return 0;
+  if (o.batches.empty()) o.batches = {1};
+  ASSIGN_OR_RETURN(const engine::KernelTable* kernels, engine::kernel_table(o.isa));
+  engine::ComputeTeam team(o.threads);
+  ASSIGN_OR_RETURN(engine::Stage stage, load(o, *kernels, team));
+  if (!o.json) {
+    std::puts(format("{}: {} of weights, {} kernels, {} threads", stage.desc().name,
+                     format_bytes(stage.weights().bytes()), kernels->name, o.threads)
+                  .c_str());
+    std::puts("test      batch   depth    tokens/s        best     Gop/s      GB/s");
+  }
+  if (o.prompt > 0) {
+    Workload work(stage, 1, o.prompt);
+    print_line(o, stage,
+               measure(format("pp{}", o.prompt), 1, 0, o.reps, o.prompt, [] {},
+                       [&] { work.evaluate(0, 0, o.prompt, true); }));
+  }
+  for (const int batch : o.batches) {
+    if (o.generate == 0) break;
+    Workload work(stage, batch, o.depth + o.generate);
+    for (int s = 0; s < batch; ++s) work.evaluate(s, 0, o.depth, false);
+    print_line(o, stage,
+               measure(format("tg{}", o.generate), batch, o.depth, o.reps,
+                       static_cast<double>(batch) * o.generate, [] {},
+                       [&] {
+                         for (int i = 0; i < o.generate; ++i) work.decode(o.depth + i);
+                       }));
+  }
+  return 0;
+}
+
+}  // namespace
+
+const Command kBenchEngine = {"bench engine", "measure the engine's speed on a model", run,
+                              [](void (*sink)(const OptionTable&)) {
+                                BenchOptions o;
+                                sink(table(o));
+                              }};
+
+}  // namespace towline::cli

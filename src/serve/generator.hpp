@@ -20,6 +20,7 @@
 
 #include "base/ids.hpp"
 #include "base/result.hpp"
+#include "base/units.hpp"
 #include "engine/sampling_params.hpp"
 #include "spec/model_desc.hpp"
 
@@ -58,6 +59,7 @@ struct GenerationEvent {
   std::vector<GeneratedToken> prompt_tokens;  // once, if prompt_logprobs
   std::vector<float> embedding;               // once, if embed
   int32_t cached_tokens = 0;                  // prompt tokens found in the prefix cache
+  Duration queued{};                          // from submit to first being scheduled; first event
   FinishReason finish = FinishReason::kNone;
   std::optional<Error> error;                 // with kError
 };

@@ -1,0 +1,411 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "serve/api_server.hpp"
+
+#include <algorithm>
+#include <random>
+
+#include "base/file.hpp"
+#include "base/fmt.hpp"
+#include "base/log.hpp"
+#include "base/rng.hpp"
+#include "serve/answer_json.hpp"
+#include "serve/api_context.hpp"
+#include "serve/api_error.hpp"
+#include "serve/routes.hpp"
+#include "serve/session.hpp"
+
+#ifndef TOWLINE_VERSION
+#define TOWLINE_VERSION "0.1.0"
+#endif
+
+namespace towline::serve {
+namespace {
+
+using Exchange = std::shared_ptr<HttpExchange>;
+
+ApiError plain_error(int status, std::string type, std::string code, std::string message) {
+  ApiError error;
+  error.status = status;
+  error.type = std::move(type);
+  error.code = std::move(code);
+  error.message = std::move(message);
+  return error;
+}
+
+HttpResponse json_response(const Json& body) {
+  HttpResponse response;
+  response.body = body.dump();
+  return response;
+}
+
+HttpResponse text_response(std::string body, std::string content_type) {
+  HttpResponse response;
+  response.content_type = std::move(content_type);
+  response.body = std::move(body);
+  return response;
+}
+
+// Takes the same time wherever the first difference is.
+bool same_secret(std::string_view a, std::string_view b) {
+  unsigned difference = a.size() == b.size() ? 0u : 1u;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference |= static_cast<unsigned char>(a[i]) ^
+                  static_cast<unsigned char>(b.empty() ? 0 : b[i % b.size()]);
+  }
+  return difference == 0;
+}
+
+// An id that a client may choose: short and printable, or it could forge log lines and headers.
+bool acceptable_id(std::string_view id) {
+  return !id.empty() && id.size() <= 128 &&
+         std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c < '\x7f'; });
+}
+
+bool is_json_type(std::string_view content_type) {
+  const std::string_view type = content_type.substr(0, content_type.find(';'));
+  std::string lower(type);
+  for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  while (lower.ends_with(' ')) lower.pop_back();
+  return lower == "application/json" || lower.ends_with("+json");
+}
+
+HttpResponse bad_request(int status, const std::string& why) {
+  ApiError error = plain_error(status, status >= 500 ? "server_error" : "invalid_request_error",
+                               "bad_http_request", why);
+  if (status == 503) error.retry_after = 1;
+  return error_response(error);
+}
+
+}  // namespace
+
+struct ApiServer::State {
+  State(Loop& l, GenerationHub& hub, const TextModel& text, ApiServerOptions o)
+      : loop(l), options(std::move(o)), metrics(options.model_name),
+        context{l, hub, text, metrics, {}, options.model_name, {}, 0, 0, 1},
+        id_key(std::random_device{}() | uint64_t{std::random_device{}()} << 32) {
+    context.limits.vocab_size = text.vocab_size();
+    context.limits.strict_fields = options.strict_fields;
+    context.max_live = options.max_sequences + options.max_queue;
+    context.window = std::max(1, options.max_sequences);
+    context.created = unix_now();
+    context.fingerprint = format("towline-{}", TOWLINE_VERSION);
+  }
+
+  void handle(Exchange exchange);
+  void answer(const Exchange& exchange, const RouteMatch& match, const std::string& request_id);
+  void with_body(const Exchange& exchange, const Route& route,
+                 std::shared_ptr<SessionReport> report);
+  void tokenize(const Exchange& exchange, const ApiRequest& request);
+  void detokenize(const Exchange& exchange, const ApiRequest& request);
+  void preflight(const Exchange& exchange);
+  ApiCheck authorize(const HttpRequest& request) const;
+  ApiCheck check_model(std::string_view name) const;
+  Json model_json() const;
+  std::string make_id(std::string_view prefix);
+  void log_request(const Exchange& exchange, std::string_view route, const std::string& request_id,
+                   Instant arrival, const SessionReport& report);
+  void finish_drain();
+
+  Loop& loop;
+  const ApiServerOptions options;
+  ServeMetrics metrics;
+  ApiContext context;
+  std::unique_ptr<HttpServer> http;
+  const uint64_t id_key;
+  uint64_t id_count = 0;
+  int64_t requests_open = 0;
+  bool draining = false, drain_delay_over = false;
+};
+
+std::string ApiServer::State::make_id(std::string_view prefix) {
+  const uint64_t n = ++id_count;
+  return format("{}{:016x}{:08x}", prefix, random_at(id_key, n),
+                static_cast<uint32_t>(random_at(id_key + 1, n)));
+}
+
+void ApiServer::State::handle(Exchange exchange) {
+  const HttpRequest& request = exchange->request();
+  const std::string_view given = request.header("x-request-id");
+  const std::string request_id = acceptable_id(given) ? std::string(given) : make_id("req-");
+  const RouteMatch match = find_route(request.method, request.path);
+  exchange->add_header("x-request-id", request_id);
+  if (!options.cors_origin.empty()) {
+    exchange->add_header("access-control-allow-origin", options.cors_origin);
+    exchange->add_header("access-control-expose-headers", "x-request-id, retry-after");
+  }
+  ++requests_open;
+  answer(exchange, match, request_id);
+}
+
+void ApiServer::State::answer(const Exchange& exchange, const RouteMatch& match,
+                              const std::string& request_id) {
+  const HttpRequest& request = exchange->request();
+  const Instant arrival = loop.now();
+  const std::string route(match.route ? match.route->path : "unknown");
+  const auto report = std::make_shared<SessionReport>();
+  exchange->on_done([this, route, request_id, arrival, report,
+                     weak = std::weak_ptr<HttpExchange>(exchange)] {
+    --requests_open;
+    if (const Exchange done = weak.lock()) log_request(done, route, request_id, arrival, *report);
+    finish_drain();
+  });
+  if (request.method == "OPTIONS" && !options.cors_origin.empty()) return preflight(exchange);
+  const bool probe = match.route && match.route->probe;
+  if (!probe) {
+    if (auto error = authorize(request)) return exchange->respond(error_response(*error));
+  }
+  if (match.route == nullptr) {
+    return exchange->respond(error_response(plain_error(
+        404, "not_found_error", "not_found",
+        format("there is no {} {}; /openapi.json lists the routes", request.method,
+               request.path.substr(0, 256)))));
+  }
+  if (match.wrong_method) {
+    HttpResponse response = error_response(plain_error(
+        405, "invalid_request_error", "method_not_allowed",
+        format("{} takes {}, not {}", match.route->path, match.route->method, request.method)));
+    response.headers.emplace_back("allow", std::string(match.route->method));
+    return exchange->respond(std::move(response));
+  }
+  switch (match.route->id) {
+    case RouteId::kHealth: return exchange->respond(text_response("", "text/plain"));
+    case RouteId::kLive: return exchange->respond(json_response(Json::object({{"status", "live"}})));
+    case RouteId::kReady: {
+      HttpResponse response =
+          json_response(Json::object({{"status", draining ? "draining" : "ready"}}));
+      if (draining) {
+        response.status = 503;
+        response.headers.emplace_back("retry-after", "5");
+      }
+      return exchange->respond(std::move(response));
+    }
+    case RouteId::kModels:
+      return exchange->respond(json_response(
+          Json::object({{"object", "list"}, {"data", Json::array({model_json()})}})));
+    case RouteId::kModel:
+      if (auto error = check_model(match.rest)) return exchange->respond(error_response(*error));
+      return exchange->respond(json_response(model_json()));
+    case RouteId::kVersion:
+      return exchange->respond(json_response(Json::object({{"version", TOWLINE_VERSION}})));
+    case RouteId::kMetrics:
+      return exchange->respond(
+          text_response(metrics.text(context.hub.generator().stats(), http->stats(), draining),
+                        "text/plain; version=0.0.4; charset=utf-8"));
+    case RouteId::kOpenApi:
+      return exchange->respond(json_response(openapi_document(TOWLINE_VERSION)));
+    case RouteId::kChat:
+    case RouteId::kCompletions:
+    case RouteId::kEmbeddings:
+    case RouteId::kTokenize:
+    case RouteId::kDetokenize: return with_body(exchange, *match.route, report);
+  }
+}
+
+void ApiServer::State::with_body(const Exchange& exchange, const Route& route,
+                                 std::shared_ptr<SessionReport> report) {
+  const HttpRequest& http_request = exchange->request();
+  const auto refuse = [&](const ApiError& error) { exchange->respond(error_response(error)); };
+  if (draining) {
+    ApiError error = plain_error(503, "service_unavailable_error", "draining",
+                                 "the server is shutting down; ask another one or try again later");
+    error.retry_after = 5;
+    return refuse(error);
+  }
+  if (!is_json_type(http_request.header("content-type"))) {
+    return refuse(plain_error(
+        415, "invalid_request_error", "unsupported_media_type",
+        format("the body must be sent with 'content-type: application/json', not '{}'",
+               http_request.header("content-type").substr(0, 100))));
+  }
+  const Result<Json> body = parse_json(http_request.body, "request body");
+  if (!body) {
+    ApiError error = from_error(body.error());
+    error.code = "invalid_json";
+    return refuse(error);
+  }
+  ApiRequest request;
+  if (auto error = parse_api_request(*route.body, *body, context.limits, request)) {
+    return refuse(*error);
+  }
+  if (!request.model.empty()) {
+    if (auto error = check_model(request.model)) return refuse(*error);
+  }
+  switch (*route.body) {
+    case ApiKind::kChat:
+      return start_completion(context, exchange, std::move(request), make_id("chatcmpl-"),
+                              std::move(report));
+    case ApiKind::kCompletion:
+      return start_completion(context, exchange, std::move(request), make_id("cmpl-"),
+                              std::move(report));
+    case ApiKind::kEmbedding:
+      return start_embedding(context, exchange, std::move(request), std::move(report));
+    case ApiKind::kTokenize: return tokenize(exchange, request);
+    case ApiKind::kDetokenize: return detokenize(exchange, request);
+  }
+}
+
+void ApiServer::State::tokenize(const Exchange& exchange, const ApiRequest& request) {
+  // Any length that fits a context many times over may be counted.
+  constexpr int32_t kMost = 1 << 28;
+  std::vector<int32_t> tokens;
+  if (request.prompts.empty()) {
+    if (auto error = encode_chat(context, request, kMost, tokens)) {
+      return exchange->respond(error_response(*error));
+    }
+  } else if (const auto* text = std::get_if<std::string>(&request.prompts[0])) {
+    Result<std::vector<int32_t>> encoded =
+        context.text.encode(*text, request.add_special_tokens, true);
+    if (!encoded) return exchange->respond(error_response(from_error(encoded.error())));
+    tokens = std::move(*encoded);
+  } else {
+    tokens = std::get<std::vector<int32_t>>(request.prompts[0]);
+  }
+  Json ids = Json::array(), strings;
+  for (const int32_t token : tokens) {
+    ids.push(token);
+    if (request.return_token_strs) strings.push(std::string(context.text.piece(token)));
+  }
+  exchange->respond(json_response(
+      Json::object({{"count", tokens.size()},
+                    {"max_model_len", context.hub.generator().max_context()},
+                    {"tokens", std::move(ids)},
+                    {"token_strs", std::move(strings)}})));
+}
+
+void ApiServer::State::detokenize(const Exchange& exchange, const ApiRequest& request) {
+  const auto& tokens = std::get<std::vector<int32_t>>(request.prompts[0]);
+  exchange->respond(json_response(Json::object({{"prompt", context.text.decode(tokens)}})));
+}
+
+void ApiServer::State::preflight(const Exchange& exchange) {
+  HttpResponse response;
+  response.status = 204;
+  response.content_type.clear();
+  response.headers = {{"access-control-allow-methods", "GET, POST, OPTIONS"},
+                      {"access-control-allow-headers", "*, authorization"},
+                      {"access-control-max-age", "86400"}};
+  exchange->respond(std::move(response));
+}
+
+ApiCheck ApiServer::State::authorize(const HttpRequest& request) const {
+  if (options.api_keys.empty()) return std::nullopt;
+  std::string_view key = request.header("authorization");
+  if (key.size() > 7 && (key.starts_with("Bearer ") || key.starts_with("bearer "))) {
+    key.remove_prefix(7);
+  } else {
+    key = request.header("x-api-key");
+  }
+  bool known = false;
+  for (const std::string& valid : options.api_keys) known |= same_secret(key, valid);
+  if (known && !key.empty()) return std::nullopt;
+  return plain_error(401, "authentication_error", "invalid_api_key",
+                     key.empty() ? "an API key is required: 'authorization: Bearer KEY' or "
+                                   "'x-api-key: KEY'"
+                                 : "the API key is not one of this server's");
+}
+
+ApiCheck ApiServer::State::check_model(std::string_view name) const {
+  if (name == options.model_name) return std::nullopt;
+  ApiError error = plain_error(404, "not_found_error", "model_not_found",
+                               format("the model '{}' is not served here; this server has '{}'",
+                                      name.substr(0, 256), options.model_name));
+  error.param = "model";
+  return error;
+}
+
+Json ApiServer::State::model_json() const {
+  return Json::object({{"id", options.model_name},
+                       {"object", "model"},
+                       {"created", context.created},
+                       {"owned_by", "towline"},
+                       {"max_model_len", context.hub.generator().max_context()}});
+}
+
+void ApiServer::State::log_request(const Exchange& exchange, std::string_view route,
+                                   const std::string& request_id, Instant arrival,
+                                   const SessionReport& report) {
+  const HttpRequest& request = exchange->request();
+  const bool complete = exchange->status() != 0 && !exchange->gone();
+  metrics.http_answer(std::string(route), find_route(request.method, request.path).route
+                                              ? request.method.substr(0, 16) : "other",
+                      complete ? exchange->status() : 499);
+  const auto match = find_route(request.method, request.path);
+  const LogLevel level = match.route && match.route->probe ? LogLevel::kDebug : LogLevel::kInfo;
+  log_line(level, "serve", "request",
+           {{"request_id", request_id},
+            {"method", request.method.substr(0, 16)},
+            {"path", request.path.substr(0, 256)},
+            {"status", complete ? exchange->status() : 499},
+            {"ms", (loop.now() - arrival).value / 1'000'000},
+            {"prompt_tokens", report.prompt_tokens},
+            {"cached_tokens", report.cached_tokens},
+            {"completion_tokens", report.completion_tokens},
+            {"peer", request.peer}});
+}
+
+// When draining and nothing is left: stop.
+void ApiServer::State::finish_drain() {
+  if (!draining || !drain_delay_over || requests_open > 0) return;
+  // A moment for the last bytes to leave.
+  loop.after(milliseconds(50), [this] { loop.stop(); });
+}
+
+ApiServer::ApiServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+ApiServer::~ApiServer() = default;
+
+Result<std::unique_ptr<ApiServer>> ApiServer::start(Loop& loop, GenerationHub& hub,
+                                                    const TextModel& text,
+                                                    ApiServerOptions options) {
+  HttpServerOptions http = options.http;
+  auto state = std::make_unique<State>(loop, hub, text, std::move(options));
+  State* raw = state.get();
+  ASSIGN_OR_RETURN(state->http,
+                   HttpServer::start(loop, std::move(http),
+                                     [raw](Exchange exchange) { raw->handle(std::move(exchange)); },
+                                     bad_request));
+  return std::unique_ptr<ApiServer>(new ApiServer(std::move(state)));
+}
+
+std::string ApiServer::url() const { return state_->http->url(); }
+int ApiServer::port() const { return state_->http->port(); }
+
+void ApiServer::drain() {
+  State& s = *state_;
+  if (s.draining) return stop_now();
+  s.draining = true;
+  log_info("serve", "draining", {{"requests", s.requests_open},
+                                 {"deadline_s", to_seconds(s.options.drain_deadline)}});
+  s.loop.after(s.options.drain_delay, [&s] {
+    s.drain_delay_over = true;
+    s.http->drain();
+    s.finish_drain();
+  });
+  s.loop.after(s.options.drain_deadline, [this] {
+    log_warn("serve", "drain deadline passed", {{"requests", state_->requests_open}});
+    stop_now();
+  });
+}
+
+void ApiServer::stop_now() {
+  state_->http->close();
+  state_->loop.stop();
+}
+
+Result<std::vector<std::string>> read_key_file(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, read_file(path, 1 << 20));
+  std::vector<std::string> keys;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    std::string_view line = std::string_view(text).substr(at, end - at);
+    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.remove_suffix(1);
+    if (!line.empty() && line.front() != '#') keys.emplace_back(line);
+    at = end + 1;
+  }
+  if (keys.empty()) {
+    return errorf(Code::kInvalidArgument, "'{}' holds no API key; write one a line", path);
+  }
+  return keys;
+}
+
+}  // namespace towline::serve

@@ -15,6 +15,7 @@ extern const Command kModelMakeDummy;
 extern const Command kOptions;
 extern const Command kPlan;
 extern const Command kRun;
+extern const Command kServe;
 extern const Command kVersion;
 extern const Command kTokenize;
 extern const Command kDetokenize;

@@ -13,6 +13,7 @@ namespace towline::cli {
 std::span<const Command> commands() {
   static const Command* const kAll[] = {
       &kRun,
+      &kServe,
       &kModelInfo,
       &kModelMakeDummy,
       &kTokenize,

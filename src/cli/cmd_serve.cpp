@@ -1,0 +1,182 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+
+#include "base/fmt.hpp"
+#include "base/log.hpp"
+#include "cli/commands.hpp"
+#include "cli/progress.hpp"
+#include "serve/api_server.hpp"
+#include "serve/local_engine.hpp"
+#include "serve/model_text.hpp"
+
+namespace towline::cli {
+namespace {
+
+struct ServeOptions {
+  std::string model;
+  serve::ApiServerOptions api;
+  serve::LocalEngineOptions engine;
+  std::string api_key_file, log_level = "info";
+  std::vector<std::string> api_keys;
+  int64_t kv_bytes = 0;
+  int port = 8080, threads = 0, context = 0, sequences = 64, step_tokens = 512, queue = 256;
+  double drain_seconds = 30, drain_delay = 0;
+  bool no_prefix_cache = false, json = false, log_json = false, progress = false;
+};
+
+OptionTable table(ServeOptions& o) {
+  OptionTable t("serve", "Serve a model over an OpenAI-compatible HTTP API.");
+  t.positional("model", &o.model, "GGUF file or Hugging Face directory").required();
+  t.value("host", &o.api.http.host, "address to listen on; 0.0.0.0 for every interface");
+  t.value("port", &o.port, "TCP port; 0 picks a free one").range(0, 65535);
+  t.value("name", &o.api.model_name, "the model's name for clients; default: the file's name");
+  t.value("api-key", &o.api_keys, "key that clients must send; may be repeated").secret();
+  t.value("api-key-file", &o.api_key_file, "file with one key a line");
+  t.value("tls-cert", &o.api.http.tls_cert, "certificate chain (PEM); serves HTTPS");
+  t.value("tls-key", &o.api.http.tls_key, "private key (PEM) of the certificate");
+  t.value("cors-origin", &o.api.cors_origin, "origin that browsers may call from, or '*'");
+  t.value("threads", &o.threads, "compute threads; 0: every core allowed").range(0, 1024);
+  t.value("ctx", &o.context, "prompt and output of a request, in tokens; 0: the model's, up to 8192")
+      .range(0, 1 << 24);
+  t.value("max-seqs", &o.sequences, "sequences running at the same time").range(1, 4096);
+  t.value("kv-bytes", &o.kv_bytes, "memory for the KV cache; 0: up to 1 GiB").range(0, 1e15);
+  t.value("step-tokens", &o.step_tokens, "tokens of one engine step at most").range(1, 65536);
+  t.value("queue", &o.queue, "sequences that may wait; more get 429").range(0, 1 << 20);
+  t.flag("no-prefix-cache", &o.no_prefix_cache, "evaluate every prompt from its beginning");
+  t.value("isa", &o.engine.isa, "kernels: auto, avx512, avx2 or generic");
+  t.value("max-connections", &o.api.http.max_connections, "open connections at most")
+      .range(1, 1 << 20);
+  t.value("max-body-bytes", &o.api.http.max_body_bytes, "longest request body").range(1024, 1 << 30);
+  t.flag("strict-fields", &o.api.strict_fields, "refuse fields that the API does not have");
+  t.value("drain-seconds", &o.drain_seconds, "how long requests may go on after SIGTERM")
+      .range(0, 86400);
+  t.value("drain-delay", &o.drain_delay,
+          "seconds to go on answering 503 after SIGTERM, for load balancers to notice")
+      .range(0, 3600);
+  t.flag("json", &o.json, "print one JSON line when ready: {url, port, model, pid}");
+  t.value("log-level", &o.log_level, "debug, info, warn, error or off")
+      .one_of({"debug", "info", "warn", "error", "off"});
+  t.flag("log-json", &o.log_json, "log JSON lines");
+  t.flag("progress", &o.progress, "show loading progress even if this is no terminal");
+  t.describe("Goes on until SIGTERM or Ctrl-C, then finishes the requests it has; a second signal "
+             "stops at once. docs/api.md describes the API.");
+  t.example("towline serve model.gguf --port 8000");
+  t.example("towline serve model.gguf --host 0.0.0.0 --api-key-file keys.txt --tls-cert cert.pem "
+            "--tls-key key.pem");
+  t.example("curl http://127.0.0.1:8080/v1/completions -H 'content-type: application/json' "
+            "-d '{\"prompt\":\"Once upon a time\"}'");
+  return t;
+}
+
+LogLevel level_named(const std::string& name) {
+  if (name == "debug") return LogLevel::kDebug;
+  if (name == "warn") return LogLevel::kWarn;
+  if (name == "error") return LogLevel::kError;
+  if (name == "off") return LogLevel::kOff;
+  return LogLevel::kInfo;
+}
+
+// "models/a-q8_0.gguf" -> "a-q8_0"
+std::string name_of(const std::string& path) {
+  std::filesystem::path p = std::filesystem::path(path).lexically_normal();
+  if (p.filename().empty()) p = p.parent_path();
+  if (p.extension() == ".gguf") p.replace_extension();
+  return p.filename().string();
+}
+
+Result<void> complete(ServeOptions& o, const engine::ModelFile& file) {
+  o.api.http.port = o.port;
+  o.api.api_keys = o.api_keys;
+  if (!o.api_key_file.empty()) {
+    ASSIGN_OR_RETURN(const std::vector<std::string> keys, serve::read_key_file(o.api_key_file));
+    o.api.api_keys.insert(o.api.api_keys.end(), keys.begin(), keys.end());
+  }
+  for (const std::string& key : o.api.api_keys) {
+    if (key.empty()) return Error(Code::kInvalidArgument, "--api-key must not be empty");
+  }
+  if (o.api.model_name.empty()) o.api.model_name = name_of(o.model);
+  o.api.max_sequences = o.sequences;
+  o.api.max_queue = o.queue;
+  o.api.drain_deadline = Duration(static_cast<int64_t>(o.drain_seconds * 1e9));
+  o.api.drain_delay = Duration(static_cast<int64_t>(o.drain_delay * 1e9));
+  o.engine.threads = o.threads;
+  o.engine.context = o.context;
+  o.engine.sequences = o.sequences;
+  o.engine.step_tokens = o.step_tokens;
+  o.engine.prefix_cache = !o.no_prefix_cache;
+  // The API refuses first and says why; one request's n may run over its limit by a window.
+  o.engine.queue = o.queue + o.sequences;
+  if (o.kv_bytes > 0) {
+    const int64_t per_token = file.desc().layers * file.desc().kv_bytes_per_token_layer().value;
+    o.engine.kv_tokens = std::max<int64_t>(1, o.kv_bytes / std::max<int64_t>(1, per_token));
+  }
+  return {};
+}
+
+void announce(const ServeOptions& o, const serve::ApiServer& server,
+              const serve::LocalEngine& engine, const serve::ModelText& text) {
+  if (o.json) {
+    std::puts(Json::object({{"url", server.url()},
+                            {"port", server.port()},
+                            {"model", o.api.model_name},
+                            {"pid", static_cast<int64_t>(::getpid())}})
+                  .dump()
+                  .c_str());
+  } else {
+    std::puts(format("{} is ready at {}", o.api.model_name, server.url()).c_str());
+  }
+  std::fflush(stdout);
+  log_info("serve", "listening",
+           {{"url", server.url()}, {"model", o.api.model_name}, {"threads", engine.threads()},
+            {"isa", engine.isa()}, {"context", engine.max_context()},
+            {"keys", o.api.api_keys.size()}});
+  if (!text.has_chat_template()) {
+    log_warn("serve", "the model has no chat template; a plain one is used for chat");
+  }
+}
+
+Result<int> run(std::span<const std::string> args) {
+  ServeOptions o;
+  ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
+  if (outcome == ParseOutcome::kDone) return 0;
+  init_log({.level = level_named(o.log_level), .json = o.log_json});
+  ASSIGN_OR_RETURN(engine::ModelFile opened, engine::ModelFile::open(o.model));
+  const auto file = std::make_shared<engine::ModelFile>(std::move(opened));
+  ASSIGN_OR_RETURN(const std::unique_ptr<serve::ModelText> text, serve::ModelText::open(*file));
+  TRY(complete(o, *file));
+
+  Loop loop;
+  serve::GenerationHub hub(loop);
+  std::unique_ptr<serve::LocalEngine> engine;
+  {
+    Progress progress("loading", o.progress);
+    ASSIGN_OR_RETURN(engine, serve::LocalEngine::start(file, o.engine, hub.sink(),
+                                                       [&](int64_t done, int64_t total) {
+                                                         progress.report(done, total);
+                                                       }));
+  }
+  hub.attach(engine.get());
+  ASSIGN_OR_RETURN(const std::unique_ptr<serve::ApiServer> server,
+                   serve::ApiServer::start(loop, hub, *text, o.api));
+  loop.on_signal(SIGTERM, [&] { server->drain(); });
+  loop.on_signal(SIGINT, [&] { server->drain(); });
+  announce(o, *server, *engine, *text);
+  loop.run();
+  log_info("serve", "stopped");
+  return 0;
+}
+
+}  // namespace
+
+const Command kServe = {"serve", "serve a model over an OpenAI-compatible HTTP API", run,
+                        [](void (*sink)(const OptionTable&)) {
+                          ServeOptions o;
+                          sink(table(o));
+                        }};
+
+}  // namespace towline::cli

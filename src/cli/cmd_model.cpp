@@ -1,15 +1,16 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// towline model info
+// towline model info, towline model check: the commands that only read
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <map>
+#include <thread>
 
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress.hpp"
+#include "engine/format/convert_model.hpp"
 #include "engine/format/model_file.hpp"
 
 namespace towline::cli {
@@ -200,7 +201,67 @@ Result<int> run_info(std::span<const std::string> args) {
   return 0;
 }
 
+// ---- model check ----
+
+struct CheckOptions {
+  std::string model;
+  int threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  bool progress = false, json = false;
+};
+
+OptionTable check_table(CheckOptions& o) {
+  OptionTable t("model check", "Check that a model file is whole: tensors, shapes, finite values.");
+  t.describe(
+      "Opens the file, which checks every offset and size, then that every layer has its tensors "
+      "in the right shape, then reads all values. The first fault is the error.");
+  t.positional("model", &o.model, "GGUF file (the first, if sharded) or Hugging Face directory")
+      .required();
+  t.value("threads", &o.threads, "threads").range(1, 256);
+  t.flag("progress", &o.progress, "report progress even if stderr is not a terminal");
+  t.flag("json", &o.json, "print JSON");
+  t.example("towline model check model.gguf");
+  return t;
+}
+
+Result<int> run_check(std::span<const std::string> args) {
+  CheckOptions o;
+  ASSIGN_OR_RETURN(const ParseOutcome outcome, check_table(o).parse(args));
+  if (outcome == ParseOutcome::kDone) return 0;
+  ASSIGN_OR_RETURN(const ModelFile model, ModelFile::open(o.model));
+  const Totals totals = add_up(model);
+  if (!model.tensors().empty()) {
+    TRY(model.check({0, model.desc().layers}));
+    Progress bar("reading " + o.model, o.progress);
+    const engine::WriteOptions options{
+        o.threads, [&](int64_t done, int64_t total) { bar.report(done, total); }};
+    TRY(engine::check_values(model, options).context(o.model));
+  }
+  const auto tensors = static_cast<int64_t>(model.tensors().size());
+  if (o.json) {
+    std::puts(Json::object({{"path", o.model},
+                            {"ok", true},
+                            {"layers", model.desc().layers},
+                            {"tensors", tensors},
+                            {"bytes", totals.bytes}})
+                  .dump()
+                  .c_str());
+  } else if (tensors == 0) {
+    std::puts(format("{}: fine; a vocabulary without weights", o.model).c_str());
+  } else {
+    std::puts(format("{}: fine; {} layers, {} tensors, {}, all values finite", o.model,
+                     model.desc().layers, tensors, format_bytes(totals.bytes))
+                  .c_str());
+  }
+  return 0;
+}
+
 }  // namespace
+
+const Command kModelCheck = {"model check", "check that a model file is whole", run_check,
+                             [](void (*sink)(const OptionTable&)) {
+                               CheckOptions o;
+                               sink(check_table(o));
+                             }};
 
 const Command kModelInfo = {"model info", "show what a model file holds", run_info,
                             [](void (*sink)(const OptionTable&)) {

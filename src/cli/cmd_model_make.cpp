@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// towline model make-dummy
+// towline model quantize, towline model make-dummy: the commands that write model files
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <thread>
@@ -9,6 +10,7 @@
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress.hpp"
+#include "engine/format/convert_model.hpp"
 #include "engine/format/dummy_model.hpp"
 #include "spec/model_shapes.hpp"
 
@@ -32,6 +34,69 @@ Result<int64_t> size_of(const std::string& path) {
   if (error) return errorf(Code::kIo, "cannot read the size of '{}': {}", path, error.message());
   return static_cast<int64_t>(bytes);
 }
+
+// ---- model quantize ----
+
+struct QuantizeOptions {
+  std::string model, type, out;
+  int threads = default_threads();
+  bool force = false, progress = false, json = false;
+};
+
+OptionTable quantize_table(QuantizeOptions& o) {
+  OptionTable t("model quantize", "Write a model as a GGUF file of another type.");
+  t.describe(
+      "Reads a GGUF file or a Hugging Face directory; keeps the metadata and the tokenizer. Norms "
+      "stay f32, and the output matrix and rows that a block does not divide get a finer type, as "
+      "is usual for files of these names.");
+  t.positional("model", &o.model, "GGUF file (the first, if sharded) or Hugging Face directory")
+      .required();
+  t.value("type", &o.type, "one of " + engine::quant_recipe_names()).required().metavar("TYPE");
+  t.value("out", &o.out, "file to write").required().metavar("FILE");
+  t.value("threads", &o.threads, "threads").range(1, 256);
+  t.flag("force", &o.force, "replace an existing file");
+  t.flag("progress", &o.progress, "report progress even if stderr is not a terminal");
+  t.flag("json", &o.json, "print JSON");
+  t.example("towline model quantize model-f16.gguf --type q4_k_m --out model-q4_k_m.gguf");
+  t.example("towline model quantize ./Llama-3.2-1B --type q8_0 --out llama-q8_0.gguf");
+  return t;
+}
+
+int64_t tensor_bytes(const engine::ModelFile& model) {
+  int64_t bytes = 0;
+  for (const engine::Tensor& t : model.tensors()) bytes += t.bytes();
+  return bytes;
+}
+
+Result<int> run_quantize(std::span<const std::string> args) {
+  QuantizeOptions o;
+  ASSIGN_OR_RETURN(const ParseOutcome outcome, quantize_table(o).parse(args));
+  if (outcome == ParseOutcome::kDone) return 0;
+  ASSIGN_OR_RETURN(const engine::QuantRecipe recipe, engine::quant_recipe(o.type));
+  TRY(check_output(o.out, o.force));
+  ASSIGN_OR_RETURN(const engine::ModelFile model, engine::ModelFile::open(o.model));
+  TRY(model.check({0, model.desc().layers}));
+  {
+    Progress bar("writing " + o.out, o.progress);
+    const engine::WriteOptions options{
+        o.threads, [&](int64_t done, int64_t total) { bar.report(done, total); }};
+    TRY(engine::convert_model(model, recipe, o.out, options).context(o.model));
+  }
+  ASSIGN_OR_RETURN(const int64_t bytes, size_of(o.out));
+  const int64_t before = tensor_bytes(model);
+  if (o.json) {
+    const Json json = Json::object(
+        {{"path", o.out}, {"type", recipe.name}, {"bytes", bytes}, {"weight_bytes_before", before}});
+    std::puts(json.dump().c_str());
+  } else {
+    std::puts(format("{}: {}, {} ({} of weights before)", o.out, recipe.name, format_bytes(bytes),
+                     format_bytes(before))
+                  .c_str());
+  }
+  return 0;
+}
+
+// ---- model make-dummy ----
 
 struct DummyOptions {
   std::string shape, type = "q4_0", out;
@@ -90,6 +155,12 @@ Result<int> run_dummy(std::span<const std::string> args) {
 }
 
 }  // namespace
+
+const Command kModelQuantize = {"model quantize", "write a model as a GGUF file of another type",
+                                run_quantize, [](void (*sink)(const OptionTable&)) {
+                                  QuantizeOptions o;
+                                  sink(quantize_table(o));
+                                }};
 
 const Command kModelMakeDummy = {"model make-dummy", "write a model of random weights", run_dummy,
                                  [](void (*sink)(const OptionTable&)) {

@@ -10,8 +10,10 @@ namespace towline::cli {
 
 extern const Command kBenchEngine;
 extern const Command kCompletions;
+extern const Command kModelCheck;
 extern const Command kModelInfo;
 extern const Command kModelMakeDummy;
+extern const Command kModelQuantize;
 extern const Command kOptions;
 extern const Command kPlan;
 extern const Command kRun;

@@ -15,6 +15,8 @@ std::span<const Command> commands() {
       &kRun,
       &kServe,
       &kModelInfo,
+      &kModelCheck,
+      &kModelQuantize,
       &kModelMakeDummy,
       &kTokenize,
       &kDetokenize,

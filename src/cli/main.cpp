@@ -22,6 +22,7 @@ std::span<const Command> commands() {
       &kDetokenize,
       &kPlan,
       &kBenchEngine,
+      &kFlow,
       &kVersion,
       &kCompletions,
       &kOptions,

@@ -4,8 +4,8 @@
 // FlowGraph: a directed graph with capacities, as plain data; the input of max_flow().
 //
 // Vertices are 0..vertices-1. Arcs keep the order in which they were added; an arc's number is its
-// index. Capacities are in whatever unit the caller flows (tokens/s in this folder); they are finite
-// and not negative. Parallel arcs and loops are allowed.
+// index. Capacities are in whatever unit the caller flows (tokens/s in this folder); they are
+// finite and not negative. Parallel arcs and loops are allowed.
 #pragma once
 
 #include <cstdint>

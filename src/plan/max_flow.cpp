@@ -96,7 +96,8 @@ class Dinic {
     return false;
   }
 
-  // Pushes the bottleneck and cuts the path back to its first saturated arc, whose origin it returns.
+  // Pushes the bottleneck and cuts the path back to its first saturated arc, whose origin it
+  // returns.
   int32_t push_along_path(int32_t source) {
     double amount = std::numeric_limits<double>::infinity();
     for (const size_t incidence : path_) amount = std::min(amount, residual(incidence));
@@ -125,7 +126,7 @@ class Dinic {
   std::vector<double> flow_;      // [arc]
   std::vector<int32_t> level_;    // [vertex], -1: not reached
   std::vector<int32_t> queue_;
-  std::vector<size_t> path_;      // incidences from the source
+  std::vector<size_t> path_;  // incidences from the source
 };
 
 }  // namespace

@@ -16,15 +16,15 @@
 namespace towline::plan {
 
 struct MaxFlow {
-  double value = 0;           // net flow out of the source
-  std::vector<double> flow;   // [arc], 0 <= flow <= capacity
-  // [vertex] on the source's side of the minimum cut nearest to the source. The arcs that leave this
-  // side are saturated, and their capacities add up to `value`.
+  double value = 0;          // net flow out of the source
+  std::vector<double> flow;  // [arc], 0 <= flow <= capacity
+  // [vertex] on the source's side of the minimum cut nearest to the source. The arcs that leave
+  // this side are saturated, and their capacities add up to `value`.
   std::vector<bool> source_side;
 };
 
-// `source` != `sink`, both vertices of the graph. Residual capacities up to `tolerance` (in the unit
-// of the capacities) count as none. O(V^2 E); deterministic: arcs are tried in their order.
+// `source` != `sink`, both vertices of the graph. Residual capacities up to `tolerance` (in the
+// unit of the capacities) count as none. O(V^2 E); deterministic: arcs are tried in their order.
 MaxFlow max_flow(const FlowGraph& graph, int32_t source, int32_t sink, double tolerance = 1e-9);
 
 }  // namespace towline::plan

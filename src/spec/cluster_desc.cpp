@@ -14,8 +14,8 @@ namespace towline::spec {
 namespace {
 
 // Beyond these a value is a slip of units, not a machine.
-constexpr double kMaxSpeed = 1e15;       // bytes/s
-constexpr double kMaxLatency = 3600;     // seconds
+constexpr double kMaxSpeed = 1e15;    // bytes/s
+constexpr double kMaxLatency = 3600;  // seconds
 constexpr int64_t kMaxMemory = int64_t{1} << 50;
 constexpr int32_t kMaxDevices = 1024;
 
@@ -30,12 +30,15 @@ Result<void> check_types(const ClusterDesc& cluster) {
       return bad(format("machine type '{}' needs a name of its own; rename it", type.name));
     }
     if (!sane_speed(type.nic_in) || !sane_speed(type.nic_out) || !sane_speed(type.disk)) {
-      return bad(format("machine type '{}': NIC and disk speeds must lie above 0 and below 1e15 "
-                        "bytes/s; correct the units", type.name));
+      return bad(
+          format("machine type '{}': NIC and disk speeds must lie above 0 and below 1e15 "
+                 "bytes/s; correct the units",
+                 type.name));
     }
     if (type.memory.value <= 0 || type.memory.value > kMaxMemory) {
-      return bad(format("machine type '{}': memory of {} bytes; give a size above 0 and below 1 PiB",
-                        type.name, type.memory.value));
+      return bad(
+          format("machine type '{}': memory of {} bytes; give a size above 0 and below 1 PiB",
+                 type.name, type.memory.value));
     }
   }
   return {};
@@ -50,15 +53,17 @@ Result<void> check_nodes(const ClusterDesc& cluster) {
   std::set<std::string> names = {"source", "sink", "coordinator"};
   for (const ClusterNode& node : cluster.nodes) {
     if (node.name.empty() || !names.insert(node.name).second) {
-      return bad(format("node '{}' needs a name of its own, and not source, sink or coordinator; "
-                        "rename it", node.name));
+      return bad(
+          format("node '{}' needs a name of its own, and not source, sink or coordinator; "
+                 "rename it",
+                 node.name));
     }
     if (node.type < 0 || static_cast<size_t>(node.type) >= cluster.types.size()) {
       return bad(format("node '{}' has no known machine type; add the type", node.name));
     }
     if (node.devices < 1 || node.devices > kMaxDevices) {
-      return bad(format("node '{}' has {} devices; give 1 to {}", node.name, node.devices,
-                        kMaxDevices));
+      return bad(
+          format("node '{}' has {} devices; give 1 to {}", node.name, node.devices, kMaxDevices));
     }
   }
   return {};
@@ -84,8 +89,8 @@ Result<void> check_links(const ClusterDesc& cluster) {
                         link.bandwidth.value));
     }
     if (!(link.latency.value >= 0) || link.latency.value > kMaxLatency) {
-      return bad(format("{} has a latency of {} s; give one from 0 to 3600 s", name,
-                        link.latency.value));
+      return bad(
+          format("{} has a latency of {} s; give one from 0 to 3600 s", name, link.latency.value));
     }
   }
   return {};
@@ -99,8 +104,9 @@ std::string ClusterDesc::endpoint_name(int32_t endpoint) const {
 
 Result<void> validate(const ClusterDesc& cluster) {
   if (!sane_speed(cluster.coordinator_nic_in) || !sane_speed(cluster.coordinator_nic_out)) {
-    return bad("the coordinator's NIC speeds must lie above 0 and below 1e15 bytes/s; correct the "
-               "units");
+    return bad(
+        "the coordinator's NIC speeds must lie above 0 and below 1e15 bytes/s; correct the "
+        "units");
   }
   TRY(check_types(cluster));
   TRY(check_nodes(cluster));

@@ -28,10 +28,10 @@ inline constexpr int32_t kSink = -2;
 // A kind of machine. Tables of speeds (spec/profile.hpp) are found by its name.
 struct MachineType {
   std::string name;
-  Bytes memory;         // of one device, for weights and KV cache
-  BytesPerSec nic_in;   // of the whole machine
+  Bytes memory;        // of one device, for weights and KV cache
+  BytesPerSec nic_in;  // of the whole machine
   BytesPerSec nic_out;
-  BytesPerSec disk;     // weights are loaded at this speed
+  BytesPerSec disk;  // weights are loaded at this speed
 
   friend bool operator==(const MachineType&, const MachineType&) = default;
 };
@@ -75,8 +75,8 @@ struct ClusterDesc {
 // readers promise of every ClusterDesc they return.
 Result<void> validate(const ClusterDesc& cluster);
 
-// A region for every node: as given, or, where none is given, the groups of nodes that are joined by
-// links of at most four times the least latency between nodes ("region-0", ...in node order).
+// A region for every node: as given, or, where none is given, the groups of nodes that are joined
+// by links of at most four times the least latency between nodes ("region-0", ...in node order).
 std::vector<std::string> infer_regions(const ClusterDesc& cluster);
 
 // Native files. `source` names the text in errors. parse_cluster(print_cluster(c)) == c.
@@ -110,7 +110,7 @@ std::vector<std::string> infer_regions(const ClusterDesc& cluster);
 Result<ClusterDesc> parse_cluster(const Json& tree, std::string_view source);
 Result<ClusterDesc> load_cluster(const std::string& path);  // .toml or .json
 Json cluster_to_json(const ClusterDesc& cluster);
-std::string print_cluster(const ClusterDesc& cluster);      // TOML
+std::string print_cluster(const ClusterDesc& cluster);  // TOML
 
 // "10 gbit", "1.5 GB/s", 1e9 -> bytes/s; "40 GB", "16 GiB" -> bytes; "50 ms" -> seconds.
 Result<BytesPerSec> parse_speed(const Json& value);

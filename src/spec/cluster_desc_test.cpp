@@ -82,8 +82,8 @@ TEST(ClusterDesc, KeepsEverythingInTomlAndJson) {
       for (int32_t to = 0; to <= nodes; ++to) {
         const int32_t end = to == nodes ? kSink : to;
         if (from == end || (from == kSource && end == kSink) || rng.below(2) == 0) continue;
-        cluster.links.push_back({from, end, BytesPerSec(rng.unit() * 1e9 + 1),
-                                 Seconds(rng.unit() * 0.1)});
+        cluster.links.push_back(
+            {from, end, BytesPerSec(rng.unit() * 1e9 + 1), Seconds(rng.unit() * 0.1)});
       }
     }
     ASSERT_TRUE(validate(cluster));

@@ -16,22 +16,28 @@ namespace towline::spec {
 namespace {
 
 constexpr std::string_view kCoordinator = "coordinator";
-constexpr int32_t kAtCoordinator = -3;          // as one member of a network
+constexpr int32_t kAtCoordinator = -3;  // as one member of a network
 constexpr size_t kMaxLinks = 20'000'000;
 
 struct UnitName {
   std::string_view name;
   double factor;
 };
-constexpr UnitName kSpeedUnits[] = {
-    {"bit", 1.0 / 8},   {"kbit", 1e3 / 8},  {"mbit", 1e6 / 8},  {"gbit", 1e9 / 8},
-    {"bit/s", 1.0 / 8}, {"kbit/s", 1e3 / 8}, {"mbit/s", 1e6 / 8}, {"gbit/s", 1e9 / 8},
-    {"B/s", 1},         {"kB/s", 1e3},      {"KB/s", 1e3},      {"MB/s", 1e6},
-    {"GB/s", 1e9},      {"TB/s", 1e12}};
-constexpr UnitName kSizeUnits[] = {
-    {"B", 1},           {"kB", 1e3},           {"KB", 1e3},           {"MB", 1e6},
-    {"GB", 1e9},        {"TB", 1e12},          {"KiB", 1024.0},       {"MiB", 1048576.0},
-    {"GiB", 1073741824.0}, {"TiB", 1099511627776.0}};
+constexpr UnitName kSpeedUnits[] = {{"bit", 1.0 / 8},    {"kbit", 1e3 / 8},   {"mbit", 1e6 / 8},
+                                    {"gbit", 1e9 / 8},   {"bit/s", 1.0 / 8},  {"kbit/s", 1e3 / 8},
+                                    {"mbit/s", 1e6 / 8}, {"gbit/s", 1e9 / 8}, {"B/s", 1},
+                                    {"kB/s", 1e3},       {"KB/s", 1e3},       {"MB/s", 1e6},
+                                    {"GB/s", 1e9},       {"TB/s", 1e12}};
+constexpr UnitName kSizeUnits[] = {{"B", 1},
+                                   {"kB", 1e3},
+                                   {"KB", 1e3},
+                                   {"MB", 1e6},
+                                   {"GB", 1e9},
+                                   {"TB", 1e12},
+                                   {"KiB", 1024.0},
+                                   {"MiB", 1048576.0},
+                                   {"GiB", 1073741824.0},
+                                   {"TiB", 1099511627776.0}};
 constexpr UnitName kTimeUnits[] = {{"s", 1}, {"ms", 1e-3}, {"us", 1e-6}, {"ns", 1e-9}};
 
 template <size_t N>
@@ -48,8 +54,8 @@ Result<double> parse_quantity(const Json& value, const UnitName (&units)[N],
       if (unit == known.name && std::isfinite(number)) return number * known.factor;
     }
     if (unit == "gbps" || unit == "mbps" || unit == "kbps") {
-      return errorf(Code::kInvalidArgument,
-                    "'{}' may mean bits or bytes; write it like {}", text, example);
+      return errorf(Code::kInvalidArgument, "'{}' may mean bits or bytes; write it like {}", text,
+                    example);
     }
   }
   return errorf(Code::kInvalidArgument, "'{}' is not a quantity; write it like {}",
@@ -139,10 +145,12 @@ class Reader {
       return errorf(Code::kInvalidArgument, "{}: '{}' is not among [[types]]; add it", where, type);
     }
     node.type = static_cast<int32_t>(found - cluster_.types.begin());
-    node.devices = static_cast<int32_t>(std::clamp<int64_t>(item["devices"].as_int(1), 0, INT32_MAX));
+    node.devices =
+        static_cast<int32_t>(std::clamp<int64_t>(item["devices"].as_int(1), 0, INT32_MAX));
     node.region = item["region"].as_string();
     if (!index_.emplace(node.name, cluster_.size()).second) {
-      return errorf(Code::kInvalidArgument, "{}: '{}' is given twice; rename one", where, node.name);
+      return errorf(Code::kInvalidArgument, "{}: '{}' is given twice; rename one", where,
+                    node.name);
     }
     cluster_.nodes.push_back(std::move(node));
     return {};
@@ -194,8 +202,8 @@ class Reader {
     ASSIGN_OR_RETURN(const int32_t from, endpoint(from_name, where));
     ASSIGN_OR_RETURN(const int32_t to, endpoint(to_name, where));
     if (from == to) {
-      return errorf(Code::kInvalidArgument, "{}: '{}' is linked with itself; remove the link", where,
-                    from_name);
+      return errorf(Code::kInvalidArgument, "{}: '{}' is linked with itself; remove the link",
+                    where, from_name);
     }
     ASSIGN_OR_RETURN(const BytesPerSec bandwidth, fields.speed("bandwidth"));
     ASSIGN_OR_RETURN(const Seconds latency, fields.seconds("latency"));
@@ -244,7 +252,8 @@ std::string outer_name(const ClusterDesc& cluster, int32_t endpoint) {
 }  // namespace
 
 Result<BytesPerSec> parse_speed(const Json& value) {
-  ASSIGN_OR_RETURN(const double speed, parse_quantity(value, kSpeedUnits, "\"10 gbit\" or \"1.25 GB/s\""));
+  ASSIGN_OR_RETURN(const double speed,
+                   parse_quantity(value, kSpeedUnits, "\"10 gbit\" or \"1.25 GB/s\""));
   return BytesPerSec(speed);
 }
 
@@ -293,14 +302,14 @@ Json cluster_to_json(const ClusterDesc& cluster) {
                              {"bandwidth", link.bandwidth.value},
                              {"latency", link.latency.value}}));
   }
-  return Json::object({{"schema", 1},
-                       {"name", cluster.name},
-                       {"coordinator",
-                        Json::object({{"nic_in", cluster.coordinator_nic_in.value},
-                                      {"nic_out", cluster.coordinator_nic_out.value}})},
-                       {"types", std::move(types)},
-                       {"nodes", std::move(nodes)},
-                       {"links", std::move(links)}});
+  return Json::object(
+      {{"schema", 1},
+       {"name", cluster.name},
+       {"coordinator", Json::object({{"nic_in", cluster.coordinator_nic_in.value},
+                                     {"nic_out", cluster.coordinator_nic_out.value}})},
+       {"types", std::move(types)},
+       {"nodes", std::move(nodes)},
+       {"links", std::move(links)}});
 }
 
 std::string print_cluster(const ClusterDesc& cluster) {

@@ -35,12 +35,13 @@ Result<std::vector<int32_t>> read_neighbours(const IniFile& file, const IniSecti
       if (item.text != "source" && item.text != "sink") {
         return file.fault(section, *entry,
                           format("'{}' is not a neighbour; name a node by its number, or "
-                                 "'source' or 'sink'", item.text));
+                                 "'source' or 'sink'",
+                                 item.text));
       }
       result.push_back(item.text == "source" ? kSource : kSink);
     } else if (item.integer < 0 || item.integer >= nodes) {
-      return file.fault(section, *entry, format("there is no node {}; nodes are 0 to {}",
-                                                item.integer, nodes - 1));
+      return file.fault(section, *entry,
+                        format("there is no node {}; nodes are 0 to {}", item.integer, nodes - 1));
     } else {
       result.push_back(static_cast<int32_t>(item.integer));
     }
@@ -66,7 +67,8 @@ Result<std::pair<int32_t, int32_t>> link_ends(const IniFile& file, const IniSect
   const auto fail = [&] {
     return file.fault(section.line,
                       format("[{}] is not a link between two of the {} nodes; name it "
-                             "Link-source-I, Link-I-sink or Link-I-J", section.name, nodes));
+                             "Link-source-I, Link-I-sink or Link-I-J",
+                             section.name, nodes));
   };
   const std::string_view ends = std::string_view(section.name).substr(5);
   const size_t dash = ends.find('-');
@@ -108,7 +110,8 @@ Result<HelixCluster::Link> read_link(const IniFile& file, const IniSection& sect
                       "a link's bandwidth must be above 0 bytes/s; correct or remove the link");
   }
   if (!(link.latency.value >= 0)) {
-    return file.fault(section, *section.find("latency"), "a latency cannot be negative; correct it");
+    return file.fault(section, *section.find("latency"),
+                      "a latency cannot be negative; correct it");
   }
   return link;
 }
@@ -129,9 +132,11 @@ Result<void> check_neighbours(const IniFile& file, const HelixCluster& cluster) 
     if (links.contains(std::minmax(node, neighbour))) return {};
     return errorf(Code::kInvalidArgument,
                   "{}: [{}] lists neighbour {} but there is no [{}]; add the link or remove the "
-                  "neighbour", file.source(), section,
-                  neighbour == kSource ? "source" : neighbour == kSink ? "sink"
-                                                                       : std::to_string(neighbour),
+                  "neighbour",
+                  file.source(), section,
+                  neighbour == kSource ? "source"
+                  : neighbour == kSink ? "sink"
+                                       : std::to_string(neighbour),
                   link_name(neighbour == kSink ? node : std::min(node, neighbour),
                             neighbour == kSink ? kSink : std::max(node, neighbour)));
   };
@@ -161,8 +166,8 @@ Result<HelixCluster> parse_helix_cluster(std::string_view text, std::string_view
   const Result<PyNumber> total = evaluate_py(count->value);
   if (!total || !total->is_integer || total->integer < 1 ||
       total->integer > ClusterDesc::kMaxNodes) {
-    return file.fault(*names, *count, format("must be a whole number from 1 to {}",
-                                             ClusterDesc::kMaxNodes));
+    return file.fault(*names, *count,
+                      format("must be a whole number from 1 to {}", ClusterDesc::kMaxNodes));
   }
   const auto nodes = static_cast<int32_t>(total->integer);
   HelixCluster cluster;
@@ -252,9 +257,11 @@ std::string print_helix_machines(const HelixMachines& machines) {
   for (const HelixMachines::Machine& machine : machines.machines) {
     if (!first) text += "\n";
     first = false;
-    text += format("[{}]\ninbound_nic_speed = {}\noutbound_nic_speed = {}\ndisk_speed = {}\n"
-                   "vram_size = {}\n", machine.type, machine.nic_in.text, machine.nic_out.text,
-                   machine.disk.text, machine.memory.text);
+    text += format(
+        "[{}]\ninbound_nic_speed = {}\noutbound_nic_speed = {}\ndisk_speed = {}\n"
+        "vram_size = {}\n",
+        machine.type, machine.nic_in.text, machine.nic_out.text, machine.disk.text,
+        machine.memory.text);
   }
   return text;
 }
@@ -266,12 +273,13 @@ Result<ClusterDesc> to_cluster(const HelixCluster& cluster, const HelixMachines&
   for (const HelixMachines::Machine& machine : machines.machines) {
     if (machine.type == "SourceNode" || machine.type == "SinkNode") continue;
     type_index.emplace(machine.type, static_cast<int32_t>(result.types.size()));
-    for (const Measure* field : {&machine.nic_in, &machine.nic_out, &machine.disk,
-                                 &machine.memory}) {
+    for (const Measure* field :
+         {&machine.nic_in, &machine.nic_out, &machine.disk, &machine.memory}) {
       if (!(field->value > 0) || field->value > 1e18) {
         return errorf(Code::kInvalidArgument,
                       "the machine profile's [{}] has the value '{}'; a compute node needs speeds "
-                      "and memory above 0", machine.type, field->text);
+                      "and memory above 0",
+                      machine.type, field->text);
       }
     }
     result.types.push_back({machine.type, Bytes(std::llround(machine.memory.value)),
@@ -293,8 +301,8 @@ Result<ClusterDesc> to_cluster(const HelixCluster& cluster, const HelixMachines&
     if (type == type_index.end()) {
       return errorf(Code::kInvalidArgument,
                     "[ComputeNode-{}] has the type '{}', which the machine profile does not list; "
-                    "add a [{}] section to it or correct the type", i, cluster.nodes[i].type,
-                    cluster.nodes[i].type);
+                    "add a [{}] section to it or correct the type",
+                    i, cluster.nodes[i].type, cluster.nodes[i].type);
     }
     result.nodes.push_back({helix_node_name(static_cast<int32_t>(i)), type->second, 1, ""});
   }
@@ -316,7 +324,8 @@ Result<HelixCluster> to_helix_cluster(const ClusterDesc& cluster) {
     if (node.devices != 1) {
       return errorf(Code::kUnsupported,
                     "node '{}' has {} devices, which Helix's files cannot say; give its type one "
-                    "device", node.name, node.devices);
+                    "device",
+                    node.name, node.devices);
     }
     result.nodes.push_back({cluster.types[node.type].name, {}});
   }
@@ -331,16 +340,16 @@ Result<HelixCluster> to_helix_cluster(const ClusterDesc& cluster) {
                   reverse->second->latency != link->latency)) {
       return errorf(Code::kUnsupported,
                     "the links between '{}' and '{}' differ by direction, which Helix's files "
-                    "cannot say", cluster.nodes[ends.first].name, cluster.nodes[ends.second].name);
+                    "cannot say",
+                    cluster.nodes[ends.first].name, cluster.nodes[ends.second].name);
     }
     if (!inner || ends.first < ends.second) order.push_back(link);
   }
   const auto rank = [](const ClusterLink* link) {
     return link->from == kSource ? 0 : link->to == kSink ? 1 : 2;
   };
-  std::stable_sort(order.begin(), order.end(), [&](const ClusterLink* a, const ClusterLink* b) {
-    return rank(a) < rank(b);
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](const ClusterLink* a, const ClusterLink* b) { return rank(a) < rank(b); });
   for (const ClusterLink* link : order) {
     result.links.push_back({link->from, link->to, helix_speed(link->bandwidth.value),
                             helix_latency(link->latency.value)});
@@ -386,7 +395,8 @@ Result<ClusterDesc> load_any_cluster(const std::string& cluster_path,
   if (machines_path.empty()) {
     return errorf(Code::kInvalidArgument,
                   "'{}' is one of Helix's cluster files, which does not describe the machines; "
-                  "give a machine profile as well (--profile machine_profile.ini)", cluster_path);
+                  "give a machine profile as well (--profile machine_profile.ini)",
+                  cluster_path);
   }
   ASSIGN_OR_RETURN(const HelixCluster cluster, load_helix_cluster(cluster_path));
   ASSIGN_OR_RETURN(const HelixMachines machines, load_helix_machines(machines_path));

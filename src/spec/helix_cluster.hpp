@@ -44,7 +44,7 @@ struct HelixCluster {
   std::vector<int32_t> source_neighbours;
   std::vector<int32_t> sink_neighbours;
   std::vector<Node> nodes;
-  std::vector<Link> links;           // in the order of the file
+  std::vector<Link> links;  // in the order of the file
 };
 
 Result<HelixCluster> parse_helix_cluster(std::string_view text, std::string_view source);
@@ -54,8 +54,8 @@ std::string print_helix_cluster(const HelixCluster& cluster);
 // machine_profile.ini: NICs, disk and memory by machine type.
 struct HelixMachines {
   struct Machine {
-    std::string type;      // "SourceNode" and "SinkNode" are the coordinator's two sides
-    Measure nic_in;        // -1 where it does not apply
+    std::string type;  // "SourceNode" and "SinkNode" are the coordinator's two sides
+    Measure nic_in;    // -1 where it does not apply
     Measure nic_out;
     Measure disk;
     Measure memory;
@@ -71,8 +71,8 @@ Result<HelixMachines> load_helix_machines(const std::string& path);
 std::string print_helix_machines(const HelixMachines& machines);
 
 // Both files as one ClusterDesc: node i is called "compute_node_<i+2>" as Helix calls it; every
-// undirected link becomes two directed ones, forward then backward, in the file's order; all machine
-// types of the profile are kept, in its order.
+// undirected link becomes two directed ones, forward then backward, in the file's order; all
+// machine types of the profile are kept, in its order.
 Result<ClusterDesc> to_cluster(const HelixCluster& cluster, const HelixMachines& machines);
 // The reverse, for tools that want Helix's files. Fails if a pair of directed links differs (the
 // format cannot say so) or a machine has several devices.

@@ -26,9 +26,9 @@ std::string data_folder() {
   return std::string(shared != nullptr ? shared : "../shared") + "/data/helix";
 }
 
-#define NEEDS_SHARED_DATA()                                                              \
-  if (!fs::exists(data_folder())) {                                                      \
-    GTEST_SKIP() << "no shared data at " << data_folder() << "; set TOWLINE_SHARED";     \
+#define NEEDS_SHARED_DATA()                                                          \
+  if (!fs::exists(data_folder())) {                                                  \
+    GTEST_SKIP() << "no shared data at " << data_folder() << "; set TOWLINE_SHARED"; \
   }
 
 std::vector<std::string> files_below(const std::string& folder,
@@ -155,9 +155,11 @@ TEST(HelixFiles, TheThreeRegionsAreFoundByLatency) {
 
 TEST(PyValue, EvaluatesNumbersWithUnits) {
   const std::pair<const char*, double> cases[] = {
-      {"10 * gbps", 1e10}, {"14.2 * mbps", 14.2 * 1e6}, {"1 * MilliSec", 1e-3},
-      {"-1", -1},          {"16*GB", 16e9},             {"(1 + 2) * 3 / 2", 4.5},
-      {"1e3", 1000},       {"10 * gbps / 8", 1.25e9},   {"2 - -3", 5}};
+      {"10 * gbps", 1e10},    {"14.2 * mbps", 14.2 * 1e6},
+      {"1 * MilliSec", 1e-3}, {"-1", -1},
+      {"16*GB", 16e9},        {"(1 + 2) * 3 / 2", 4.5},
+      {"1e3", 1000},          {"10 * gbps / 8", 1.25e9},
+      {"2 - -3", 5}};
   for (const auto& [text, expected] : cases) {
     const auto value = evaluate_py(text);
     ASSERT_TRUE(value) << text << ": " << value.error().to_string();

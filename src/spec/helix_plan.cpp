@@ -38,8 +38,8 @@ Result<LayerRange> read_layers(const IniFile& file, const IniSection& section,
   LayerRange range;
   for (const PyItem& item : *items) {
     if (item.is_string || item.integer < 0 || item.integer >= kMaxLayers) {
-      return file.fault(section, entry, format("layers are whole numbers from 0 to {}",
-                                               kMaxLayers - 1));
+      return file.fault(section, entry,
+                        format("layers are whole numbers from 0 to {}", kMaxLayers - 1));
     }
     const auto layer = static_cast<int32_t>(item.integer);
     if (range.empty()) {
@@ -47,7 +47,8 @@ Result<LayerRange> read_layers(const IniFile& file, const IniSection& section,
     } else if (layer != range.end) {
       return file.fault(section, entry,
                         format("a node holds consecutive layers, but {} follows {}; correct the "
-                               "list", layer, range.end - 1));
+                               "list",
+                               layer, range.end - 1));
     } else {
       ++range.end;
     }
@@ -61,8 +62,9 @@ Result<Measure> read_measure(const IniFile& file, const IniSection& section, std
   Result<PyNumber> value = evaluate_py(entry->value);
   if (!value) return file.fault(section, *entry, value.error().message());
   if (!(value->value() > 0) && !(zero_allowed && value->value() == 0)) {
-    return file.fault(section, *entry,
-                      zero_allowed ? "cannot be negative; correct it" : "must be above 0; correct it");
+    return file.fault(
+        section, *entry,
+        zero_allowed ? "cannot be negative; correct it" : "must be above 0; correct it");
   }
   return Measure{entry->value, value->value()};
 }
@@ -148,10 +150,10 @@ Result<HelixSolution> parse_helix_solution(std::string_view text, std::string_vi
   HelixSolution solution;
   for (const IniEntry& entry : layers->entries) {
     if (node_index(entry.key) != static_cast<int32_t>(solution.nodes.size())) {
-      return file.fault(*layers, entry, format("'{}' was expected here: nodes are listed in order "
-                                               "from compute_node_2",
-                                               helix_node_name(
-                                                   static_cast<int32_t>(solution.nodes.size()))));
+      return file.fault(*layers, entry,
+                        format("'{}' was expected here: nodes are listed in order "
+                               "from compute_node_2",
+                               helix_node_name(static_cast<int32_t>(solution.nodes.size()))));
     }
     ASSIGN_OR_RETURN(const LayerRange range, read_layers(file, *layers, entry));
     solution.nodes.push_back(range);
@@ -236,16 +238,17 @@ std::string print_helix_sim_cluster(const HelixSimCluster& cluster) {
   for (const HelixSimCluster::Node& node : cluster.nodes) names.push_back(node.name);
   text += format("[ComputeNodes]\nnames={}\n\n", print_names(names));
   for (const HelixSimCluster::Node& node : cluster.nodes) {
-    text += format("[{}]\nvram_size={}\ninbound_nic_speed={}\noutbound_nic_speed={}\n"
-                   "disk_speed={}\nmachine_type=\"{}\"\nkv_cache_capacity={}\n"
-                   "activation_backup_capacity={}\n\n", node.name, node.memory.text,
-                   node.nic_in.text, node.nic_out.text, node.disk.text, node.machine_type,
-                   node.kv_capacity, node.backup_capacity);
+    text += format(
+        "[{}]\nvram_size={}\ninbound_nic_speed={}\noutbound_nic_speed={}\n"
+        "disk_speed={}\nmachine_type=\"{}\"\nkv_cache_capacity={}\n"
+        "activation_backup_capacity={}\n\n",
+        node.name, node.memory.text, node.nic_in.text, node.nic_out.text, node.disk.text,
+        node.machine_type, node.kv_capacity, node.backup_capacity);
   }
   names.clear();
   for (const HelixSimCluster::Link& link : cluster.links) {
-    names.push_back(format("link_{}_{}", cluster.endpoint_name(link.from),
-                           cluster.endpoint_name(link.to)));
+    names.push_back(
+        format("link_{}_{}", cluster.endpoint_name(link.from), cluster.endpoint_name(link.to)));
   }
   text += format("[Links]\nnames={}\n\n", print_names(names));
   for (size_t i = 0; i < cluster.links.size(); ++i) {
@@ -273,7 +276,8 @@ Result<std::vector<int32_t>> cluster_indices(const HelixSimCluster& sim,
     if (found == by_name.end()) {
       return errorf(Code::kInvalidArgument,
                     "the simulator cluster has a node '{}' that the cluster does not have; give "
-                    "the files of one cluster", node.name);
+                    "the files of one cluster",
+                    node.name);
     }
     result.push_back(found->second);
   }
@@ -322,7 +326,8 @@ Result<void> set_field(HelixRealSystem::Machine& machine, std::string_view key,
   if (field == nullptr) {
     return errorf(Code::kInvalidArgument,
                   "'{}' is not one of machine_id, ip_address, in_nodes, out_nodes, start_layer, "
-                  "end_layer", key.substr(0, 40));
+                  "end_layer",
+                  key.substr(0, 40));
   }
   int64_t number = 0;
   if (!parse_int(value, number) || number < -1 || number > ClusterDesc::kMaxNodes) {
@@ -378,10 +383,11 @@ Result<HelixRealSystem> load_helix_real_system(const std::string& path) {
 std::string print_helix_real_system(const HelixRealSystem& system) {
   std::string text;
   for (const HelixRealSystem::Machine& machine : system.machines) {
-    text += format("machine_id: {}\nip_address: {}\nin_nodes:{}\nout_nodes:{}\n"
-                   "start_layer: {}\nend_layer: {}\n\n", machine.id, machine.ip_address,
-                   print_ids(machine.in_nodes), print_ids(machine.out_nodes), machine.start_layer,
-                   machine.end_layer);
+    text += format(
+        "machine_id: {}\nip_address: {}\nin_nodes:{}\nout_nodes:{}\n"
+        "start_layer: {}\nend_layer: {}\n\n",
+        machine.id, machine.ip_address, print_ids(machine.in_nodes), print_ids(machine.out_nodes),
+        machine.start_layer, machine.end_layer);
   }
   return text;
 }

@@ -35,19 +35,19 @@ std::string print_helix_solution(const HelixSolution& solution);
 // simulator_cluster.ini. The orders of nodes and links matter: they number everything downstream.
 struct HelixSimCluster {
   struct Node {
-    std::string name;            // "compute_node_7"
-    Measure memory;              // bytes
-    Measure nic_in, nic_out;     // bytes/s
-    Measure disk;                // bytes/s
+    std::string name;         // "compute_node_7"
+    Measure memory;           // bytes
+    Measure nic_in, nic_out;  // bytes/s
+    Measure disk;             // bytes/s
     std::string machine_type;
-    int64_t kv_capacity = 0;     // layer-tokens: tokens x layers held
-    int64_t backup_capacity = 0; // activation backup, same unit; 0 in every published file
+    int64_t kv_capacity = 0;      // layer-tokens: tokens x layers held
+    int64_t backup_capacity = 0;  // activation backup, same unit; 0 in every published file
   };
   struct Link {
-    int32_t from = kSource;      // kSource or an index into nodes
-    int32_t to = kSink;          // kSink or an index into nodes
-    Measure latency;             // seconds
-    Measure bandwidth;           // bytes/s
+    int32_t from = kSource;  // kSource or an index into nodes
+    int32_t to = kSink;      // kSink or an index into nodes
+    Measure latency;         // seconds
+    Measure bandwidth;       // bytes/s
   };
   std::vector<std::string> heading;
   Measure coordinator_nic_in, coordinator_nic_out;
@@ -66,14 +66,15 @@ Measure helix_memory(double bytes);
 Measure helix_latency(double seconds);
 
 // The index in the cluster of every node of `sim` ("compute_node_7" is 5).
-Result<std::vector<int32_t>> cluster_indices(const HelixSimCluster& sim, const ClusterDesc& cluster);
+Result<std::vector<int32_t>> cluster_indices(const HelixSimCluster& sim,
+                                             const ClusterDesc& cluster);
 
 // real_sys_config.txt. Machine 0 is the host (layers -1..-1); machine i is compute node i-1.
 struct HelixRealSystem {
   struct Machine {
     int32_t id = 0;
     std::string ip_address;
-    std::vector<int32_t> in_nodes;   // machine ids
+    std::vector<int32_t> in_nodes;  // machine ids
     std::vector<int32_t> out_nodes;
     int32_t start_layer = -1;
     int32_t end_layer = -1;

@@ -12,12 +12,12 @@ namespace towline::spec {
 
 struct HelixDeviceTables {
   const char* type;
-  double start_speed;               // layer-tokens/s, relative: where the fixed point starts
+  double start_speed;  // layer-tokens/s, relative: where the fixed point starts
   int32_t roomy_layers, tight_layers;
-  int32_t prompt_max_requests;      // the same for every number of layers
-  std::vector<double> prompt_ms;    // [i]: a batch of 250 i tokens
-  std::vector<double> decode_ms;    // [i]: by sequences, see the grid in helix_tables.cpp
-  std::vector<int64_t> kv_blocks;   // [layers - 1]
+  int32_t prompt_max_requests;             // the same for every number of layers
+  std::vector<double> prompt_ms;           // [i]: a batch of 250 i tokens
+  std::vector<double> decode_ms;           // [i]: by sequences, see the grid in helix_tables.cpp
+  std::vector<int64_t> kv_blocks;          // [layers - 1]
   std::vector<int32_t> decode_max_tokens;  // [layers - 1]
 };
 

@@ -69,7 +69,8 @@ Result<IniFile> IniFile::parse(std::string_view text, std::string_view source) {
       }
       const std::string name(line.substr(1, line.size() - 2));
       if (!file.by_name_.emplace(name, file.sections_.size()).second) {
-        return file.fault(line_number, "section [" + shorten(name) + "] is given twice; remove one");
+        return file.fault(line_number,
+                          "section [" + shorten(name) + "] is given twice; remove one");
       }
       file.sections_.push_back({name, line_number, {}});
       keys.clear();
@@ -77,11 +78,11 @@ Result<IniFile> IniFile::parse(std::string_view text, std::string_view source) {
     }
     const size_t divider = line.find_first_of("=:");
     if (divider == std::string_view::npos || file.sections_.empty()) {
-      return file.fault(line_number, "'" + shorten(line) +
-                                         "' is not a 'key = value' line inside a [section]");
+      return file.fault(line_number,
+                        "'" + shorten(line) + "' is not a 'key = value' line inside a [section]");
     }
-    IniEntry entry{lower(trim(line.substr(0, divider))), std::string(trim(line.substr(divider + 1))),
-                   line_number};
+    IniEntry entry{lower(trim(line.substr(0, divider))),
+                   std::string(trim(line.substr(divider + 1))), line_number};
     if (!keys.insert(entry.key).second) {
       return file.fault(line_number, "key '" + shorten(entry.key) + "' is given twice in [" +
                                          file.sections_.back().name + "]; remove one");
@@ -112,9 +113,10 @@ Result<const IniEntry*> IniFile::entry(const IniSection& section, std::string_vi
   return found;
 }
 
-Error IniFile::fault(const IniSection& section, const IniEntry& entry, std::string_view what) const {
-  return fault(entry.line, format("[{}] {} = {}: {}", section.name, entry.key, shorten(entry.value),
-                                  what));
+Error IniFile::fault(const IniSection& section, const IniEntry& entry,
+                     std::string_view what) const {
+  return fault(entry.line,
+               format("[{}] {} = {}: {}", section.name, entry.key, shorten(entry.value), what));
 }
 
 Error IniFile::fault(int line, std::string_view what) const {

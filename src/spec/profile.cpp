@@ -14,9 +14,9 @@
 namespace towline::spec {
 namespace {
 
-constexpr double kTypicalKvShare = 0.3;      // of the KV capacity, in the typical state
+constexpr double kTypicalKvShare = 0.3;  // of the KV capacity, in the typical state
 constexpr int kFixedPointIterations = 10;
-constexpr double kRoomToSpare = 1.2;         // layers that fit / layers wanted
+constexpr double kRoomToSpare = 1.2;  // layers that fit / layers wanted
 constexpr int32_t kMaxLayersOfModel = 10'000;
 
 // Grids of the published measurements.
@@ -91,11 +91,9 @@ OperatingPoint derive_point(const MixedType& type, int32_t layers, int32_t model
   // Less than one prompt a batch: 1/requests batches, of which one carries the whole prompt.
   const double batches = requests >= 1 ? 1 : 1 / requests;
   const double tokens = batches * (prompt_tokens + decode_tokens);
-  const double prompt_batch =
-      requests >= 1 ? prompt_tokens : std::floor(prompt_tokens * batches);
-  const double seconds =
-      layers * (interpolate(device.prompt, prompt_batch).value +
-                interpolate(device.decode, decode_tokens).value * batches);
+  const double prompt_batch = requests >= 1 ? prompt_tokens : std::floor(prompt_tokens * batches);
+  const double seconds = layers * (interpolate(device.prompt, prompt_batch).value +
+                                   interpolate(device.decode, decode_tokens).value * batches);
   point.rate = TokensPerSec(seconds > 0 && std::isfinite(batches) ? tokens / seconds : 0);
   return point;
 }
@@ -136,7 +134,8 @@ Result<void> check_table(const DeviceProfile& device, std::string_view key,
     if (!ascending || !sane) {
       return errorf(Code::kInvalidArgument,
                     "device '{}', {}[{}]: batch sizes must ascend from 0 and times lie between 0 "
-                    "and 1e9 ms; correct the table", device.type, key, i);
+                    "and 1e9 ms; correct the table",
+                    device.type, key, i);
     }
   }
   return {};
@@ -168,14 +167,16 @@ Result<void> check_device(const DeviceProfile& device) {
   }
   if (device.prompt_max_requests.size() != device.kv_blocks.size() ||
       device.decode_max_tokens.size() != device.kv_blocks.size()) {
-    return fail("kv_blocks, prompt_max_requests and decode_max_tokens must have a value for each "
-                "number of layers");
+    return fail(
+        "kv_blocks, prompt_max_requests and decode_max_tokens must have a value for each "
+        "number of layers");
   }
   if (!(device.start_speed > 0) || device.start_speed > 1e12 || device.roomy_layers < 1 ||
       device.tight_layers < 1 || device.roomy_layers > device.max_layers() ||
       device.tight_layers > device.max_layers()) {
-    return fail("start_speed must be above 0, and roomy_layers and tight_layers numbers of layers "
-                "that fit");
+    return fail(
+        "start_speed must be above 0, and roomy_layers and tight_layers numbers of layers "
+        "that fit");
   }
   return {};
 }
@@ -191,9 +192,9 @@ Seconds interpolate(const std::vector<LayerTime>& table, double tokens) {
   if (table.empty()) return Seconds(0);
   if (tokens <= table.front().tokens) return table.front().time;
   if (tokens >= table.back().tokens) return table.back().time;
-  const auto above = std::upper_bound(
-      table.begin(), table.end(), tokens,
-      [](double wanted, const LayerTime& row) { return wanted < row.tokens; });
+  const auto above =
+      std::upper_bound(table.begin(), table.end(), tokens,
+                       [](double wanted, const LayerTime& row) { return wanted < row.tokens; });
   const LayerTime& high = *above;
   const LayerTime& low = *(above - 1);
   const double slope = (high.time.value - low.time.value) / (high.tokens - low.tokens);
@@ -222,8 +223,8 @@ Result<std::vector<RateTable>> derive_rates(const Profile& profile, const Machin
       }
       return errorf(Code::kInvalidArgument,
                     "the profile of '{}' has no table for the machine type '{}' (it has {}); "
-                    "measure one with 'towline profile' and add it", profile.model.name, type,
-                    known);
+                    "measure one with 'towline profile' and add it",
+                    profile.model.name, type, known);
     }
     counts[type] += count;
   }
@@ -268,7 +269,8 @@ Result<std::vector<RateTable>> derive_rates(const Profile& profile, const Machin
       if (!(rate > 0) || !std::isfinite(rate)) {
         return errorf(Code::kInvalidArgument,
                       "device '{}' comes to a speed of {} tokens/s with {} layers; its tables or "
-                      "kv_blocks are too small, correct them", type.device->type, rate, layers);
+                      "kv_blocks are too small, correct them",
+                      type.device->type, rate, layers);
       }
       speeds.push_back(rate * type.typical_layers);
     }
@@ -288,8 +290,10 @@ Result<Profile> builtin_profile(std::string_view model) {
     Profile profile{tables.model, {}};
     for (const HelixDeviceTables& source : tables.devices) {
       const size_t layers = source.kv_blocks.size();
-      profile.devices.push_back({source.type, prompt_table(source.prompt_ms),
-                                 decode_table(source.decode_ms), source.kv_blocks,
+      profile.devices.push_back({source.type,
+                                 prompt_table(source.prompt_ms),
+                                 decode_table(source.decode_ms),
+                                 source.kv_blocks,
                                  std::vector<int32_t>(layers, source.prompt_max_requests),
                                  source.decode_max_tokens,
                                  {},
@@ -301,8 +305,10 @@ Result<Profile> builtin_profile(std::string_view model) {
   }
   std::string known;
   for (const std::string& name : builtin_models()) known += (known.empty() ? "" : ", ") + name;
-  return errorf(Code::kNotFound, "'{}' is not a built-in model profile (there are {}); give a "
-                "profile file", model, known);
+  return errorf(Code::kNotFound,
+                "'{}' is not a built-in model profile (there are {}); give a "
+                "profile file",
+                model, known);
 }
 
 std::vector<std::string> builtin_models() {
@@ -355,8 +361,8 @@ Result<std::vector<T>> read_numbers(const Json& list, std::string_view where) {
     if constexpr (std::is_floating_point_v<T>) {
       values.push_back(item.as_double());
     } else {
-      values.push_back(static_cast<T>(std::min<int64_t>(item.as_int(),
-                                                        std::numeric_limits<T>::max())));
+      values.push_back(
+          static_cast<T>(std::min<int64_t>(item.as_int(), std::numeric_limits<T>::max())));
     }
   }
   return values;
@@ -368,19 +374,20 @@ Result<DeviceProfile> read_device(const Json& tree) {
   if (device.type.empty()) {
     return Error(Code::kInvalidArgument, "every entry of 'devices' needs a 'type'");
   }
-  const auto where = [&](std::string_view key) { return format("device '{}', {}", device.type, key); };
+  const auto where = [&](std::string_view key) {
+    return format("device '{}', {}", device.type, key);
+  };
   ASSIGN_OR_RETURN(device.prompt, read_rows(tree["prompt"], where("prompt")));
   ASSIGN_OR_RETURN(device.decode, read_rows(tree["decode"], where("decode")));
   ASSIGN_OR_RETURN(device.kv_blocks, read_numbers<int64_t>(tree["kv_blocks"], where("kv_blocks")));
-  ASSIGN_OR_RETURN(
-      device.prompt_max_requests,
-      read_numbers<int32_t>(tree["prompt_max_requests"], where("prompt_max_requests")));
+  ASSIGN_OR_RETURN(device.prompt_max_requests, read_numbers<int32_t>(tree["prompt_max_requests"],
+                                                                     where("prompt_max_requests")));
   ASSIGN_OR_RETURN(device.decode_max_tokens,
                    read_numbers<int32_t>(tree["decode_max_tokens"], where("decode_max_tokens")));
   ASSIGN_OR_RETURN(device.rates, read_numbers<double>(tree["rates"], where("rates")));
   const auto layers_or = [&](std::string_view key) {
-    return static_cast<int32_t>(std::clamp<int64_t>(tree[key].as_int(device.max_layers()), 0,
-                                                    kMaxLayersOfModel));
+    return static_cast<int32_t>(
+        std::clamp<int64_t>(tree[key].as_int(device.max_layers()), 0, kMaxLayersOfModel));
   };
   device.start_speed = tree["start_speed"].as_double(1);
   device.roomy_layers = layers_or("roomy_layers");
@@ -456,14 +463,14 @@ Json profile_to_json(const Profile& profile) {
     tree.set("tight_layers", device.tight_layers);
     devices.push(std::move(tree));
   }
-  return Json::object({{"schema", 1},
-                       {"model", Json::object({{"name", profile.model.name},
-                                               {"layers", profile.model.layers},
-                                               {"token_bytes", profile.model.token_bytes.value},
-                                               {"activation_bytes",
-                                                profile.model.activation_bytes.value},
-                                               {"layer_bytes", profile.model.layer_bytes.value}})},
-                       {"devices", std::move(devices)}});
+  return Json::object(
+      {{"schema", 1},
+       {"model", Json::object({{"name", profile.model.name},
+                               {"layers", profile.model.layers},
+                               {"token_bytes", profile.model.token_bytes.value},
+                               {"activation_bytes", profile.model.activation_bytes.value},
+                               {"layer_bytes", profile.model.layer_bytes.value}})},
+       {"devices", std::move(devices)}});
 }
 
 }  // namespace towline::spec

@@ -8,9 +8,9 @@
 // (Mei et al., ASPLOS'25; reference implementation's behaviour): the KV cache that k layers leave
 // room for bounds the sequences in flight; the share of a round trip that a sequence spends on this
 // machine gives the typical batch; the per-layer tables give its time. That share depends on the
-// speed of all other machines, hence on T itself, so the tables are a fixed point over the whole mix
-// of machine types: 10 iterations from a rough guess. T(k) is therefore a property of (model, mix),
-// and is not always decreasing in k.
+// speed of all other machines, hence on T itself, so the tables are a fixed point over the whole
+// mix of machine types: 10 iterations from a rough guess. T(k) is therefore a property of (model,
+// mix), and is not always decreasing in k.
 //
 // Pure data and pure functions; values; thread-compatible.
 #pragma once
@@ -50,16 +50,16 @@ struct LayerTime {
   friend bool operator==(const LayerTime&, const LayerTime&) = default;
 };
 
-// Linear interpolation in a table with ascending `tokens`. Outside of it the nearest end counts (the
-// reference implementation refuses; callers that must agree with it stay inside the table).
+// Linear interpolation in a table with ascending `tokens`. Outside of it the nearest end counts
+// (the reference implementation refuses; callers that must agree with it stay inside the table).
 Seconds interpolate(const std::vector<LayerTime>& table, double tokens);
 
 struct DeviceProfile {
-  std::string type;                        // MachineType::name; "T4x2" is two T4 as one group
-  std::vector<LayerTime> prompt;           // by prompt tokens in the batch
-  std::vector<LayerTime> decode;           // by sequences in the batch
+  std::string type;               // MachineType::name; "T4x2" is two T4 as one group
+  std::vector<LayerTime> prompt;  // by prompt tokens in the batch
+  std::vector<LayerTime> decode;  // by sequences in the batch
   // [k-1], k layers held; kv_blocks also says how many layers fit at most.
-  std::vector<int64_t> kv_blocks;          // KV blocks of 16 tokens, a layer
+  std::vector<int64_t> kv_blocks;  // KV blocks of 16 tokens, a layer
   std::vector<int32_t> prompt_max_requests;
   std::vector<int32_t> decode_max_tokens;  // sequences in a decode batch
   std::vector<double> rates;               // T(k) as measured, tokens/s; empty: derive
@@ -86,8 +86,8 @@ struct Profile {
 // What a machine does when it holds k layers.
 struct OperatingPoint {
   int32_t layers = 0;
-  TokensPerSec rate;                // T(k), before the NIC is considered
-  int64_t kv_layer_tokens = 0;      // KV capacity: tokens x layers held
+  TokensPerSec rate;            // T(k), before the NIC is considered
+  int64_t kv_layer_tokens = 0;  // KV capacity: tokens x layers held
   int32_t prompt_max_requests = 0;
   int64_t prompt_max_tokens = 0;
   double prompt_typical_requests = 0;
@@ -113,8 +113,8 @@ using MachineMix = std::vector<std::pair<std::string, int32_t>>;
 Result<std::vector<RateTable>> derive_rates(const Profile& profile, const MachineMix& mix);
 const RateTable* find_table(const std::vector<RateTable>& tables, std::string_view type);
 
-// Built in: "llama1-30b" and "llama2-70b" with the tables that Helix's authors measured on T4, T4x2,
-// T4x4, L4, L4x2, V100 and A100 machines (spec/helix_tables.cpp).
+// Built in: "llama1-30b" and "llama2-70b" with the tables that Helix's authors measured on T4,
+// T4x2, T4x4, L4, L4x2, V100 and A100 machines (spec/helix_tables.cpp).
 Result<Profile> builtin_profile(std::string_view model);
 std::vector<std::string> builtin_models();
 
@@ -125,8 +125,8 @@ Result<Profile> load_profile(const std::string& path);
 Json profile_to_json(const Profile& profile);
 
 // Constants of the derivation, in tokens.
-inline constexpr int32_t kBlockTokens = 16;           // a KV block
-inline constexpr int32_t kAverageInput = 750;         // prompt
+inline constexpr int32_t kBlockTokens = 16;    // a KV block
+inline constexpr int32_t kAverageInput = 750;  // prompt
 inline constexpr int32_t kAverageOutput = 240;
 inline constexpr int32_t kMaxInput = 2048;
 inline constexpr int32_t kDecodeContextPerToken = 1000;

@@ -78,7 +78,8 @@ TEST(Profile, FilesKeepEverything) {
 TEST(Profile, TakesMeasuredRatesAsTheyAre) {
   const auto tree = parse_json(
       R"({"schema": 1, "model": {"name": "m", "layers": 4, "activation_bytes": 128,
-          "layer_bytes": 1000}, "devices": [{"type": "box", "rates": [100, 120, 30]}]})", "p");
+          "layer_bytes": 1000}, "devices": [{"type": "box", "rates": [100, 120, 30]}]})",
+      "p");
   ASSERT_TRUE(tree);
   const auto profile = parse_profile(*tree, "p");
   ASSERT_TRUE(profile) << profile.error().to_string();
@@ -96,12 +97,15 @@ TEST(Profile, RefusesBadFilesWithTheRemedy) {
       {R"({"schema": 1, "model": {"layers": 4, "activation_bytes": 1, "layer_bytes": 1}})",
        "'devices' is empty"},
       {R"({"schema": 1, "model": {"layers": 4, "activation_bytes": 1, "layer_bytes": 1},
-          "devices": [{"type": "a", "rates": [-1]}]})", "rates must lie"},
+          "devices": [{"type": "a", "rates": [-1]}]})",
+       "rates must lie"},
       {R"({"schema": 1, "model": {"layers": 4, "activation_bytes": 1, "layer_bytes": 1},
           "devices": [{"type": "a", "kv_blocks": [5], "prompt_max_requests": [1],
-          "decode_max_tokens": [1], "prompt": [[5, 1], [5, 2]]}]})", "must ascend"},
+          "decode_max_tokens": [1], "prompt": [[5, 1], [5, 2]]}]})",
+       "must ascend"},
       {R"({"schema": 1, "model": {"layers": 4, "activation_bytes": 1, "layer_bytes": 1},
-          "devices": [{"type": "a", "rates": [1]}, {"type": "a", "rates": [1]}]})", "twice"},
+          "devices": [{"type": "a", "rates": [1]}, {"type": "a", "rates": [1]}]})",
+       "twice"},
   };
   for (const auto& [text, says] : cases) {
     const auto tree = parse_json(text, "p");

@@ -19,7 +19,7 @@ bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 
 constexpr std::pair<std::string_view, int64_t> kWholeUnits[] = {
-    {"Byte", 1},    {"KB", 1'000},        {"MB", 1'000'000},       {"GB", 1'000'000'000},
+    {"Byte", 1},     {"KB", 1'000},       {"MB", 1'000'000},       {"GB", 1'000'000'000},
     {"kbps", 1'000}, {"mbps", 1'000'000}, {"gbps", 1'000'000'000}, {"Sec", 1},
 };
 
@@ -86,8 +86,8 @@ class Evaluator {
     const char* end = text_.data() + text_.size();
     PyNumber value;
     const auto whole = std::from_chars(begin, end, value.integer);
-    const bool more = whole.ptr < end && (*whole.ptr == '.' || *whole.ptr == 'e' ||
-                                          *whole.ptr == 'E');
+    const bool more =
+        whole.ptr < end && (*whole.ptr == '.' || *whole.ptr == 'e' || *whole.ptr == 'E');
     if (whole.ec == std::errc() && !more) {
       at_ += static_cast<size_t>(whole.ptr - begin);
       return value;
@@ -158,9 +158,7 @@ class Evaluator {
 
 }  // namespace
 
-std::string PyNumber::repr() const {
-  return is_integer ? std::to_string(integer) : py_repr(real);
-}
+std::string PyNumber::repr() const { return is_integer ? std::to_string(integer) : py_repr(real); }
 
 Result<PyNumber> evaluate_py(std::string_view expression) { return Evaluator(expression).run(); }
 

@@ -1,0 +1,28 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// The inputs that plan, replan, flow and cluster share: a cluster, the machines' profile, a model.
+#pragma once
+
+#include <string>
+
+#include "base/options.hpp"
+#include "base/result.hpp"
+#include "plan/problem.hpp"
+
+namespace towline::cli {
+
+struct PlanInputs {
+  std::string cluster;  // Helix's .ini, or native .toml/.json
+  std::string profile;  // Helix's machine_profile.ini, or a native profile .json/.toml
+  std::string model;    // a built-in profile's name, a model file or a Hugging Face directory
+  std::string tables;   // native profile beside a Helix machine profile
+
+  void add_to(OptionTable& table);
+};
+
+// Reads them. The model's tables of speeds come from --tables, else from --profile if that is a
+// native file, else from the built-in profile called --model.
+Result<plan::PlanProblem> load_problem(const PlanInputs& inputs);
+
+}  // namespace towline::cli

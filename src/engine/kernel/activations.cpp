@@ -3,14 +3,12 @@
 #include "engine/kernel/activations.hpp"
 
 #include <cstdint>
-#include <new>
+#include <utility>
 
 #include "base/check.hpp"
 
 namespace towline::engine {
 namespace {
-constexpr std::align_val_t kAlign{64};
-
 int64_t tile_size(int64_t rows) {
   for (const int size : kGroupSizes) {
     if (size >= rows) return size;
@@ -39,8 +37,6 @@ ActKind act_kind(DType weights) {
   }
 }
 
-void Activations::Free::operator()(std::byte* p) const { ::operator delete[](p, kAlign); }
-
 void Activations::reset(ActKind kind, int64_t rows, int64_t cols) {
   CHECK(rows >= 1 && cols >= 1, rows, cols);
   CHECK(kind != ActKind::kInt8 || cols % kActBlock == 0, cols);
@@ -57,10 +53,11 @@ void Activations::reset(ActKind kind, int64_t rows, int64_t cols) {
   }
   group_bytes_ = (group_rows_ * row_bytes + 63) / 64 * 64;
   const int64_t need = group_bytes_ * group_count();
-  if (need > capacity_) {
-    data_.reset();
-    data_.reset(static_cast<std::byte*>(::operator new[](static_cast<size_t>(need), kAlign)));
-    capacity_ = need;
+  if (data_ == nullptr || need > arena_.size()) {
+    Result<Arena> arena = Arena::create(need);
+    CHECK(arena.has_value(), need);
+    arena_ = *std::move(arena);
+    data_ = arena_.take(need);
   }
 }
 

@@ -19,9 +19,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "engine/format/dtype.hpp"
+#include "engine/kernel/arena.hpp"
 
 namespace towline::engine {
 
@@ -43,7 +43,8 @@ inline constexpr int64_t kActBlockBytes = 32 + 16;  // of one row
 class Activations {
  public:
   Activations() = default;
-  // Shapes the buffer for [rows, cols]; grows if needed, and keeps what it has otherwise.
+  // Shapes the buffer for [rows, cols]; grows if needed, and keeps what it has otherwise. Dies (CHECK)
+  // if the system has no memory: reset once for the largest step at start.
   // cols is a multiple of 32 for kInt8.
   void reset(ActKind kind, int64_t rows, int64_t cols);
 
@@ -61,21 +62,18 @@ class Activations {
     return g + 1 < group_count() ? group_rows_ : last_group_size_;
   }
   // kF32: float [cols][R]; kBF16: uint16_t [cols / 2][R][2]; kInt8: [cols / 32] blocks as above.
-  std::byte* group(int64_t g) { return data_.get() + g * group_bytes_; }
+  std::byte* group(int64_t g) { return data_ + g * group_bytes_; }
   int64_t group_bytes() const { return group_bytes_; }
-  const std::byte* group(int64_t g) const { return data_.get() + g * group_bytes_; }
+  const std::byte* group(int64_t g) const { return data_ + g * group_bytes_; }
 
  private:
-  struct Free {
-    void operator()(std::byte* p) const;
-  };
   ActKind kind_ = ActKind::kF32;
   int64_t rows_ = 0, cols_ = 0;
   int64_t group_rows_ = 1;
   int64_t last_group_size_ = 1;
   int64_t group_bytes_ = 0;
-  int64_t capacity_ = 0;
-  std::unique_ptr<std::byte[], Free> data_;  // 64-byte aligned
+  Arena arena_;
+  std::byte* data_ = nullptr;  // in arena_, 64-byte aligned
 };
 
 }  // namespace towline::engine

@@ -106,13 +106,43 @@ struct Lanes {
   static F swap_pairs(F v) { return _mm512_permute_ps(v, 0xb1); }
   // a - b in even lanes, a + b in odd lanes.
   static F subtract_add(F a, F b) { return _mm512_mask_sub_ps(add(a, b), 0x5555, a, b); }
+  // Makes the compiler believe that v may be anything.
+  static void opaque(F& v) { asm volatile("" : "+v"(v)); }
+  static uint64_t read_all(const std::byte* from, int64_t bytes) {
+    __m512i sum[4] = {};
+    for (int64_t i = 0; i < bytes; i += 256) {
+      _mm_prefetch(reinterpret_cast<const char*>(from + i + 4096), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(from + i + 4096 + 128), _MM_HINT_T0);
+      for (int k = 0; k < 4; ++k) {
+        sum[k] = _mm512_xor_si512(sum[k], _mm512_loadu_si512(from + i + k * 64));
+      }
+    }
+    const __m512i all = _mm512_xor_si512(_mm512_xor_si512(sum[0], sum[1]),
+                                         _mm512_xor_si512(sum[2], sum[3]));
+    return static_cast<uint64_t>(_mm512_reduce_add_epi64(all));
+  }
 };
+
+int64_t int8_burst(int64_t rounds) {
+  __m512i sum[12];
+  for (int i = 0; i < 12; ++i) sum[i] = _mm512_set1_epi32(i);
+  __m512i w = _mm512_set1_epi8(3);
+  const __m512i x = _mm512_set1_epi8(2);
+  for (int64_t r = 0; r < rounds; ++r) {
+    asm volatile("" : "+v"(w));
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; ++i) sum[i] = _mm512_dpbusd_epi32(sum[i], w, x);
+  }
+  for (int i = 1; i < 12; ++i) sum[0] = _mm512_xor_si512(sum[0], sum[i]);
+  asm volatile("" : "+v"(sum[0]));
+  return rounds * 12 * 64 * 2;
+}
 
 }  // namespace
 
 const KernelTable* avx512_table() {
   static constexpr KernelTable table =
-      LaneKernels<Lanes>::table("avx512", avx512::prepare, avx512::gemm);
+      LaneKernels<Lanes>::table("avx512", avx512::prepare, avx512::gemm, int8_burst);
   static const bool runs = [] {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -555,8 +555,10 @@ void multiply_group(const PackedMatrix& w, const Tiles& tiles, const std::byte* 
   }
 }
 
-// Up to this many bytes of two panels are unpacked at a time: they should stay in L2.
+// Panels are unpacked in batches: at most this many bytes, so that a batch stays in L2 while the
+// groups of activations pass by, each of which should meet a whole batch while it is in L1.
 constexpr int64_t kScratchBytes = 768 << 10;
+constexpr int64_t kBatchBytes = 512 << 10;
 
 // The calling thread's scratch, made at its first use. (As a plain thread-local array it would count
 // against the stack of every thread in the program.)
@@ -576,19 +578,24 @@ void gemm_unpacked(const PackedMatrix& w, int64_t begin, int64_t end, const Acti
   const int64_t blocks = w.cols / kActBlock;
   const int64_t stride = blocks * kUnpackedBlock;
   const int64_t groups = acts.group_count();
-  for (int64_t p = begin; p < end;) {
-    const int64_t panels = end - p >= 2 && 2 * stride <= kScratchBytes ? 2 : 1;
-    for (int64_t n = 0; n < panels; ++n) {
+  const int64_t pairs = kBatchBytes / (2 * stride);
+  const int64_t batch = pairs >= 1 ? 2 * pairs : 2 * stride <= kScratchBytes ? 2 : 1;
+  for (int64_t p = begin; p < end; p += batch) {
+    const int64_t count = end - p < batch ? end - p : batch;
+    for (int64_t n = 0; n < count; ++n) {
       kind.unpack(w.panel(p + n), 0, blocks, scratch + n * stride);
     }
-    // While the groups compute, the next panels come from memory.
-    const int64_t next = p + panels < end ? panels * w.panel_bytes : 0;
-    const int64_t step = (next / (groups * blocks) + 63) / 64 * 64;
+    // While the groups compute, the next batch comes from memory.
+    const int64_t tiles = groups * ((count + 1) / 2);
+    const int64_t next = p + count < end ? count * w.panel_bytes : 0;
+    const int64_t step = (next / (tiles * blocks) + 63) / 64 * 64;
+    const std::byte* ahead = w.panel(p + count);
     for (int64_t g = 0; g < groups; ++g) {
-      const std::byte* ahead = w.panel(p + panels) + g * blocks * step;
-      multiply_group(w, *kind.tiles, scratch, stride, p, panels, acts, g, ahead, step, o);
+      for (int64_t n = 0; n < count; n += 2, ahead += blocks * step) {
+        multiply_group(w, *kind.tiles, scratch + n * stride, stride, p + n,
+                       count - n >= 2 ? 2 : 1, acts, g, ahead, step, o);
+      }
     }
-    p += panels;
   }
 }
 

@@ -366,6 +366,45 @@ float softmax_generic(float* x, int64_t n) {
   return top + std::log(sum);
 }
 
+// --- probes ---
+
+uint64_t read_all_generic(const std::byte* from, int64_t bytes) {
+  uint64_t sum[4] = {};
+  for (int64_t i = 0; i < bytes; i += 32) {
+    for (int lane = 0; lane < 4; ++lane) {
+      uint64_t word;
+      std::memcpy(&word, from + i + lane * 8, 8);
+      sum[lane] += word;
+    }
+  }
+  return sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
+}
+
+// Keeps a value that nobody uses, so that the loop computing it stays.
+template <class T>
+void keep(const T& value) {
+  [[maybe_unused]] static volatile T sink;
+  sink = value;
+}
+
+int64_t int8_burst_generic(int64_t rounds) {
+  int32_t sum[16] = {};
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (int lane = 0; lane < 16; ++lane) sum[lane] += static_cast<int8_t>(i + lane) * 3;
+  }
+  for (const int32_t s : sum) keep(s);
+  return rounds * 16 * 2;
+}
+
+int64_t fma_burst_generic(int64_t rounds) {
+  float sum[16] = {};
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (float& s : sum) s = s * 0.5f + 1.0f;
+  }
+  for (const float s : sum) keep(s);
+  return rounds * 16 * 2;
+}
+
 }  // namespace
 
 const KernelTable* generic_table() {
@@ -382,6 +421,9 @@ const KernelTable* generic_table() {
       .from_half = from_half_generic,
       .softmax = softmax_generic,
       .exp = exp_generic,
+      .read_all = read_all_generic,
+      .int8_burst = int8_burst_generic,
+      .fma_burst = fma_burst_generic,
   };
   return &table;
 }

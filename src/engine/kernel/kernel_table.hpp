@@ -87,6 +87,13 @@ struct KernelTable {
   // x = exp(x - max(x)) / sum, and returns log(sum) + max(x): sampling and log-probabilities.
   float (*softmax)(float* x, int64_t n);
   float (*exp)(float x);  // the exponential used by all of the above, for tests
+
+  // For the probes (probe.hpp). read_all loads every byte once and returns something that depends
+  // on them; bytes is a multiple of 1024. The bursts run the dot-product instruction of gemm
+  // (int8; float32) on registers and return how many operations they did.
+  uint64_t (*read_all)(const std::byte* from, int64_t bytes);
+  int64_t (*int8_burst)(int64_t rounds);
+  int64_t (*fma_burst)(int64_t rounds);
 };
 
 // The table of that name if this build has it and this processor can run it; the error names the

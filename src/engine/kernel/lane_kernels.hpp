@@ -331,8 +331,23 @@ struct LaneKernels {
     }
   }
 
+  static int64_t fma_burst(int64_t rounds) {
+    F sum[12];
+    for (int i = 0; i < 12; ++i) sum[i] = V::set(static_cast<float>(i));
+    F factor = V::set(0.5f), term = V::set(1.0f);
+    for (int64_t r = 0; r < rounds; ++r) {
+      V::opaque(factor);  // or the compiler would find the fixed point
+#pragma GCC unroll 12
+      for (int i = 0; i < 12; ++i) sum[i] = V::fma(sum[i], factor, term);
+    }
+    for (int i = 1; i < 12; ++i) sum[0] = V::add(sum[0], sum[i]);
+    V::opaque(sum[0]);
+    return rounds * 12 * kLanes * 2;
+  }
+
   static constexpr KernelTable table(std::string_view name, decltype(KernelTable::prepare) prepare,
-                                     decltype(KernelTable::gemm) gemm) {
+                                     decltype(KernelTable::gemm) gemm,
+                                     decltype(KernelTable::int8_burst) int8_burst) {
     return {.name = name,
             .prepare = prepare,
             .gemm = gemm,
@@ -344,7 +359,10 @@ struct LaneKernels {
             .to_half = to_half,
             .from_half = from_half,
             .softmax = softmax,
-            .exp = exp_one};
+            .exp = exp_one,
+            .read_all = V::read_all,
+            .int8_burst = int8_burst,
+            .fma_burst = fma_burst};
   }
 };
 

@@ -11,6 +11,7 @@ namespace towline::cli {
 extern const Command kBenchEngine;
 extern const Command kCompletions;
 extern const Command kModelCheck;
+extern const Command kDoctor;
 extern const Command kFlow;
 extern const Command kModelInfo;
 extern const Command kModelMakeDummy;

@@ -23,6 +23,7 @@ std::span<const Command> commands() {
       &kPlan,
       &kBenchEngine,
       &kFlow,
+      &kDoctor,
       &kVersion,
       &kCompletions,
       &kOptions,

@@ -20,6 +20,7 @@ extern const Command kOptions;
 extern const Command kPlan;
 extern const Command kRun;
 extern const Command kServe;
+extern const Command kSimulate;
 extern const Command kVersion;
 extern const Command kTokenize;
 extern const Command kDetokenize;

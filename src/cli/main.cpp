@@ -24,6 +24,7 @@ std::span<const Command> commands() {
       &kBenchEngine,
       &kFlow,
       &kDoctor,
+      &kSimulate,
       &kVersion,
       &kCompletions,
       &kOptions,

@@ -1,0 +1,199 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include <sys/resource.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+
+#include "base/file.hpp"
+#include "base/fmt.hpp"
+#include "cli/commands.hpp"
+#include "sim/helix_load.hpp"
+#include "sim/helix_report.hpp"
+
+namespace towline::cli {
+namespace {
+
+// What a negative number stands for in the options below: the default of the mode and the router.
+constexpr double kByMode = -1;
+
+struct SimulateOptions {
+  std::string policy = "helix";
+  std::string model = "llama2-70b", simulator_cluster, solution, profile_dir, flows, machines;
+  std::string lengths, arrivals;
+  std::string mode = "offline", router = "maxflow";
+  int64_t seed = 0;
+  int initial_queries = -1;
+  double feed_high_water = 0.8, feed_rate = kByMode;
+  double kv_high_water = kByMode, output_ratio = kByMode, usual_output = 240;
+  double warm_up = kByMode, duration = kByMode;
+  double watch = 0;
+  bool json = false;
+  std::string finished_csv;
+  int64_t finished_limit = 2000;
+};
+
+OptionTable table(SimulateOptions& o) {
+  OptionTable t("simulate", "Simulate a cluster serving a workload.");
+  t.describe(
+      "The routers, the KV ledger and the batching policy are the objects that serve in production, "
+      "under a virtual clock. '--policy helix' repeats the published Helix simulator bit for bit. "
+      "docs/simulator.md explains the figures.");
+  t.value("policy", &o.policy, "whose rules to follow").one_of({"helix"});
+  t.value("model", &o.model, "llama2-70b, llama1-30b, or a profile file");
+  t.value("simulator-cluster", &o.simulator_cluster, "Helix's simulator_cluster.ini")
+      .metavar("FILE");
+  t.value("solution", &o.solution, "Helix's *_sol.ini: the layers of each node").metavar("FILE");
+  t.value("profile-dir", &o.profile_dir,
+          "DIR/<model>/<gpu>/{prompt,decode}_bs2time.csv instead of the built-in tables")
+      .metavar("DIR");
+  t.value("flows", &o.flows, "JSON with the arc flows to use where the optimum is not unique")
+      .metavar("FILE");
+  t.value("machines", &o.machines,
+          "machines that T(k) is derived for, as A100=4,L4=8; default: those of the cluster file");
+  t.value("lengths", &o.lengths, "CSV of input_tokens,output_tokens to draw from").metavar("FILE");
+  t.value("arrivals", &o.arrivals, "CSV of requests in each bin of 3 s (online)").metavar("FILE");
+  t.value("mode", &o.mode, "offline keeps the cluster full, online plays arrivals")
+      .one_of({"offline", "online"});
+  t.value("router", &o.router, "how a request finds its nodes")
+      .one_of({"maxflow", "swarm", "random", "shortest_queue"});
+  t.value("seed", &o.seed, "of the random numbers").range(0, 1e15);
+  t.value("initial-queries", &o.initial_queries,
+          "offline: queries at the start; -1: 20 for maxflow, else 240")
+      .range(-1, 1e6);
+  t.value("feed-high-water", &o.feed_high_water,
+          "offline, maxflow: feed while the expected bottleneck is not above this").range(0, 1);
+  t.value("feed-rate", &o.feed_rate,
+          "online: prompt and output tokens/s to offer; -1: 700 for maxflow, else 400")
+      .range(-1, 1e12);
+  t.value("kv-high-water", &o.kv_high_water,
+          "share of a node's KV that may be booked; -1: 0.85 offline, 0.9 online").range(-1, 1);
+  t.value("output-ratio", &o.output_ratio,
+          "share of the usual output that is booked; -1: 1 offline, 0.6 online").range(-1, 100);
+  t.value("usual-output", &o.usual_output, "tokens a request usually produces").range(0, 1e6);
+  t.value("warm-up", &o.warm_up, "seconds before the window; -1: 60 offline, 0 online")
+      .range(-1, 1e9);
+  t.value("duration", &o.duration, "seconds of the window; -1: 600 offline, 1800 online")
+      .range(-1, 1e9);
+  t.value("watch", &o.watch, "print a live view every so many simulated seconds; 0: none")
+      .range(0, 1e9);
+  t.flag("json", &o.json, "print the results as JSON");
+  t.value("finished-csv", &o.finished_csv, "write the first finished iterations to this file")
+      .metavar("FILE");
+  t.value("finished-limit", &o.finished_limit, "how many of them").range(0, 1e8);
+  t.example(
+      "towline simulate --policy helix --simulator-cluster simulator_cluster.ini --solution "
+      "ilp_sol.ini --lengths lengths.csv --mode offline --router maxflow --json");
+  return t;
+}
+
+std::atomic<bool> g_stop{false};
+
+void on_signal(int) { g_stop.store(true); }
+
+sim::HelixRouter router_of(const std::string& name) {
+  if (name == "swarm") return sim::HelixRouter::kSwarm;
+  if (name == "random") return sim::HelixRouter::kRandom;
+  if (name == "shortest_queue") return sim::HelixRouter::kShortestQueue;
+  return sim::HelixRouter::kMaxFlow;
+}
+
+sim::HelixOptions helix_options(const SimulateOptions& o) {
+  const auto either = [](double given, double fallback) { return given < 0 ? fallback : given; };
+  sim::HelixOptions h;
+  h.online = o.mode == "online";
+  h.router = router_of(o.router);
+  const bool flow = h.router == sim::HelixRouter::kMaxFlow;
+  h.seed = static_cast<uint64_t>(o.seed);
+  h.estimator.high_water = either(o.kv_high_water, h.online ? 0.9 : 0.85);
+  h.estimator.output_ratio = either(o.output_ratio, h.online ? 0.6 : 1.0);
+  h.estimator.usual_output = o.usual_output;
+  h.initial_queries = o.initial_queries >= 0 ? o.initial_queries : flow ? 20 : 240;
+  h.feed_high_water = o.feed_high_water;
+  h.feed_rate = either(o.feed_rate, flow ? 700 : 400);
+  h.warm_up = either(o.warm_up, h.online ? 0 : 60);
+  h.duration = either(o.duration, h.online ? 1800 : 600);
+  h.watch_interval = o.watch;
+  h.finished_limit = o.finished_csv.empty() ? 0 : o.finished_limit;
+  return h;
+}
+
+// CPU seconds and peak memory of this process so far.
+std::pair<double, double> usage() {
+  rusage u{};
+  getrusage(RUSAGE_SELF, &u);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
+  return {seconds(u.ru_utime) + seconds(u.ru_stime), static_cast<double>(u.ru_maxrss) / 1024};
+}
+
+Result<void> check_required(const SimulateOptions& o) {
+  const auto need = [](const std::string& value, std::string_view name) -> Result<void> {
+    if (!value.empty()) return {};
+    return errorf(Code::kInvalidArgument, "--policy helix needs --{}", name);
+  };
+  TRY(need(o.simulator_cluster, "simulator-cluster"));
+  TRY(need(o.solution, "solution"));
+  TRY(need(o.lengths, "lengths"));
+  if (o.mode == "online") TRY(need(o.arrivals, "arrivals"));
+  return {};
+}
+
+Result<int> run_helix(const SimulateOptions& o) {
+  TRY(check_required(o));
+  const sim::HelixOptions options = helix_options(o);
+  if (!(options.duration >= 1)) {
+    return Error(Code::kInvalidArgument, "--duration must be at least one second");
+  }
+  ASSIGN_OR_RETURN(const sim::HelixInput input,
+                   sim::load_helix_input({o.simulator_cluster, o.solution, o.model, o.profile_dir,
+                                          o.flows, o.machines},
+                                         options.router == sim::HelixRouter::kMaxFlow));
+  sim::HelixTraffic traffic;
+  ASSIGN_OR_RETURN(traffic.lengths, sim::load_lengths(o.lengths));
+  if (options.online) {
+    ASSIGN_OR_RETURN(traffic.arrivals, sim::load_arrival_bins(o.arrivals));
+  }
+  ASSIGN_OR_RETURN(sim::HelixEngine engine,
+                   sim::HelixEngine::make(input, options, std::move(traffic)));
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  std::FILE* const look_at = o.json ? stderr : stdout;
+  const auto watcher = [look_at](const sim::HelixView& view) {
+    std::fputs(sim::watch_text(view).c_str(), look_at);
+    std::fflush(look_at);
+  };
+  ASSIGN_OR_RETURN(const sim::HelixReport report,
+                   engine.run(o.watch > 0 ? sim::HelixEngine::Watcher(watcher) : nullptr, &g_stop));
+  if (!o.finished_csv.empty()) TRY(write_file_atomic(o.finished_csv, finished_csv(report)));
+  const auto [cpu, memory] = usage();
+  if (o.json) {
+    Json json = helix_report_json(input, options, report);
+    json.set("cpu_seconds", cpu);
+    json.set("max_rss_mb", memory);
+    std::puts(json.dump(2).c_str());
+  } else {
+    std::fputs(helix_report_text(input, options, report).c_str(), stdout);
+    std::puts(format("{:<22}{:.2f} CPU s, {:.0f} MB", "cost", cpu, memory).c_str());
+  }
+  return report.interrupted ? exit_code(Code::kCancelled) : 0;
+}
+
+Result<int> run(std::span<const std::string> args) {
+  SimulateOptions o;
+  ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
+  if (outcome == ParseOutcome::kDone) return 0;
+  return run_helix(o);
+}
+
+}  // namespace
+
+const Command kSimulate = {"simulate", "simulate a cluster serving a workload", run,
+                           [](void (*sink)(const OptionTable&)) {
+                             SimulateOptions o;
+                             sink(table(o));
+                           }};
+
+}  // namespace towline::cli

@@ -1,0 +1,57 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// Iwrr: interleaved weighted round-robin over the links of one node (Helix, ASPLOS'25, section 5.1).
+//
+// Each candidate has a capacity (its planned flow, tokens/s) and a load (the seconds of work given
+// to it so far). Work goes where it would be done first; ties go to the earlier candidate. In the
+// long run every candidate's share of the work equals its share of the capacity (property-tested).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <utility>
+#include <vector>
+
+namespace towline::policy {
+
+class Iwrr {
+ public:
+  Iwrr() = default;
+  explicit Iwrr(std::vector<double> capacities)
+      : capacities_(std::move(capacities)), loads_(capacities_.size(), 0.0) {}
+
+  size_t size() const { return capacities_.size(); }
+  double capacity(size_t candidate) const { return capacities_[candidate]; }
+  double load(size_t candidate) const { return loads_[candidate]; }
+
+  // The candidate for `work` tokens among those for which allowed(i) holds (capacity > 0 is the
+  // caller's promise), and charges it; -1 if there is none.
+  template <class Allowed>
+  int32_t choose(double work, Allowed&& allowed) {
+    int32_t best = -1;
+    double best_load = std::numeric_limits<double>::infinity();
+    for (size_t i = 0; i < capacities_.size(); ++i) {
+      if (!allowed(i)) continue;
+      const double load = loads_[i] + work / capacities_[i];
+      if (load < best_load) {
+        best = static_cast<int32_t>(i);
+        best_load = load;
+      }
+    }
+    if (best >= 0) charge(best, work);
+    return best;
+  }
+
+  // Work that must go to one candidate (a decode step follows its prompt's way).
+  void charge(size_t candidate, double work) { loads_[candidate] += work / capacities_[candidate]; }
+  // Takes back work that was given and then not done.
+  void refund(size_t candidate, double work) { loads_[candidate] -= work / capacities_[candidate]; }
+
+ private:
+  std::vector<double> capacities_;
+  std::vector<double> loads_;
+};
+
+}  // namespace towline::policy

@@ -1,0 +1,91 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "policy/router.hpp"
+
+#include "base/check.hpp"
+
+namespace towline::policy {
+
+FlowRouter::FlowRouter(RouteMap map, std::span<const double> flow,
+                       std::vector<int32_t> longest_prompt, double minimum_share)
+    : map_(std::move(map)), longest_prompt_(std::move(longest_prompt)) {
+  CHECK(flow.size() == map_.links.size(), flow.size(), map_.links.size());
+  CHECK(longest_prompt_.size() == map_.layers.size(), longest_prompt_.size());
+  slot_of_link_.resize(map_.links.size());
+  for (const std::vector<int32_t>& links : map_.out) {
+    std::vector<double> capacities;
+    double sum = 0;
+    for (const int32_t link : links) {
+      slot_of_link_[link] = static_cast<int32_t>(capacities.size());
+      capacities.push_back(flow[link]);
+      sum += flow[link];
+    }
+    iwrr_.emplace_back(std::move(capacities));
+    minimum_flow_.push_back(minimum_share * sum);
+  }
+}
+
+FlowRouter::Verdict FlowRouter::judge(int32_t node, size_t candidate, int64_t input_tokens,
+                                      const KvLedger& ledger) const {
+  const double flow = iwrr_[node + 1].capacity(candidate);
+  if (flow < minimum_flow_[node + 1] || flow <= 0) return Verdict::kFlow;
+  const int32_t next = map_.links[map_.links_from(node)[candidate]].to;
+  if (next == kSinkNode) return Verdict::kPass;
+  if (input_tokens > longest_prompt_[next]) return Verdict::kLength;
+  return ledger.fits(next, input_tokens) ? Verdict::kPass : Verdict::kKv;
+}
+
+bool FlowRouter::route(int64_t input_tokens, KvLedger& ledger, Pipeline& pipeline) {
+  pipeline.clear();
+  const auto work = static_cast<double>(input_tokens);
+  int32_t node = kSourceNode;
+  do {
+    refusal_ = {.node = node};
+    const int32_t chosen = iwrr_[node + 1].choose(work, [&](size_t candidate) {
+      const Verdict verdict = judge(node, candidate, input_tokens, ledger);
+      refusal_.by_flow += verdict == Verdict::kFlow;
+      refusal_.by_length += verdict == Verdict::kLength;
+      refusal_.by_kv += verdict == Verdict::kKv;
+      return verdict == Verdict::kPass;
+    });
+    if (chosen < 0) {
+      int32_t from = kSourceNode;
+      for (const Hop& hop : pipeline) {
+        iwrr_[from + 1].refund(slot_of_link_[hop.link], work);
+        from = hop.node;
+      }
+      pipeline.clear();
+      return false;
+    }
+    const int32_t link = map_.links_from(node)[chosen];
+    const int32_t next = map_.links[link].to;
+    pipeline.push_back({link, next, map_.layers_after(node, next)});
+    node = next;
+  } while (node != kSinkNode);
+  ledger.book(pipeline, input_tokens);
+  return true;
+}
+
+void FlowRouter::charge_decode(const Pipeline& pipeline) {
+  for (const Hop& hop : pipeline) {
+    iwrr_[map_.links[hop.link].from + 1].charge(slot_of_link_[hop.link], 1.0);
+  }
+}
+
+void mark_shortest(std::span<const int64_t> queue_lengths, std::span<uint8_t> marks) {
+  int64_t shortest = std::numeric_limits<int64_t>::max();
+  std::fill(marks.begin(), marks.end(), uint8_t{0});
+  for (size_t i = 0; i < queue_lengths.size(); ++i) {
+    if (queue_lengths[i] < 0) {
+      marks[i] = 1;
+      return;
+    }
+    if (queue_lengths[i] < shortest) {
+      shortest = queue_lengths[i];
+      std::fill(marks.begin(), marks.begin() + static_cast<std::ptrdiff_t>(i), uint8_t{0});
+    }
+    marks[i] = queue_lengths[i] == shortest;
+  }
+}
+
+}  // namespace towline::policy

@@ -1,0 +1,68 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "sim/event_queue.hpp"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "base/for_seeds.hpp"
+#include "sim/cpython_set.hpp"
+
+namespace towline::sim {
+namespace {
+
+// Against an ordered map from (time, order of the push).
+TEST(EventQueue, IsTheTotalOrderOfTimeAndPush) {
+  for_seeds(40, [](Rng& rng) {
+    EventQueue<int64_t, int> queue;
+    std::map<std::pair<int64_t, int>, int> oracle;
+    int next = 0;
+    for (int step = 0; step < 20'000; ++step) {
+      const uint64_t what = rng.below(5);
+      if (what < 3 || oracle.empty()) {
+        const int64_t when = queue.now() + (rng.below(3) == 0 ? 0 : rng.between(0, 50));
+        queue.push(when, next);
+        oracle.emplace(std::pair(when, next), next);
+        ++next;
+      } else if (what == 3) {
+        const auto first = oracle.begin();
+        ASSERT_EQ(queue.next_time(), first->first.first);
+        ASSERT_EQ(queue.pop(), first->second);
+        ASSERT_EQ(queue.now(), first->first.first);
+        oracle.erase(first);
+      } else {
+        const int64_t to = queue.now() + rng.between(0, 3);
+        if (oracle.begin()->first.first >= to) {
+          queue.advance(to);
+          ASSERT_EQ(queue.now(), to);
+        }
+      }
+      ASSERT_EQ(queue.size(), oracle.size());
+    }
+    while (!queue.empty()) {
+      ASSERT_EQ(queue.pop(), oracle.begin()->second);
+      oracle.erase(oracle.begin());
+    }
+    ASSERT_TRUE(oracle.empty());
+  });
+}
+
+TEST(CPythonIntSet, WalksAsPythonDoes) {
+  const auto walk = [](const std::vector<int32_t>& values) {
+    CPythonIntSet set;
+    for (const int32_t v : values) set.insert(v);
+    std::vector<int32_t> out;
+    set.copy_to(out);
+    return out;
+  };
+  // What python3 prints for list(set) after adding these one by one.
+  EXPECT_EQ(walk({5, 0, 13, 21, 8}), (std::vector<int32_t>{0, 5, 8, 13, 21}));
+  EXPECT_EQ(walk({8, 0, 16, 24, 32, 1}), (std::vector<int32_t>{0, 32, 1, 8, 16, 24}));
+  EXPECT_EQ(walk({25, 22, 19, 16, 13, 10, 7, 4, 1}),
+            (std::vector<int32_t>{1, 4, 7, 10, 13, 16, 19, 22, 25}));
+  EXPECT_EQ(walk({3, 3, 3}), (std::vector<int32_t>{3}));
+}
+
+}  // namespace
+}  // namespace towline::sim

@@ -59,6 +59,18 @@ Result<void> check_shape(const spec::ModelDesc& d) {
   return {};
 }
 
+// Rounds to the nearest float16 values.
+void round_to_half(const KernelTable& kernels, float* x, int64_t n) {
+  uint16_t half[256];
+  for (int64_t i = 0; i < n; i += 256) {
+    const int64_t count = std::min<int64_t>(256, n - i);
+    kernels.to_half(x + i, count, half);
+    kernels.from_half(half, count, x + i);
+  }
+}
+
+bool is_quantised(const PackedMatrix& w) { return act_kind(w.dtype) == ActKind::kInt8; }
+
 size_t floats(int64_t rows, int64_t cols) { return static_cast<size_t>(rows * cols); }
 
 }  // namespace
@@ -165,23 +177,26 @@ void Stage::add_update(float* hidden, int64_t row) const {
 void Stage::run_layer(int32_t index, int32_t rows, float* hidden) {
   const spec::ModelDesc& d = desc();
   const LayerWeights& w = weights_->layer(index);
-  const auto normalise = [&](const float* weight) {
-    return [this, weight, hidden, &d](int64_t row) {
+  const auto normalise = [&](const float* weight, const PackedMatrix& next) {
+    return [this, weight, hidden, &d, half = is_quantised(next)](int64_t row) {
       add_update(hidden, row);  // the residual of the block before
-      kernels_->rmsnorm(hidden + row * d.hidden, weight, d.norm_eps, d.hidden,
-                        normed_.data() + row * d.hidden);
+      float* y = normed_.data() + row * d.hidden;
+      kernels_->rmsnorm(hidden + row * d.hidden, weight, d.norm_eps, d.hidden, y);
+      if (half) round_to_half(*kernels_, y, d.hidden);
     };
   };
   const Product qkv[] = {{&w.q, q_.data(), d.q_width()},
                          {&w.k, k_.data(), d.kv_width()},
                          {&w.v, v_.data(), d.kv_width()}};
-  multiply(qkv, normed_.data(), rows, normalise(w.attention_norm));
+  multiply(qkv, normed_.data(), rows, normalise(w.attention_norm, w.q));
   rotate_and_store(index, rows);
   attend(index);
   const Product o[] = {{&w.o, update_.data(), d.hidden}};
-  multiply(o, mixed_.data(), rows, [](int64_t) {});
+  multiply(o, mixed_.data(), rows, [&](int64_t row) {
+    if (is_quantised(w.o)) round_to_half(*kernels_, mixed_.data() + row * d.q_width(), d.q_width());
+  });
   const Product gate_up[] = {{&w.gate, gate_.data(), d.ffn}, {&w.up, up_.data(), d.ffn}};
-  multiply(gate_up, normed_.data(), rows, normalise(w.ffn_norm));
+  multiply(gate_up, normed_.data(), rows, normalise(w.ffn_norm, w.gate));
   const Product down[] = {{&w.down, update_.data(), d.hidden}};
   multiply(down, gate_.data(), rows, [&](int64_t row) {
     float* gate = gate_.data() + row * d.ffn;
@@ -258,6 +273,7 @@ void Stage::rotate_and_store(int32_t index, int32_t rows) {
     const float* sin = sin_.data() + row * (d.rope_dim / 2);
     kernels_->rope(q, d.heads, d.head_dim, d.rope_dim, cos, sin, d.rope_pairing);
     kernels_->rope(k, d.kv_heads, d.head_dim, d.rope_dim, cos, sin, d.rope_pairing);
+    if (is_quantised(w.q)) round_to_half(*kernels_, q, d.q_width());
     const RowPlace& place = places_[static_cast<size_t>(row)];
     uint16_t* block = cache + place.block * layout.block_stride();
     const int32_t slot = place.position % kv::kBlockTokens;
@@ -309,8 +325,9 @@ void Stage::logits(std::span<const float> hidden, std::span<const int32_t> rows,
   if (count == 0) return;
   const Product head[] = {{&weights_->output(), out.data(), d.vocab}};
   multiply(head, normed_.data(), count, [&](int64_t i) {
-    final_state(hidden, rows[static_cast<size_t>(i)],
-                {normed_.data() + i * d.hidden, static_cast<size_t>(d.hidden)});
+    float* state = normed_.data() + i * d.hidden;
+    final_state(hidden, rows[static_cast<size_t>(i)], {state, static_cast<size_t>(d.hidden)});
+    if (is_quantised(weights_->output())) round_to_half(*kernels_, state, d.hidden);
   });
 }
 

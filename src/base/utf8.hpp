@@ -36,6 +36,20 @@ inline char32_t utf8_code_point(std::string_view text, size_t i, size_t n) {
   return c;
 }
 
+// Whether `tail` (1 to 3 bytes) is the beginning of a sequence that more bytes could make valid.
+inline bool utf8_could_continue(std::string_view tail) {
+  if (tail.empty() || tail.size() > 3) return false;
+  const auto b = static_cast<unsigned char>(tail[0]);
+  const size_t n = b >= 0xf0 ? 4 : b >= 0xe0 ? 3 : b >= 0xc2 ? 2 : 1;
+  if (b > 0xf4 || tail.size() >= n) return false;
+  // E0 and F0 need a high second byte, ED and F4 a low one; any continuation byte does for the rest.
+  std::string whole(tail);
+  if (whole.size() == 1) whole += b == 0xe0 || b == 0xf0 ? '\xbf' : '\x80';
+  if (b == 0xf0 && tail.size() == 1) whole[1] = '\x90';
+  whole.resize(n, '\x80');
+  return utf8_length(whole, 0) == n;
+}
+
 // Appends the code point c <= U+10FFFF.
 inline void append_utf8(std::string& out, char32_t c) {
   const auto put = [&](char32_t v) { out += static_cast<char>(static_cast<unsigned char>(v)); };

@@ -22,6 +22,7 @@ extern const Command kRun;
 extern const Command kServe;
 extern const Command kSimulate;
 extern const Command kVersion;
+extern const Command kTemplate;
 extern const Command kTokenize;
 extern const Command kDetokenize;
 

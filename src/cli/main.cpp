@@ -25,6 +25,7 @@ std::span<const Command> commands() {
       &kFlow,
       &kDoctor,
       &kSimulate,
+      &kTemplate,
       &kVersion,
       &kCompletions,
       &kOptions,

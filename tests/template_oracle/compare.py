@@ -95,7 +95,7 @@ def main():
     own = sorted(glob.glob(os.path.join(here, "own", "*.jinja")))
     if not paths:
         sys.exit(f"compare.py: no templates in {directory}")
-    equal = both_fail = 0
+    equal = both_fail = lenient = 0
     bad = []
     for path in paths + own:
         with open(path, encoding="utf-8") as f:
@@ -106,6 +106,9 @@ def main():
             if want == got:
                 equal += want is not None
                 both_fail += want is None
+                continue
+            if got is not None and "type generator is not JSON" in (want_error or ""):
+                lenient += 1  # our filters make lists where Jinja's make generators
                 continue
             bad.append((os.path.basename(path), name, want, want_error, got, got_error))
     for path, name, want, want_error, got, got_error in bad:
@@ -120,7 +123,8 @@ def main():
         if verbose:
             print(want, got, sep="\n----\n")
     print(f"{len(paths) + len(own)} templates x {len(conversations)} conversations: {equal} equal, "
-          f"{both_fail} refused by both, {len(bad)} different")
+          f"{both_fail} refused by both, {lenient} refused by Jinja alone (a generator to tojson), "
+          f"{len(bad)} different")
     sys.exit(1 if bad else 0)
 
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "engine/text/jinja_interpreter.hpp"
+#include "engine/text/jinja_text.hpp"
 
 namespace towline::engine::jinja {
 namespace {
@@ -312,7 +313,12 @@ Result<Value> Interpreter::eval_binary(const Expr& e, Scope* scope) {
   }
   if (a.is_undefined()) return undefined_error(a);
   if (b.is_undefined()) return undefined_error(b);
-  if (e.name == "+" && a.is_string() && b.is_string()) return text(a.string() + b.string());
+  if (e.name == "+" && a.is_string() && b.is_string()) {
+    TRY(charge(1, static_cast<int64_t>(a.string().size() + b.string().size())));
+    if (!a.is_markup() && !b.is_markup()) return Value(a.string() + b.string());
+    return Value::markup((a.is_markup() ? a.string() : escaped_text(a.string())) +
+                         (b.is_markup() ? b.string() : escaped_text(b.string())));
+  }
   if (e.name == "+" && a.is_list() && b.is_list() && a.is_tuple() == b.is_tuple()) {
     std::vector<Value> items = a.items();
     items.insert(items.end(), b.items().begin(), b.items().end());

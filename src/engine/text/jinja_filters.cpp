@@ -59,8 +59,6 @@ Result<Value> string(Interpreter& in, const Value& v, const Arguments&) {
   return Value(std::move(text));
 }
 
-Result<Value> same(Interpreter&, const Value& v, const Arguments&) { return v; }
-
 Result<Value> trim(Interpreter& in, const Value& v, const Arguments& a) {
   ASSIGN_OR_RETURN(const std::string text, in.show(v));
   const Value chars = a.get(0, "chars", Value(None{}));
@@ -104,20 +102,15 @@ Result<Value> indent(Interpreter& in, const Value& v, const Arguments& a) {
   return in.text(std::move(out));
 }
 
+Result<Value> safe(Interpreter& in, const Value& v, const Arguments&) {
+  ASSIGN_OR_RETURN(std::string text, in.show(v));
+  return Value::markup(std::move(text));
+}
+
 Result<Value> escape(Interpreter& in, const Value& v, const Arguments&) {
   ASSIGN_OR_RETURN(const std::string text, in.show(v));
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&#34;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
-    }
-  }
-  return in.text(std::move(out));
+  TRY(in.charge(1, static_cast<int64_t>(text.size())));
+  return v.is_markup() ? v : Value::markup(escaped_text(text));
 }
 
 Result<Value> center(Interpreter& in, const Value& v, const Arguments& a) {
@@ -291,7 +284,7 @@ const Table& scalar_filters() {
       {"title", changed<words_text>},
       {"capitalize", changed<capital_text>},
       {"string", string},
-      {"safe", same},
+      {"safe", safe},
       {"trim", trim},
       {"replace", replace},
       {"indent", indent},

@@ -74,6 +74,7 @@ Result<Value> reverse(Interpreter& in, const Value& v, const Arguments&) {
 }
 
 Result<Value> map_items(Interpreter& in, const Value& v, const Arguments& a) {
+  if (!v.truthy()) return in.list({});  // Jinja takes none and 0 for empty here
   ASSIGN_OR_RETURN(std::vector<Value> items, in.iterate(v));
   const Value attribute = a.get(SIZE_MAX, "attribute", Value(None{}));
   const Value fallback = a.get(SIZE_MAX, "default", Value(None{}));
@@ -94,6 +95,7 @@ Result<Value> map_items(Interpreter& in, const Value& v, const Arguments& a) {
 // select, reject, selectattr, rejectattr
 template <bool wanted, bool by_attribute>
 Result<Value> select(Interpreter& in, const Value& v, const Arguments& a) {
+  if (!v.truthy()) return in.list({});
   ASSIGN_OR_RETURN(const std::vector<Value> items, in.iterate(v));
   constexpr size_t kTestAt = by_attribute ? 1 : 0;
   if (by_attribute && a.positional.empty()) return Interpreter::fail("an attribute is wanted");

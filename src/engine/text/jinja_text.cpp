@@ -89,6 +89,21 @@ std::string swapped_text(std::string_view text) {
   });
 }
 
+std::string escaped_text(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    switch (c) {
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&#34;"; break;
+      case '\'': out += "&#39;"; break;
+      default: out += c;
+    }
+  }
+  return out;
+}
+
 bool all_digits(std::string_view text) {
   return all(text, [](char32_t c) { return category(c) == UTF8PROC_CATEGORY_ND; });
 }

@@ -21,6 +21,8 @@ std::string words_text(std::string_view text);     // Jinja's title: after space
 std::string capital_text(std::string_view text);
 std::string swapped_text(std::string_view text);
 
+std::string escaped_text(std::string_view text);   // & < > " ' as HTML entities
+
 // Python's str.is...(): false for an empty text.
 bool all_digits(std::string_view text);
 bool all_letters(std::string_view text);

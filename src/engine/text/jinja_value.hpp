@@ -82,6 +82,13 @@ class Value {
   static Result<Value> list(std::vector<Value> items, bool tuple = false);
   static Result<Value> map(std::vector<std::pair<Value, Value>> members);
   static Result<Value> from_json(const Json& json);
+  // Text that the filters safe and escape have marked: "+" escapes what is added to it.
+  static Value markup(std::string text) {
+    Value v(std::move(text));
+    v.markup_ = true;
+    return v;
+  }
+  bool is_markup() const { return markup_; }
 
   bool is_undefined() const { return std::holds_alternative<Undefined>(data_); }
   bool is_none() const { return std::holds_alternative<None>(data_); }
@@ -131,6 +138,7 @@ class Value {
   std::variant<Undefined, None, bool, int64_t, double, StringRef, ListRef, MapRef,
                std::shared_ptr<Namespace>, std::shared_ptr<const Function>>
       data_;
+  bool markup_ = false;
 };
 
 // -1, 0, 1 for numbers, strings and lists of such; an error for what Python cannot order.

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
+#include <fstream>
 
 #include "engine/format/dummy_model.hpp"
 #include "engine/format/model_file.hpp"
@@ -134,6 +136,52 @@ TEST(DummyModel, FailureLeavesNoFile) {
   ASSERT_FALSE(w);
   EXPECT_EQ(w.error().message(), "refused");
   EXPECT_TRUE(std::filesystem::is_empty(dir.string()));
+}
+
+// Resident bytes of the mapping of `path` in this process.
+int64_t resident_bytes(const std::string& path) {
+  std::ifstream smaps("/proc/self/smaps");
+  std::string line;
+  bool inside = false;
+  int64_t kilobytes = 0;
+  while (std::getline(smaps, line)) {
+    if (line.find('-') < line.find(' ')) {  // "begin-end perms ... path"
+      inside = line.ends_with(path);
+    } else if (inside && line.starts_with("Rss:")) {
+      kilobytes += std::strtoll(line.c_str() + 4, nullptr, 10);
+    }
+  }
+  return kilobytes * 1024;
+}
+
+// A worker that holds layers [4, 5) of 8 maps the file and touches little more than that layer.
+TEST(DummyModel, ALayerRangeTouchesItsOwnBytes) {
+  const TempDir dir;
+  spec::ModelDesc d = small_shape("llama");
+  d.layers = 8;
+  d.ffn = 2048;
+  const std::string path = dir / "m.gguf";
+  ASSERT_TRUE(make_dummy_model(d, *quant_recipe("f32"), 1, path, {}));
+  const Result<ModelFile> model = ModelFile::open(path);
+  ASSERT_TRUE(model);
+  ASSERT_TRUE(model->check({4, 5}));
+  const int64_t opened = resident_bytes(path);
+  EXPECT_GT(opened, 0);
+  EXPECT_LT(opened, 600'000);  // the header, and what the kernel maps around it
+  int64_t layer_bytes = 0;
+  std::vector<float> row;
+  for (const Tensor& t : model->tensors()) {
+    if (!t.name.starts_with("blk.4.")) continue;
+    layer_bytes += t.bytes();
+    row.resize(static_cast<size_t>(t.cols));
+    for (int64_t r = 0; r < t.rows; ++r) dequantize_row(t.dtype, t.row(r), row);
+  }
+  const int64_t loaded = resident_bytes(path);
+  EXPECT_GE(loaded, layer_bytes);
+  EXPECT_LT(loaded, opened + layer_bytes + 600'000);
+  EXPECT_LT(loaded * 4, static_cast<int64_t>(std::filesystem::file_size(path)));
+  for (const Tensor& t : model->tensors()) model->drop_pages(t);
+  EXPECT_LT(resident_bytes(path), opened + 300'000);
 }
 
 // What ordinary files of these names contain (engine users compare speeds on them).

@@ -41,8 +41,8 @@ Loop::Loop() : state_(std::make_unique<State>()) {}
 Loop::~Loop() = default;
 
 void Loop::run() {
-  state_->context.restart();
   state_->context.run();
+  state_->context.restart();  // afterwards: a stop() that came before run() must not be lost
 }
 
 void Loop::stop() { state_->context.stop(); }

@@ -31,7 +31,7 @@ class Loop {
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
 
-  // Runs tasks on the calling thread until stop(). May be called again afterwards.
+  // Runs tasks on the calling thread until stop(), which may come first. May be called again.
   void run();
 
   // From any thread.

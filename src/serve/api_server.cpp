@@ -327,16 +327,20 @@ void ApiServer::State::log_request(const Exchange& exchange, std::string_view ro
                                    const SessionReport& report) {
   const HttpRequest& request = exchange->request();
   const bool complete = exchange->status() != 0 && !exchange->gone();
-  metrics.http_answer(std::string(route), find_route(request.method, request.path).route
-                                              ? request.method.substr(0, 16) : "other",
-                      complete ? exchange->status() : 499);
-  const auto match = find_route(request.method, request.path);
-  const LogLevel level = match.route && match.route->probe ? LogLevel::kDebug : LogLevel::kInfo;
+  // 499: the client left, as proxies log it.
+  const int status = complete ? exchange->status() : 499;
+  const RouteMatch match = find_route(request.method, request.path);
+  // A label must not be the client's to invent.
+  const bool known = match.route && !match.wrong_method;
+  metrics.http_answer(std::string(route), known ? request.method : "other", status);
+  // Probes and scrapes come every few seconds for ever.
+  const bool routine = match.route && (match.route->probe || match.route->id == RouteId::kMetrics);
+  const LogLevel level = routine ? LogLevel::kDebug : LogLevel::kInfo;
   log_line(level, "serve", "request",
            {{"request_id", request_id},
             {"method", request.method.substr(0, 16)},
             {"path", request.path.substr(0, 256)},
-            {"status", complete ? exchange->status() : 499},
+            {"status", status},
             {"ms", (loop.now() - arrival).value / 1'000'000},
             {"prompt_tokens", report.prompt_tokens},
             {"cached_tokens", report.cached_tokens},
@@ -369,6 +373,7 @@ Result<std::unique_ptr<ApiServer>> ApiServer::start(Loop& loop, GenerationHub& h
 
 std::string ApiServer::url() const { return state_->http->url(); }
 int ApiServer::port() const { return state_->http->port(); }
+const HttpServerStats& ApiServer::http_stats() const { return state_->http->stats(); }
 
 void ApiServer::drain() {
   State& s = *state_;

@@ -48,6 +48,7 @@ class ApiServer {
 
   std::string url() const;
   int port() const;
+  const HttpServerStats& http_stats() const;
 
   // Readiness turns false, new work gets 503, requests running are finished, then the loop is
   // stopped; after the deadline they are cut off. Called again: stop_now().

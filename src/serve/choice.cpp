@@ -14,19 +14,11 @@ int64_t count_characters(std::string_view text) {
                        [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
 }
 
-// Bytes at the end of `text` that could begin the stop string.
-size_t partial_match(std::string_view text, std::string_view stop) {
-  for (size_t n = std::min(text.size(), stop.size() - 1); n > 0; --n) {
-    if (text.ends_with(stop.substr(0, n))) return n;
-  }
-  return 0;
-}
-
 }  // namespace
 
-Choice::Choice(std::unique_ptr<TextStream> stream, const std::vector<std::string>& stop,
+Choice::Choice(std::unique_ptr<TextStream> stream, std::vector<std::string> stop,
                bool keep_tokens)
-    : stream_(std::move(stream)), stop_(stop), keep_tokens_(keep_tokens) {}
+    : stream_(std::move(stream)), stop_(std::move(stop)), keep_tokens_(keep_tokens) {}
 
 void Choice::echo(const std::string& text, std::vector<GeneratedToken> tokens,
                   const TextModel& model) {
@@ -45,45 +37,39 @@ void Choice::push(const GeneratedToken& token) {
   if (ended()) return;
   ++completion_tokens_;
   if (token.is_stop) return end(FinishReason::kStop);
-  const size_t begin = settled_ + held_.size();
-  if (keep_tokens_) held_tokens_.push_back({{token, characters_}, begin, begin});
-  append(stream_->push(token.token));
-  if (keep_tokens_ && !held_tokens_.empty()) held_tokens_.back().end = settled_ + held_.size();
-  if (!ended()) {
-    size_t hold = 0;
-    for (const std::string& stop : stop_) hold = std::max(hold, partial_match(held_, stop));
-    settle(held_.size() - hold);
-  }
+  const size_t begin = decoded_;
+  const int64_t offset = characters_;
+  const std::string text = stream_->push(token.token);
+  if (keep_tokens_) held_tokens_.push_back({{token, offset}, begin, begin + text.size()});
+  feed(text);
+  settle_tokens();
 }
 
 void Choice::end(FinishReason reason) {
   if (ended()) return;
-  append(stream_->flush());
-  if (ended()) return;  // the last bytes completed a stop string
-  finish_ = reason;
-  settle(held_.size());
+  feed(stream_->flush());
+  if (!ended()) {  // the last bytes may have completed a stop string
+    const std::string rest = stop_.flush();
+    settled_ += rest.size();
+    ready_.text += rest;
+    finish_ = reason;
+  }
+  settle_tokens();
 }
 
-// Adds decoded text and looks for a stop string in what is held.
-void Choice::append(std::string text) {
-  if (text.empty()) return;
-  held_ += text;
+void Choice::feed(const std::string& text) {
+  decoded_ += text.size();
   characters_ += count_characters(text);
-  size_t at = std::string::npos;
-  for (const std::string& stop : stop_) at = std::min(at, held_.find(stop));
-  if (at == std::string::npos) return;
+  const engine::StopMatcher::Step step = stop_.push(text);
+  ready_.text += step.text;
+  settled_ += step.text.size();
+  if (!step.matched) return;
   finish_ = FinishReason::kStop;
-  held_.resize(at);
-  const size_t cut = settled_ + at;
-  std::erase_if(held_tokens_, [&](const Held& held) { return held.begin >= cut; });
-  settle(at);
+  std::erase_if(held_tokens_, [&](const Held& held) { return held.begin >= settled_; });
 }
 
-// Makes the first `bytes` of the held text final, and the tokens that lie within.
-void Choice::settle(size_t bytes) {
-  ready_.text.append(held_, 0, bytes);
-  held_.erase(0, bytes);
-  settled_ += bytes;
+// Tokens whose text is settled may be shown; at the end all that are left.
+void Choice::settle_tokens() {
   size_t whole = 0;
   while (whole < held_tokens_.size() && (ended() || held_tokens_[whole].end <= settled_)) {
     ready_.tokens.push_back(std::move(held_tokens_[whole++].shown));

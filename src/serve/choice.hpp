@@ -9,7 +9,7 @@
 // the match stay. completion_tokens() counts every token up to and including the one that ended
 // the answer, whether it shows in the text or not.
 //
-// A pure object: no clock, no I/O.
+// A pure object: no clock, no I/O. One thread.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/text/stop_matcher.hpp"
 #include "serve/generator.hpp"
 #include "serve/text_model.hpp"
 
@@ -36,7 +37,7 @@ struct ChoiceDelta {
 class Choice {
  public:
   // `stop`: texts that end the answer, none empty. `keep_tokens`: deltas carry tokens too.
-  Choice(std::unique_ptr<TextStream> stream, const std::vector<std::string>& stop,
+  Choice(std::unique_ptr<TextStream> stream, std::vector<std::string> stop,
          bool keep_tokens);
 
   // Text and tokens in front of the answer (echo); not searched for stop strings.
@@ -54,19 +55,19 @@ class Choice {
  private:
   struct Held {
     ShownToken shown;
-    size_t begin, end;  // bytes of the whole decoded text
+    size_t begin, end;  // bytes of the decoded text
   };
-  void append(std::string text);
-  void settle(size_t shown_bytes);
+  void feed(const std::string& text);
+  void settle_tokens();
 
   std::unique_ptr<TextStream> stream_;
-  const std::vector<std::string>& stop_;
+  engine::StopMatcher stop_;
   const bool keep_tokens_;
   FinishReason finish_ = FinishReason::kNone;
   int32_t completion_tokens_ = 0;
-  std::string held_;         // decoded, not yet settled
-  size_t settled_ = 0;       // bytes of text already in ready_ or taken
-  int64_t characters_ = 0;   // of all decoded text
+  size_t decoded_ = 0;      // bytes of text so far, without the echo
+  size_t settled_ = 0;      // of these, in ready_ or taken
+  int64_t characters_ = 0;  // of all text so far
   std::vector<Held> held_tokens_;
   ChoiceDelta ready_;
 };

@@ -3,39 +3,28 @@
 #include "serve/model_text.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
-#include "base/utf8.hpp"
+#include "engine/text/stream_decoder.hpp"
 
 namespace towline::serve {
 namespace {
 
-// Holds back the bytes of a character until it is whole.
 class DecoderStream final : public TextStream {
  public:
-  explicit DecoderStream(const engine::Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
-  std::string push(int32_t token) override {
-    held_ += tokenizer_.piece(token);
-    size_t whole = 0;
-    while (whole < held_.size()) {
-      const size_t n = utf8_length(held_, whole);
-      if (n == 0 && held_.size() - whole < 4) break;
-      whole += n == 0 ? 1 : n;
-    }
-    std::string out = held_.substr(0, whole);
-    held_.erase(0, whole);
-    return out;
-  }
-  std::string flush() override { return std::exchange(held_, {}); }
+  explicit DecoderStream(engine::StreamDecoder decoder) : decoder_(std::move(decoder)) {}
+  std::string push(int32_t token) override { return decoder_.push(token); }
+  std::string flush() override { return decoder_.flush(); }
 
  private:
-  const engine::Tokenizer& tokenizer_;
-  std::string held_;
+  engine::StreamDecoder decoder_;
 };
 
 }  // namespace
 
-ModelText::ModelText(engine::Tokenizer tokenizer) : tokenizer_(std::move(tokenizer)) {
+ModelText::ModelText(engine::Tokenizer tokenizer, engine::ChatTemplate chat)
+    : tokenizer_(std::move(tokenizer)), template_(std::move(chat)) {
   const auto ends = tokenizer_.end_tokens();
   end_tokens_.assign(ends.begin(), ends.end());
   // Small story models never end a text; they begin the next one, with BOS.
@@ -47,7 +36,8 @@ ModelText::ModelText(engine::Tokenizer tokenizer) : tokenizer_(std::move(tokeniz
 
 Result<std::unique_ptr<ModelText>> ModelText::open(const engine::ModelFile& file) {
   ASSIGN_OR_RETURN(engine::Tokenizer tokenizer, engine::Tokenizer::from_model(file));
-  return std::unique_ptr<ModelText>(new ModelText(std::move(tokenizer)));
+  ASSIGN_OR_RETURN(engine::ChatTemplate chat, engine::ChatTemplate::from_model(file, tokenizer));
+  return std::unique_ptr<ModelText>(new ModelText(std::move(tokenizer), std::move(chat)));
 }
 
 Result<std::vector<int32_t>> ModelText::encode(std::string_view text, bool add_special,
@@ -59,18 +49,19 @@ std::string ModelText::decode(std::span<const int32_t> tokens) const {
   return tokenizer_.decode(tokens);
 }
 
-std::unique_ptr<TextStream> ModelText::stream(bool) const {
-  return std::make_unique<DecoderStream>(tokenizer_);
+std::unique_ptr<TextStream> ModelText::stream(bool continues) const {
+  return std::make_unique<DecoderStream>(engine::StreamDecoder(tokenizer_, false, !continues));
 }
 
 Result<std::string> ModelText::render_chat(const Json& messages, bool add_generation_prompt,
-                                           const Json&) const {
-  std::string text;
-  for (const Json& m : messages.items()) {
-    text += m["role"].as_string() + ": " + m["content"].as_string() + "\n\n";
-  }
-  if (add_generation_prompt) text += "assistant:";
-  return text;
+                                           const Json& kwargs) const {
+  engine::RenderOptions options;
+  options.add_generation_prompt = add_generation_prompt;
+  options.now = std::chrono::duration_cast<std::chrono::seconds>(
+                    std::chrono::system_clock::now().time_since_epoch())
+                    .count();
+  options.variables = kwargs;
+  return template_.render(messages, Json(), options);
 }
 
 }  // namespace towline::serve

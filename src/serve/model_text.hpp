@@ -8,6 +8,7 @@
 #include <string>
 
 #include "engine/format/model_file.hpp"
+#include "engine/text/chat_template.hpp"
 #include "engine/text/tokenizer.hpp"
 #include "serve/text_model.hpp"
 
@@ -29,11 +30,12 @@ class ModelText final : public TextModel {
 
   const engine::Tokenizer& tokenizer() const { return tokenizer_; }
   // False if the file has no chat template, so that a plain one stands in.
-  bool has_chat_template() const { return false; }
+  bool has_chat_template() const { return !template_.is_default(); }
 
  private:
-  explicit ModelText(engine::Tokenizer tokenizer);
+  ModelText(engine::Tokenizer tokenizer, engine::ChatTemplate chat);
   engine::Tokenizer tokenizer_;
+  engine::ChatTemplate template_;
   std::vector<int32_t> end_tokens_;
 };
 

@@ -6,35 +6,16 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-
 #include "base/file.hpp"
 #include "base/for_seeds.hpp"
+#include "plan/testing_clusters.hpp"
 
 namespace towline::plan {
 namespace {
 
 using spec::PyNumber;
 
-std::string cluster_folder() {
-  const char* shared = std::getenv("TOWLINE_SHARED");
-  return std::string(shared != nullptr ? shared : "../shared") + "/data/helix/clusters/";
-}
-
-#define NEEDS_SHARED_DATA()                                                             \
-  if (!std::filesystem::exists(cluster_folder())) {                                     \
-    GTEST_SKIP() << "no shared data at " << cluster_folder() << "; set TOWLINE_SHARED"; \
-  }
-
-// Where two texts part, with what stands there; "" if nowhere.
-std::string first_difference(const std::string& made, const std::string& shipped) {
-  if (made == shipped) return "";
-  size_t at = 0;
-  while (at < made.size() && at < shipped.size() && made[at] == shipped[at]) ++at;
-  return "at byte " + std::to_string(at) + ": '" + made.substr(at, 60) + "' instead of '" +
-         shipped.substr(at, 60) + "'";
-}
+std::string cluster_folder() { return helix_folder() + "/clusters/"; }
 
 void expect_shipped(const Result<spec::HelixCluster>& cluster, const std::string& name) {
   ASSERT_TRUE(cluster) << cluster.error().to_string();

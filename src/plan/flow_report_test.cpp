@@ -4,28 +4,18 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <numeric>
 
 #include "base/for_seeds.hpp"
 #include "plan/evaluator.hpp"
+#include "plan/testing_clusters.hpp"
 
 namespace towline::plan {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string data_folder() {
-  const char* shared = std::getenv("TOWLINE_SHARED");
-  return std::string(shared != nullptr ? shared : "../shared") + "/data/helix";
-}
-
-#define NEEDS_SHARED_DATA()                                                          \
-  if (!fs::exists(data_folder())) {                                                  \
-    GTEST_SKIP() << "no shared data at " << data_folder() << "; set TOWLINE_SHARED"; \
-  }
 
 struct Published {
   const char* golden;   // runs/flows/<golden>.json
@@ -59,16 +49,11 @@ constexpr Published kPublished[] = {
 };
 
 Result<PlanProblem> load(const Published& published) {
-  auto cluster = spec::load_any_cluster(
-      data_folder() + "/clusters/" + published.cluster + ".ini",
-      data_folder() + "/profiles/machine_profile.ini");
-  if (!cluster) return std::move(cluster).error();
-  const auto profile = spec::builtin_profile(published.model);
-  return make_problem(*std::move(cluster), *profile);
+  return helix_problem(published.cluster, published.model);
 }
 
 Result<LinkedPlacement> load_layout(const Published& published, const PlanProblem& problem) {
-  const std::string folder = data_folder() + "/layouts/" + published.layout;
+  const std::string folder = helix_folder() + "/layouts/" + published.layout;
   Placement placement;
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (!entry.path().string().ends_with("_sol.ini")) continue;
@@ -107,7 +92,7 @@ TEST(FlowReport, EveryPublishedPlanHasItsPublishedFlow) {
   for (const Published& published : kPublished) {
     SCOPED_TRACE(published.golden);
     const auto golden =
-        load_json(data_folder() + "/runs/flows/" + std::string(published.golden) + ".json");
+        load_json(helix_folder() + "/runs/flows/" + std::string(published.golden) + ".json");
     ASSERT_TRUE(golden);
     const auto problem = load(published);
     ASSERT_TRUE(problem) << problem.error().to_string();

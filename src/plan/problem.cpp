@@ -76,25 +76,6 @@ void add_arcs(PlanProblem& problem) {
   }
 }
 
-Result<void> check_capacity(const PlanProblem& problem) {
-  std::vector<int32_t> layers(problem.cluster.nodes.size());  // most that a machine can hold
-  for (int32_t u = 0; u < problem.size(); ++u) {
-    int32_t& most = layers[problem.units[u].node];
-    const int32_t groups =
-        problem.cluster.nodes[problem.units[u].node].devices / problem.units[u].devices;
-    most = std::max(most, problem.max_layers(u) * groups);
-  }
-  int64_t total = 0;
-  for (const int32_t most : layers) total += most;
-  if (total < problem.model.layers) {
-    return errorf(Code::kInvalidArgument,
-                  "the cluster is too small: its machines hold at most {} layers together and '{}' "
-                  "has {}; add machines or choose a smaller model",
-                  total, problem.model.name, problem.model.layers);
-  }
-  return {};
-}
-
 }  // namespace
 
 std::string PlanProblem::unit_name(int32_t unit) const {
@@ -166,8 +147,26 @@ Result<PlanProblem> make_problem(spec::ClusterDesc cluster, const spec::Profile&
     add_units(problem, table_index, profile, node);
   }
   add_arcs(problem);
-  TRY(check_capacity(problem));
   return problem;
+}
+
+Result<void> check_capacity(const PlanProblem& problem) {
+  std::vector<int32_t> layers(problem.cluster.nodes.size());  // most that a machine can hold
+  for (int32_t u = 0; u < problem.size(); ++u) {
+    int32_t& most = layers[problem.units[u].node];
+    const int32_t groups =
+        problem.cluster.nodes[problem.units[u].node].devices / problem.units[u].devices;
+    most = std::max(most, problem.max_layers(u) * groups);
+  }
+  int64_t total = 0;
+  for (const int32_t most : layers) total += most;
+  if (total < problem.model.layers) {
+    return errorf(Code::kInvalidArgument,
+                  "the cluster is too small: its machines hold at most {} layers together and '{}' "
+                  "has {}; add machines or choose a smaller model",
+                  total, problem.model.name, problem.model.layers);
+  }
+  return {};
 }
 
 Instance to_instance(const PlanProblem& problem) {

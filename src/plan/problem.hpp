@@ -66,9 +66,11 @@ struct PlanProblem {
   double arc_capacity(const PlanArc& arc) const;
 };
 
-// Fails if a machine type has no table, nothing fits on any machine, or the machines together
-// cannot hold the model.
+// Fails if a machine type has no table.
 Result<PlanProblem> make_problem(spec::ClusterDesc cluster, const spec::Profile& profile);
+// Can the machines together hold the model? What every planner asks first; judging a given plan
+// does not (published ones overfill their machines).
+Result<void> check_capacity(const PlanProblem& problem);
 
 // The problem as numbers; Instance node i is unit i.
 Instance to_instance(const PlanProblem& problem);

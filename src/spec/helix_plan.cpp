@@ -264,7 +264,7 @@ Measure helix_speed(double bytes_per_second) {
   return {py_repr(bytes_per_second / 1e6) + " * mbps", bytes_per_second};
 }
 Measure helix_memory(double bytes) { return {py_repr(bytes / 1e6) + " * MB", bytes}; }
-Measure helix_latency(double seconds) { return {py_repr(seconds / 1e-3) + " * MilliSec", seconds}; }
+Measure helix_latency(double seconds) { return {py_repr(seconds * 1000) + " * MilliSec", seconds}; }
 
 Result<std::vector<int32_t>> cluster_indices(const HelixSimCluster& sim,
                                              const ClusterDesc& cluster) {

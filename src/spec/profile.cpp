@@ -38,6 +38,9 @@ std::vector<LayerTime> decode_table(const std::vector<double>& ms) {
   return table;
 }
 
+// The order of operations below is that of the reference implementation wherever it can be seen in
+// the last bit: placements break ties between sums of these numbers.
+
 // One type of the mix while the fixed point runs.
 struct MixedType {
   const DeviceProfile* device = nullptr;
@@ -51,7 +54,7 @@ double mean_layer_seconds(const std::vector<MixedType>& types) {
   double seconds = 0;
   double layers = 0;
   for (const MixedType& type : types) {
-    seconds += type.machines * type.typical_layers / type.speed;
+    seconds += type.machines * type.typical_layers * (1 / type.speed);
     layers += type.machines * type.typical_layers;
   }
   return seconds / layers;
@@ -70,7 +73,7 @@ OperatingPoint derive_point(const MixedType& type, int32_t layers, int32_t model
   point.decode_max_context = int64_t{point.decode_max_tokens} * kDecodeContextPerToken;
 
   // The share of its round trip that a sequence spends here.
-  const double here = layers / type.speed;
+  const double here = layers * (1 / type.speed);
   const double share = here / ((model_layers - layers) * mean_seconds + here);
   const double entries =
       std::floor(kTypicalKvShare * static_cast<double>(point.kv_layer_tokens) / layers);
@@ -197,8 +200,8 @@ Seconds interpolate(const std::vector<LayerTime>& table, double tokens) {
                        [](double wanted, const LayerTime& row) { return wanted < row.tokens; });
   const LayerTime& high = *above;
   const LayerTime& low = *(above - 1);
-  const double slope = (high.time.value - low.time.value) / (high.tokens - low.tokens);
-  return Seconds(low.time.value + slope * (tokens - low.tokens));
+  return Seconds(low.time.value + (tokens - low.tokens) * (high.time.value - low.time.value) /
+                                      (high.tokens - low.tokens));
 }
 
 const DeviceProfile* Profile::find(std::string_view type) const {

@@ -3,9 +3,6 @@
 #include "plan/auto.hpp"
 
 #include <algorithm>
-#include <memory>
-#include <numeric>
-#include <optional>
 #include <thread>
 
 #include "base/fmt.hpp"
@@ -13,65 +10,46 @@
 #include "plan/evaluator.hpp"
 #include "plan/local_search.hpp"
 #include "plan/objective.hpp"
-#include "plan/stage_ip.hpp"
+#include "plan/starts.hpp"
 
 namespace towline::plan {
 namespace {
 
 constexpr double kMet = 1 - 1e-9;  // a flow this close to the bound meets it
 
-// The whole model on the one node that serves it best.
-Placement best_single_node(const Instance& instance) {
-  Placement placement;
-  placement.nodes.resize(instance.rates.size());
-  FlowEvaluator evaluator(instance, false);
-  double best = 0;
-  int32_t best_node = -1;
-  for (int32_t node = 0; node < instance.nodes(); ++node) {
-    if (instance.max_count(node) < instance.layers) continue;
-    placement.nodes[node] = {0, instance.layers};
-    const double flow = evaluator.flow(placement.nodes);
-    placement.nodes[node] = {};
-    if (flow > best) {
-      best = flow;
-      best_node = node;
-    }
-  }
-  if (best_node >= 0) placement.nodes[best_node] = {0, instance.layers};
-  return placement;
-}
-
 // What one annealing run of the portfolio does.
 struct RunPlan {
-  std::vector<double> lent;  // link lent to every pair, parts of the bound, in order; the last is 0
-  double hot;
-  double surrogate;
   bool from_incumbent;
+  double hot;
+  double cover_weight;
+  // Coverage is rewarded up to this part of the incumbent's flow, or, while there is none, of the
+  // bound: just above what the run may hope for.
+  double incumbent_cap, bound_cap;
 };
 
-RunPlan run_plan(int64_t run, bool dense) {
-  static constexpr double kHot[] = {0.01, 0.003, 0.03};
-  const double hot = kHot[(run / kRunsPerRound) % 3];
+RunPlan run_plan(int64_t run) {
+  static constexpr double kIncumbentCap[] = {1.05, 1.08, 1.03, 1.12};
+  static constexpr double kBoundCap[] = {0.9, 0.95, 0.85, 0.8};
+  const int64_t round = run / kRunsPerRound;
+  const double incumbent_cap = kIncumbentCap[(round + run) % 4];
+  const double bound_cap = kBoundCap[run % 4];
   switch (run % kRunsPerRound) {
-    case 0:
-      return {dense ? std::vector<double>{0} : std::vector<double>{0.5, 0.2, 0.1, 0.05, 0}, hot,
-              0.3, false};
-    case 1:
-      return {dense ? std::vector<double>{0} : std::vector<double>{0.5, 0.2, 0.1, 0.05, 0}, hot, 1,
-              false};
-    case 2: return {{0}, hot, 0.3, dense};
-    default: return {{0}, 0.003, 0.3, true};
+    case 0: return {false, 0.01, 1, incumbent_cap, bound_cap};
+    case 1: return {false, 0.005, 1, incumbent_cap, bound_cap};
+    case 2: return {round > 0, 0.01, 0.3, incumbent_cap, bound_cap};
+    default: return {round > 0, 0.003, 1, incumbent_cap, bound_cap};
   }
 }
 
 class Portfolio {
  public:
   Portfolio(const Instance& instance, const SearchOptions& options, SearchResult& result,
-            const Placement& stage_start)
-      : instance_(instance), options_(options), result_(result), stage_start_(stage_start) {
+            const std::vector<Start>& starts)
+      : instance_(instance), options_(options), result_(result), starts_(starts) {
     dense_ = FlowEvaluator(instance, options.partial).groups() == 1;
     total_steps_ = options.steps > 0 ? options.steps : dense_ ? 800'000 : 16'000'000;
-    steps_per_run_ = std::max<int64_t>(total_steps_ / (dense_ ? 4 : 12), 1);
+    const int64_t rounds = std::clamp<int64_t>(total_steps_ / 400'000, 1, dense_ ? 2 : 4);
+    steps_per_run_ = std::max<int64_t>(total_steps_ / (rounds * kRunsPerRound), 1);
   }
 
   void run() {
@@ -108,33 +86,35 @@ class Portfolio {
     return stopped || result_.flow >= result_.bound * kMet;
   }
 
+  // One node more or less is a larger part of the flow where there are few.
+  double small_scale() const { return std::clamp(24.0 / instance_.nodes(), 1.0, 6.0); }
+
+  // The first run of a round starts from the stages, the others from each start in turn.
+  const Placement& fresh_start(int64_t run) const {
+    const size_t turn = run % kRunsPerRound == 0 ? 0 : static_cast<size_t>(run);
+    return starts_[turn % starts_.size()].placement;
+  }
+
   AnnealResult one_run(int64_t run) const {
-    const RunPlan plan = run_plan(run, dense_);
-    AnnealResult total;
-    total.placement = plan.from_incumbent ? result_.placement : stage_start_;
-    for (size_t phase = 0; phase < plan.lent.size(); ++phase) {
-      AnnealOptions anneal;
-      anneal.seed = mix64(options_.seed) ^ mix64(static_cast<uint64_t>(run) * 16 + phase);
-      anneal.steps = steps_per_run_ / static_cast<int64_t>(plan.lent.size());
-      anneal.hot = plan.hot;
-      anneal.cold = plan.lent[phase] > 0 ? plan.hot / 3 : 0.0003;
-      anneal.surrogate = plan.surrogate;
-      anneal.bound = result_.bound;
-      anneal.stop = options_.stop;
-      Annealer annealer(instance_, options_.partial, plan.lent[phase] * result_.bound);
-      const AnnealResult found = annealer.run(total.placement, anneal);
-      total.placement = found.placement;
-      total.flow = plan.lent[phase] > 0 ? 0 : found.flow;
-      total.steps += found.steps;
-      total.evaluations += found.evaluations;
-    }
-    return total;
+    const RunPlan plan = run_plan(run);
+    AnnealOptions anneal;
+    anneal.seed = mix64(options_.seed) ^ mix64(static_cast<uint64_t>(run));
+    anneal.steps = steps_per_run_;
+    anneal.hot = plan.hot * small_scale();
+    anneal.cover_weight = plan.cover_weight;
+    anneal.bound = result_.bound;
+    anneal.cover_cap = result_.flow > 0.5 * result_.bound
+                           ? std::min(plan.incumbent_cap * result_.flow, result_.bound)
+                           : plan.bound_cap * result_.bound;
+    anneal.stop = options_.stop;
+    return Annealer(instance_, options_.partial)
+        .run(plan.from_incumbent ? result_.placement : fresh_start(run), anneal);
   }
 
   const Instance& instance_;
   const SearchOptions& options_;
   SearchResult& result_;
-  const Placement& stage_start_;
+  const std::vector<Start>& starts_;
   bool dense_;
   int64_t total_steps_;
   int64_t steps_per_run_;
@@ -156,18 +136,21 @@ SearchResult search_placement(const Instance& instance, const SearchOptions& opt
     result.placement = placement;
     result.found_by = name;
   };
-  offer(best_single_node(instance), "single node");
+  std::vector<int32_t> group;
+  for (int32_t node = 0; node < instance.nodes(); ++node) group.push_back(evaluator.group(node));
+  std::vector<Start> starts = make_starts(instance, group);
   for (size_t s = 0; s < options.starts.size(); ++s) {
-    offer(options.starts[s], format("start {}", s + 1));
+    starts.push_back({format("start {}", s + 1), options.starts[s]});
   }
-  std::vector<int32_t> all(instance.rates.size());
-  std::iota(all.begin(), all.end(), 0);
-  const Placement stages = place(best_stages(instance, all), instance);
-  offer(stages, "stages");
+  for (const Start& start : starts) offer(start.placement, start.name);
   if (options.progress) {
     options.progress({0, result.flow, result.bound, result.found_by});
   }
-  Portfolio(instance, options, result, stages).run();
+  // The pool of the annealing runs begins with the stages; whatever passes no flow beside something
+  // that does is left in: it may be closer to a better plan.
+  std::stable_partition(starts.begin(), starts.end(),
+                        [](const Start& start) { return start.name == "stages"; });
+  Portfolio(instance, options, result, starts).run();
   result.flow = static_flow(instance, result.placement, options.partial);
   result.optimal = result.flow >= result.bound * kMet;
   return result;

@@ -7,8 +7,6 @@
 // The portfolio is a fixed sequence of runs, each with its own seed, start, temperature and weight,
 // worked off in rounds of kRunsPerRound; the incumbent changes only between rounds, in the order of
 // the runs. So the result depends on the seed and the steps, never on the number of threads.
-// Clusters whose links are sparse or narrow are approached through denser ones: a run first lends
-// every pair of nodes a link of half the bound, then less and less, then none.
 //
 // The result is never worse than the given starts, the stage plan, or the best single node.
 #pragma once

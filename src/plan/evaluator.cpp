@@ -13,7 +13,7 @@ constexpr int32_t kSinkVertex = 1;
 
 }  // namespace
 
-FlowEvaluator::FlowEvaluator(const Instance& instance, bool partial, double least_link)
+FlowEvaluator::FlowEvaluator(const Instance& instance, bool partial)
     : instance_(instance), partial_(partial) {
   const size_t nodes = static_cast<size_t>(instance.nodes());
   best_rate_.resize(nodes);
@@ -28,11 +28,6 @@ FlowEvaluator::FlowEvaluator(const Instance& instance, bool partial, double leas
   level_.assign(2 * nodes + 2, -1);
   read_links();
   form_groups();
-  for (double& capacity : dense_) capacity = std::max(capacity, least_link);
-  if (!dense_.empty()) {
-    for (double& capacity : from_source_) capacity = std::max(capacity, least_link);
-    for (double& capacity : to_sink_) capacity = std::max(capacity, least_link);
-  }
 }
 
 void FlowEvaluator::read_links() {

@@ -28,10 +28,7 @@ class FlowEvaluator {
   static constexpr int32_t kDenseNodes = 2048;
 
   // Keeps a reference to `instance`. `partial` allows partial inference (plan/instance.hpp).
-  // `least_link` (tokens/s) is lent to every pair of nodes that has a lesser link or none, which a
-  // search uses to approach a sparse cluster from a dense one; 0 is the instance itself. It is
-  // ignored when there are more than kDenseNodes nodes.
-  FlowEvaluator(const Instance& instance, bool partial, double least_link = 0);
+  FlowEvaluator(const Instance& instance, bool partial);
 
   // Maximum flow in tokens/s; ranges is [node].
   double flow(std::span<const LayerRange> ranges);
@@ -47,7 +44,12 @@ class FlowEvaluator {
 
   int32_t groups() const { return groups_; }
   int32_t group(int32_t node) const { return group_[node]; }
-  bool linked(int32_t from, int32_t to) const { return capacity(from, to) > 0; }
+  // Capacity of the links between two nodes; kSource and kSink are allowed.
+  double link(int32_t from, int32_t to) const {
+    if (from == kSource) return from_source_[to];
+    if (to == kSink) return to_sink_[from];
+    return capacity(from, to);
+  }
 
  private:
   struct Arc {

@@ -31,26 +31,21 @@ TEST(Instance, ReadsWhatItPrints) {
 }
 
 TEST(Instance, FaultsAreOneSentenceWithTheLine) {
-  EXPECT_EQ(error_of(""),
-            "x.inst is empty; an instance begins with 'layers nodes links'");
-  EXPECT_EQ(
-      error_of("4 2\n"),
-      "x.inst:1: an instance begins with 'layers nodes links', cannot read ''");
+  EXPECT_EQ(error_of(""), "x.inst is empty; an instance begins with 'layers nodes links'");
+  EXPECT_EQ(error_of("4 2\n"),
+            "x.inst:1: an instance begins with 'layers nodes links', cannot read ''");
   EXPECT_EQ(error_of("4 1 1\n1 -3\n"),
             "x.inst:2: node 0: T(1) must be tokens/s from 0 to 1e15, found "
             "'-3.000000'");
-  EXPECT_EQ(
-      error_of("4 1 1\n1 nan\n"),
-      "x.inst:2: node 0: T(1) must be tokens/s from 0 to 1e15, found 'nan'");
+  EXPECT_EQ(error_of("4 1 1\n1 nan\n"),
+            "x.inst:2: node 0: T(1) must be tokens/s from 0 to 1e15, found 'nan'");
   EXPECT_EQ(error_of("4 1 1\n5 1 1 1 1 1\n"),
             "x.inst:2: node 0: the number of layers it can hold must be 0..4, "
             "found '5'");
   EXPECT_EQ(error_of("4 1 1\n1 5\n-1 3 9\n"),
             "x.inst:3: link to 3: must be a node 0..0 or -2 (the sink)");
-  EXPECT_EQ(error_of("4 1 2\n1 5\n-1 0 9\n"),
-            "x.inst:3: 2 links are announced, 1 given");
-  EXPECT_EQ(error_of("4 1 0\n1 5\n-1 0 9\n"),
-            "x.inst:3: more than the 0 links announced");
+  EXPECT_EQ(error_of("4 1 2\n1 5\n-1 0 9\n"), "x.inst:3: 2 links are announced, 1 given");
+  EXPECT_EQ(error_of("4 1 0\n1 5\n-1 0 9\n"), "x.inst:3: more than the 0 links announced");
   EXPECT_EQ(error_of("4 99999 99999999\n"),
             "x.inst:1: 99999 nodes and 99999999 links are announced, the file "
             "is too short for them");
@@ -61,8 +56,7 @@ TEST(Instance, FaultsAreOneSentenceWithTheLine) {
 
 TEST(Placement, ReadsWhatItPrintsAndKeepsIdleNodes) {
   const Instance instance = *parse_instance(kTwoNodes, "x.inst");
-  const Result<Placement> placement =
-      parse_placement("1 1 3\n0 0 0\n", "x.helix", instance);
+  const Result<Placement> placement = parse_placement("1 1 3\n0 0 0\n", "x.helix", instance);
   ASSERT_TRUE(placement) << placement.error().to_string();
   EXPECT_TRUE(placement->nodes[0].empty());
   EXPECT_EQ(placement->nodes[1], (LayerRange{1, 4}));
@@ -76,12 +70,10 @@ TEST(Placement, RefusesWhatDoesNotFit) {
     return placement ? "no error" : placement.error().to_string();
   };
   EXPECT_EQ(fails("0 0 3\n"), "p:1: node 0: 3 layers do not fit; 0..2 do");
-  EXPECT_EQ(fails("0 3 2\n"),
-            "p:1: node 0: layers [3, 3+2) are outside the model's 4");
+  EXPECT_EQ(fails("0 3 2\n"), "p:1: node 0: layers [3, 3+2) are outside the model's 4");
   EXPECT_EQ(fails("0 1 1\n0 2 1\n"), "p:2: node 0 is placed twice");
   EXPECT_EQ(fails("7 1 1\n"), "p:1: node 7: the cluster has nodes 0..1");
-  EXPECT_EQ(fails("0 1\n"),
-            "p:1: a placement line is 'node start count', cannot read ''");
+  EXPECT_EQ(fails("0 1\n"), "p:1: a placement line is 'node start count', cannot read ''");
 }
 
 TEST(Placement, MachinesLendADeviceOnce) {
@@ -101,7 +93,7 @@ TEST(Usable, PartialAllowsABeginningInsideThePrevious) {
 
 // Damaged text never crashes a reader, and what is accepted is valid.
 TEST(Instance, SurvivesDamage) {
-  for_seeds(300, [](Rng &rng) {
+  for_seeds(300, [](Rng& rng) {
     std::string text(kTwoNodes);
     for (uint64_t edits = rng.below(6) + 1; edits > 0; --edits) {
       const size_t at = rng.below(text.size());
@@ -115,5 +107,5 @@ TEST(Instance, SurvivesDamage) {
   });
 }
 
-} // namespace
-} // namespace towline::plan
+}  // namespace
+}  // namespace towline::plan

@@ -7,8 +7,8 @@
 
 namespace towline::plan {
 
-Annealer::Annealer(const Instance& instance, bool partial, double least_link)
-    : instance_(instance), evaluator_(instance, partial, least_link) {
+Annealer::Annealer(const Instance& instance, bool partial)
+    : instance_(instance), partial_(partial), evaluator_(instance, partial) {
   machine_of_.assign(instance.nodes(), -1);
   for (size_t m = 0; m < instance.machines.size(); ++m) {
     for (const int32_t node : instance.machines[m].nodes) {
@@ -17,22 +17,88 @@ Annealer::Annealer(const Instance& instance, bool partial, double least_link)
   }
 }
 
+// Adds (sign 1) or removes (sign -1) a node's range from the sums by layer and by boundary.
+void Annealer::add_range(int32_t node, LayerRange range, double sign) {
+  if (range.empty()) return;
+  const double rate = sign * instance_.rate(node, range.size());
+  for (int32_t l = range.begin; l < range.end; ++l) cover_[l] += rate;
+  begin_rate_[range.begin] += rate;
+  end_rate_[range.end] += rate;
+  const auto update = [&](std::vector<int32_t>& list) {
+    if (sign > 0) {
+      list.push_back(node);
+    } else {
+      *std::find(list.begin(), list.end(), node) = list.back();
+      list.pop_back();
+    }
+  };
+  update(beginners_[range.begin]);
+  update(enders_[range.end]);
+  for (const int32_t boundary : {range.begin, range.end}) {
+    if (is_dirty_[boundary]) continue;
+    is_dirty_[boundary] = true;
+    dirty_.push_back(boundary);
+  }
+}
+
 void Annealer::set(int32_t node, LayerRange range) {
   const LayerRange before = state_[node];
   changes_.push_back({node, before});
-  if (!before.empty()) {
-    const double rate = instance_.rate(node, before.size());
-    for (int32_t l = before.begin; l < before.end; ++l) cover_[l] -= rate;
-    --bounds_at_[before.begin];
-    --bounds_at_[before.end];
-  }
-  if (!range.empty()) {
-    const double rate = instance_.rate(node, range.size());
-    for (int32_t l = range.begin; l < range.end; ++l) cover_[l] += rate;
-    ++bounds_at_[range.begin];
-    ++bounds_at_[range.end];
-  }
+  add_range(node, before, -1);
+  add_range(node, range, 1);
   state_[node] = range;
+}
+
+// Tokens/s that ranges ending at `boundary` can hand over to ranges that go on from it.
+double Annealer::crossing(int32_t boundary) const {
+  const std::vector<int32_t>& enders = enders_[boundary];
+  const std::vector<int32_t>& beginners = beginners_[boundary];
+  double links = 0;
+  if (boundary == 0 || boundary == instance_.layers) {
+    for (const int32_t node : boundary == 0 ? beginners : enders) {
+      links +=
+          std::min(evaluator_.link(boundary == 0 ? kSource : node, boundary == 0 ? node : kSink),
+                   instance_.rate(node, state_[node].size()));
+    }
+    return links;
+  }
+  for (const int32_t from : enders) {
+    const double rate = instance_.rate(from, state_[from].size());
+    double out = 0;
+    for (const int32_t to : beginners) out += evaluator_.link(from, to);
+    if (partial_) {
+      for (int32_t to = 0; to < instance_.nodes(); ++to) {
+        if (state_[to].begin < boundary && boundary < state_[to].end) {
+          out += evaluator_.link(from, to);
+        }
+      }
+    }
+    links += std::min(out, rate);
+  }
+  return partial_ ? links : std::min(links, begin_rate_[boundary]);
+}
+
+// The energy's terms beside the flow; also sets ceiling_.
+double Annealer::surrogate() {
+  for (const int32_t boundary : dirty_) {
+    cross_[boundary] = crossing(boundary);
+    is_dirty_[boundary] = false;
+  }
+  dirty_.clear();
+  const int32_t layers = instance_.layers;
+  double covered = 0;
+  double crossed = std::min(cross_[0], cover_cap_) + std::min(cross_[layers], cover_cap_);
+  ceiling_ = std::min(cross_[0], cross_[layers]);
+  for (int32_t l = 0; l < layers; ++l) {
+    ceiling_ = std::min(ceiling_, cover_[l]);
+    covered += std::min(cover_[l], cover_cap_);
+    if (l == 0) continue;
+    // Ranges on both sides of the boundary, and what is handed over at it.
+    const double crosses = cover_[l - 1] - end_rate_[l] + cross_[l];
+    ceiling_ = std::min(ceiling_, crosses);
+    crossed += std::min(crosses, cover_cap_);
+  }
+  return cover_weight_ * covered / layers + cross_weight_ * crossed / (layers + 1);
 }
 
 void Annealer::undo() {
@@ -46,12 +112,6 @@ void Annealer::undo() {
 bool Annealer::fits(int32_t node, LayerRange range) const {
   return range.begin >= 0 && range.end <= instance_.layers && range.size() >= 1 &&
          range.size() <= instance_.max_count(node);
-}
-
-double Annealer::coverage() const {
-  double sum = 0;
-  for (const double cover : cover_) sum += std::min(cover, bound_);
-  return sum / static_cast<double>(cover_.size());
 }
 
 // A random boundary that ranges have, weighted by how many have it.
@@ -83,7 +143,7 @@ bool Annealer::take_aligned(int32_t node, int32_t begin) {
   int32_t seen = 0;
   int32_t chosen = -1;
   for (int32_t b = low; b <= high; ++b) {
-    if (b == begin || (bounds_at_[b] == 0 && b != 0 && b != instance_.layers)) continue;
+    if (b == begin || (!is_boundary(b))) continue;
     if (rng_.below(static_cast<uint64_t>(++seen)) == 0) chosen = b;
   }
   if (chosen < 0) return false;
@@ -116,7 +176,7 @@ bool Annealer::propose_directed() {
     default: {  // any aligned range that overlaps
       const auto within = static_cast<int32_t>(rng_.between(wanted.begin, wanted.end));
       int32_t begin = within;
-      while (begin > wanted.begin && bounds_at_[begin] == 0) --begin;
+      while (begin > wanted.begin && !is_boundary(begin)) --begin;
       return take_aligned(node, begin);
     }
   }
@@ -257,9 +317,19 @@ void Annealer::note_state() {
 AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options) {
   rng_ = Rng(mix64(options.seed));
   bound_ = options.bound;
+  cover_cap_ = options.cover_cap > 0 ? options.cover_cap : options.bound;
+  cover_weight_ = options.cover_weight;
+  cross_weight_ = options.cross_weight;
+  const auto boundaries = static_cast<size_t>(instance_.layers) + 1;
   state_.assign(instance_.nodes(), {});
   cover_.assign(instance_.layers, 0);
-  bounds_at_.assign(instance_.layers + 1, 0);
+  begin_rate_.assign(boundaries, 0);
+  end_rate_.assign(boundaries, 0);
+  cross_.assign(boundaries, 0);
+  beginners_.assign(boundaries, {});
+  enders_.assign(boundaries, {});
+  is_dirty_.assign(boundaries, false);
+  dirty_.clear();
   usage_.assign(instance_.nodes(), 0);
   changes_.clear();
   for (int32_t node = 0; node < instance_.nodes(); ++node) set(node, start.nodes[node]);
@@ -267,13 +337,14 @@ AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options)
 
   AnnealResult best;
   double flow = evaluator_.flow(state_);
-  double energy = flow + options.surrogate * coverage();
+  double energy = flow + surrogate();
   note_state();
   best.placement.nodes = state_;
   best.flow = flow;
   best.evaluations = 1;
   const double ratio = options.cold / options.hot;
   double temperature = options.hot * bound_;
+  const double tolerance = 1e-9 * bound_;
   const double goal = bound_ * (1 - 1e-9);
   for (int64_t step = 0; step < options.steps && best.flow < goal; ++step) {
     ++best.steps;
@@ -290,24 +361,24 @@ AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options)
     }
     // The lowest energy that would be accepted; a flow can be no more than the thinnest layer.
     const double needed = energy + temperature * std::log(1 - rng_.unit());
-    const double surrogate = options.surrogate * coverage();
-    const double ceiling = *std::min_element(cover_.begin(), cover_.end());
-    if (surrogate + ceiling < needed) {
+    const double extra = surrogate();
+    if (extra + ceiling_ < needed) {
       undo();
       continue;
     }
     double next = 0;
-    if (ceiling > 0 || surrogate >= needed) {  // an uncovered layer: only if it is accepted anyway
+    if (ceiling_ > tolerance ||
+        extra >= needed) {  // an uncovered layer: only if it is accepted anyway
       next = evaluator_.flow(state_);
       ++best.evaluations;
     }
-    if (next + surrogate < needed) {
+    if (next + extra < needed) {
       undo();
       continue;
     }
     changes_.clear();
     flow = next;
-    energy = next + surrogate;
+    energy = next + extra;
     note_state();
     if (flow > best.flow) {
       best.flow = flow;

@@ -4,8 +4,10 @@
 // Annealer: simulated annealing over placements, guided by the minimum cut.
 //
 // A state gives every node a layer range. Its energy is
-//   flow + a * mean over layers of min(capacity of the nodes that hold the layer, bound),
-// where the second term leads out of the plateau of zero flow. A third of the moves are directed:
+//   flow + a * mean over layers of min(capacity of the nodes that hold the layer, cap)
+//        + b * mean over boundaries of min(capacity of the nodes and links that cross it, cap),
+// where the last two terms lead out of the plateau of zero flow; the thinnest layer or boundary is
+// also a bound of the flow that spares most evaluations. A third of the moves are directed:
 // a node that is little used takes over, splits or overlaps the range of a node in the minimum cut.
 // The others realign ranges to existing boundaries, swap and copy ranges, exchange neighbouring
 // blocks of stages, and slide boundaries so that a chain stays contiguous. Metropolis acceptance
@@ -30,8 +32,10 @@ struct AnnealOptions {
   int64_t steps = 100'000;
   double hot = 0.01;  // first and last temperature, as parts of the bound
   double cold = 0.0003;
-  double surrogate = 1;  // a, the weight of the coverage term
-  double bound = 0;      // an upper bound of the flow, > 0; reaching it ends the search
+  double cover_weight = 1;  // a
+  double cross_weight = 1;  // b
+  double bound = 0;         // an upper bound of the flow, > 0; reaching it ends the search
+  double cover_cap = 0;     // coverage above this (tokens/s) earns nothing; 0: the bound
   const std::atomic<bool>* stop = nullptr;  // set by another thread or a signal: end now
 };
 
@@ -44,7 +48,7 @@ struct AnnealResult {
 
 class Annealer {
  public:
-  Annealer(const Instance& instance, bool partial, double least_link = 0);
+  Annealer(const Instance& instance, bool partial);
 
   // The best state seen, at least as good as `start` (which must be valid).
   AnnealResult run(const Placement& start, const AnnealOptions& options);
@@ -58,8 +62,10 @@ class Annealer {
   // The proposal being built: set() notes what it changes so that undo() can restore it.
   void set(int32_t node, LayerRange range);
   void undo();
+  void add_range(int32_t node, LayerRange range, double sign);
   bool repair_machines();
-  double coverage() const;
+  double surrogate();
+  double crossing(int32_t boundary) const;
   void note_state();
 
   bool propose();
@@ -76,15 +82,26 @@ class Annealer {
   int32_t random_boundary();
   int32_t little_used_node();
   int32_t cut_node();
+  bool is_boundary(int32_t at) const {
+    return at == 0 || at == instance_.layers || !enders_[at].empty() || !beginners_[at].empty();
+  }
   bool fits(int32_t node, LayerRange range) const;
 
   const Instance& instance_;
+  const bool partial_;
   FlowEvaluator evaluator_;
   Rng rng_{1};
   double bound_ = 0;
+  double cover_cap_ = 0;
+  double cover_weight_ = 0, cross_weight_ = 0;
   std::vector<LayerRange> state_;
-  std::vector<double> cover_;       // [layer] sum of the rates of its holders
-  std::vector<int32_t> bounds_at_;  // [boundary] how many ranges begin or end there
+  std::vector<double> cover_;                             // [layer] sum of the rates of its holders
+  std::vector<double> end_rate_, begin_rate_;             // [boundary] sum over the ranges there
+  std::vector<std::vector<int32_t>> enders_, beginners_;  // [boundary]
+  std::vector<double> cross_;   // [boundary] what can cross it, up to date unless dirty
+  std::vector<int32_t> dirty_;  // boundaries where ranges begin or end since cross_ was updated
+  std::vector<bool> is_dirty_;  // [boundary]
+  double ceiling_ = 0;          // no flow exceeds this in the proposed state
   std::vector<Change> changes_;
   std::vector<double> usage_;        // [node] flow / rate in the accepted state; 1 for cut nodes
   std::vector<int32_t> cut_;         // nodes in the accepted state's cut, or at its cut links

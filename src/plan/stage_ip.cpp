@@ -250,23 +250,25 @@ StagePlan best_stages(const Instance& instance, std::span<const int32_t> nodes,
   const std::vector<double> flows = candidate_flows(types, stages, instance.layers);
 
   std::vector<std::pair<Stage, int32_t>> best;
+  std::vector<int32_t> depths;
   double best_flow = 0;
   size_t low = 0;  // flows[0..low) are known to be reachable
   size_t high = flows.size();
   while (low < high) {
     const size_t middle = low + (high - low) / 2;
     auto found = StageProgramme(types, stages, flows[middle], limits, instance.layers).solve();
-    if (found.empty()) {
+    auto trimmed = trim(found, types, flows[middle], instance.layers);
+    if (trimmed.empty()) {
       high = middle;
     } else {
       best = std::move(found);
+      depths = std::move(trimmed);
       best_flow = flows[middle];
       low = middle + 1;
     }
   }
   StagePlan plan;
-  const std::vector<int32_t> depths = trim(best, types, best_flow, instance.layers);
-  if (!depths.empty()) plan.flow = best_flow;
+  plan.flow = best_flow;
   int32_t begin = 0;
   for (size_t s = 0; s < depths.size(); ++s) {
     if (depths[s] == 0) continue;

@@ -98,6 +98,20 @@ struct Lanes {
     };
     return add_neighbours(add_neighbours(quad[0], quad[1]), add_neighbours(quad[2], quad[3]));
   }
+  // Lanes [16 / kParts * part, ...) of v: a half or a quarter.
+  template <int kParts>
+  static void store_part(float* p, F v, int part) {
+    if constexpr (kParts == 2) {
+      _mm256_storeu_ps(p, part == 0 ? _mm512_castps512_ps256(v) : _mm512_extractf32x8_ps(v, 1));
+    } else {
+      switch (part) {
+        case 0: return _mm_storeu_ps(p, _mm512_castps512_ps128(v));
+        case 1: return _mm_storeu_ps(p, _mm512_extractf32x4_ps(v, 1));
+        case 2: return _mm_storeu_ps(p, _mm512_extractf32x4_ps(v, 2));
+        default: return _mm_storeu_ps(p, _mm512_extractf32x4_ps(v, 3));
+      }
+    }
+  }
   // p[0], p[0], p[1], p[1], ... of 8 floats.
   static F load_twice(const float* p) {
     const __m512i index = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);

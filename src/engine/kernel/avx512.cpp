@@ -10,7 +10,7 @@
 
 #include <immintrin.h>
 
-#include "engine/kernel/avx512_gemm.hpp"
+#include "engine/kernel/isa_gemm.hpp"
 #include "engine/kernel/lane_kernels.hpp"
 
 namespace towline::engine {

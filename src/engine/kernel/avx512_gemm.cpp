@@ -12,7 +12,7 @@
 //
 // vpdpbusd wants unsigned weights: byte = w + offset. The accumulator therefore starts at
 // -offset * (sum of the activations), which the activations bring along (s = -128 * sum).
-#include "engine/kernel/avx512_gemm.hpp"
+#include "engine/kernel/isa_gemm.hpp"
 
 #if defined(__AVX512F__) && defined(__AVX512VNNI__) && defined(__AVX512BF16__)
 
@@ -22,6 +22,7 @@
 #include <new>
 
 #include "engine/kernel/kernel_math.hpp"
+#include "engine/kernel/panel_gemm.hpp"
 #include "engine/kernel/panel_layout.hpp"
 
 namespace towline::engine::avx512 {
@@ -234,20 +235,6 @@ struct DecodeUnpacked : SimpleUnits<640, 128> {
 };
 constexpr int kUnpackedBlock = 640;
 
-// What a tile works on. Weights are at panel, panel + panel_stride, ...
-struct TileArgs {
-  const std::byte* panel;
-  int64_t panel_stride;
-  int64_t begin, end;        // columns: of 32-blocks, pairs (BF16) or single ones
-  const std::byte* acts;     // the group
-  int64_t size;              // R of the group
-  int64_t row;               // first row of the tile in the group
-  float* out;                // [kRows][kPanels * 16]
-  // Memory to prefetch meanwhile: `ahead_step` bytes (a multiple of 64) a block.
-  const std::byte* ahead;
-  int64_t ahead_step;
-};
-
 __m512i broadcast32(const std::byte* p) {
   int32_t v;
   __builtin_memcpy(&v, p, 4);
@@ -370,8 +357,6 @@ void plain_tile(const TileArgs& a) {
   }
 }
 
-using TileFunction = void (*)(const TileArgs&);
-
 // The tiles of one kind of weights: for each of kGroupSizes, with one panel and with two. A tile of
 // two panels holds at most 6 rows in registers, so larger groups take two or three passes.
 struct Tiles {
@@ -469,69 +454,11 @@ UnpackedKind unpacked(DType type) {
   }
 }
 
-// The steps that a tile counts k in.
-int64_t steps(const PackedMatrix& w, int64_t cols) {
-  if (act_kind(w.dtype) == ActKind::kInt8) return cols / kActBlock;
-  return w.dtype == DType::kBF16 ? (cols + 1) / 2 : cols;
-}
-
-constexpr int kMaxLevels = 16;  // k_shards < 2^16
-
-// Runs `run` over the k shards and adds their tiles in a balanced tree: a binary counter of partial
-// sums, where level l holds the sum of 2^l shards. The result is in a.out.
-void sum_shards(TileFunction run, TileArgs a, int32_t shards, int64_t floats) {
-  if (shards == 1) {
-    run(a);
-    return;
-  }
-  alignas(64) float partial[kMaxLevels][kMaxGroupRows * kPanelRows * 2];
-  float* result = a.out;
-  const int64_t width = a.end / shards;
-  for (int32_t s = 0; s < shards; ++s) {
-    a.begin = s * width;
-    a.end = a.begin + width;
-    a.out = result;
-    run(a);
-    int level = 0;
-    for (; (s >> level & 1) != 0; ++level) {
-      for (int64_t i = 0; i < floats; i += 16) {
-        _mm512_storeu_ps(result + i, _mm512_add_ps(_mm512_load_ps(partial[level] + i),
-                                                   _mm512_loadu_ps(result + i)));
-      }
-    }
-    if (s + 1 == shards) return;
-    for (int64_t i = 0; i < floats; i += 16) {
-      _mm512_store_ps(partial[level] + i, _mm512_loadu_ps(result + i));
-    }
-    a.ahead += a.ahead_step * width;
-  }
-}
-
-struct Output {
-  float* out;
-  int64_t ldo;
-  int64_t rows;  // of w
-};
-
-// Stores rows of a tile whose first panel is p.
-void store_tile(const float* from, int64_t panels, int64_t p, int64_t first, int64_t count,
-                const Output& o) {
-  for (int64_t n = 0; n < panels; ++n) {
-    const int64_t left = o.rows - (p + n) * kPanelRows;
-    const auto mask =
-        static_cast<__mmask16>(left >= kPanelRows ? 0xffff : (1u << left) - 1);
-    for (int64_t i = 0; i < count; ++i) {
-      _mm512_mask_storeu_ps(o.out + (first + i) * o.ldo + (p + n) * kPanelRows, mask,
-                            _mm512_load_ps(from + (i * panels + n) * kPanelRows));
-    }
-  }
-}
-
 // One or two panels (weights at `weights`) times one group.
 void multiply_group(const PackedMatrix& w, const Tiles& tiles, const std::byte* weights,
                     int64_t stride, int64_t p, int64_t panels, const Activations& acts, int64_t g,
                     const std::byte* ahead, int64_t ahead_step, const Output& o) {
-  alignas(64) float buffer[kMaxGroupRows * kPanelRows * 2];
+  alignas(64) float buffer[kMaxTile];
   const int64_t size = acts.group_size(g);
   const int64_t at_once = panels == 2 ? kRowsAtOnce[size] : size;
   const TileFunction run = panels == 2 ? tiles.two[at_once] : tiles.one[at_once];
@@ -539,7 +466,7 @@ void multiply_group(const PackedMatrix& w, const Tiles& tiles, const std::byte* 
     const TileArgs a{.panel = weights,
                      .panel_stride = stride,
                      .begin = 0,
-                     .end = steps(w, w.cols),
+                     .end = k_steps(w),
                      .acts = acts.group(g),
                      .size = size,
                      .row = row,
@@ -611,7 +538,7 @@ void gemm(const PackedMatrix& w, int64_t begin, int64_t end, const Activations& 
     return;
   }
   const Tiles& tiles = packed_tiles(w.dtype);
-  const int64_t step = quantised ? (w.panel_bytes / steps(w, w.cols) + 63) / 64 * 64 : 0;
+  const int64_t step = quantised ? (w.panel_bytes / k_steps(w) + 63) / 64 * 64 : 0;
   for (int64_t p = begin; p < end;) {
     const int64_t panels = end - p >= 2 && acts.group_size(0) <= 6 ? 2 : 1;
     for (int64_t g = 0; g < groups; ++g) {

@@ -8,6 +8,7 @@
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress.hpp"
+#include "engine/kernel/probe.hpp"
 #include "engine/stage.hpp"
 
 namespace towline::cli {
@@ -42,7 +43,9 @@ OptionTable table(BenchOptions& o) {
   t.describe("Token ids are arbitrary, so a model of random weights (towline model make-dummy) "
              "measures the same. ppN evaluates N tokens of one sequence and the last one's logits; "
              "tgN decodes N tokens of each of `batch` sequences, logits included, sampling not. "
-             "Figures are tokens per second, over the whole batch.");
+             "Figures are tokens per second, over the whole batch; beside them what they come to "
+             "in operations and in bytes read a second, and the share of what this machine was "
+             "measured to do in the same second.");
   t.example("towline bench engine llama-1b-q4_0.gguf --threads 2 --pp 512 --tg 64 --batch 1,8,32");
   return t;
 }
@@ -111,10 +114,9 @@ struct Measured {
 };
 
 Measured measure(std::string test, int batch, int depth, int reps, double tokens,
-                 const std::function<void()>& prepare, const std::function<void()>& body) {
+                 const std::function<void()>& body) {
   std::vector<double> rates;
   for (int i = 0; i <= reps; ++i) {
-    prepare();
     const auto start = std::chrono::steady_clock::now();
     body();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
@@ -124,15 +126,35 @@ Measured measure(std::string test, int batch, int depth, int reps, double tokens
   return {std::move(test), batch, depth, rates[rates.size() / 2], rates.back()};
 }
 
-void print_line(const BenchOptions& o, const engine::Stage& stage, const Measured& m) {
-  if (o.json) {
-    Json line = Json::object({{"model", stage.desc().name}, {"test", m.test}});
-    line.set("batch", m.batch).set("depth", m.depth).set("threads", o.threads);
-    line.set("median", m.median).set("best", m.best);
-    std::puts(line.dump().c_str());
-    std::fflush(stdout);
-    return;
-  }
+// The machine's limits, measured next to what they bound: memory bandwidth drifts.
+struct Limits {
+  double bandwidth = 0;  // bytes/s
+  double peak = 0;       // operations/s of the products that this model's weights use
+};
+
+Result<Limits> measure_limits(engine::ComputeTeam& team, const engine::KernelTable& kernels,
+                              const engine::Stage& stage) {
+  constexpr double kSeconds = 0.25;
+  Limits limits;
+  ASSIGN_OR_RETURN(limits.bandwidth, engine::measure_read_bandwidth(team, kernels, int64_t{1} << 28,
+                                                                    kSeconds));
+  const bool int8 =
+      engine::act_kind(stage.weights().layer(0).gate.dtype) == engine::ActKind::kInt8;
+  limits.peak = int8 ? engine::measure_int8_peak(team, kernels, kSeconds)
+                     : engine::measure_fma_peak(team, kernels, kSeconds);
+  return limits;
+}
+
+void print_json(const BenchOptions& o, const engine::Stage& stage, const Measured& m) {
+  Json line = Json::object({{"model", stage.desc().name}, {"test", m.test}});
+  line.set("batch", m.batch).set("depth", m.depth).set("threads", o.threads);
+  line.set("median", m.median).set("best", m.best);
+  std::puts(line.dump().c_str());
+  std::fflush(stdout);
+}
+
+void print_row(const BenchOptions& o, const engine::Stage& stage, const Measured& m,
+               const Limits& limits) {
   const spec::ModelDesc& d = stage.desc();
   const double layers = 2.0 * static_cast<double>(d.layers * d.layer_parameters());
   const double head = 2.0 * static_cast<double>(d.vocab) * d.hidden;
@@ -142,9 +164,10 @@ void print_line(const BenchOptions& o, const engine::Stage& stage, const Measure
                     (m.depth + o.generate / 2.0);
   const double bytes = m.median / m.batch *
                        (static_cast<double>(stage.weights().bytes_per_token()) + kv * m.batch);
-  std::string row = format("{:<8}{:>7}{:>8}{:>12.2f}{:>12.2f}{:>10.0f}", m.test, m.batch, m.depth,
-                           m.median, m.best, ops * 1e-9);
-  row += prompt ? format("{:>10}", "") : format("{:>10.1f}", bytes * 1e-9);
+  std::string row = format("{:<8}{:>6}{:>7}{:>11.2f}{:>11.2f}{:>9.0f}{:>8.0f}%", m.test, m.batch,
+                           m.depth, m.median, m.best, ops * 1e-9, 100 * ops / limits.peak);
+  row += prompt ? format("{:>8}{:>9}", "", "")
+                : format("{:>8.1f}{:>8.0f}%", bytes * 1e-9, 100 * bytes / limits.bandwidth);
   std::puts(row.c_str());
   std::fflush(stdout);
 }
@@ -182,24 +205,30 @@ Result<int> run(std::span<const std::string> args) {
     std::puts(format("{}: {} of weights, {} kernels, {} threads", stage.desc().name,
                      format_bytes(stage.weights().bytes()), kernels->name, o.threads)
                   .c_str());
-    std::puts("test      batch   depth    tokens/s        best     Gop/s      GB/s");
+    std::puts("test     batch  depth   tokens/s       best    Gop/s  of peak    GB/s  of read");
   }
+  const auto print = [&](const Measured& m) -> Result<void> {
+    if (o.json) {
+      print_json(o, stage, m);
+      return {};
+    }
+    ASSIGN_OR_RETURN(const Limits limits, measure_limits(team, *kernels, stage));
+    print_row(o, stage, m, limits);
+    return {};
+  };
   if (o.prompt > 0) {
     Workload work(stage, 1, o.prompt);
-    print_line(o, stage,
-               measure(format("pp{}", o.prompt), 1, 0, o.reps, o.prompt, [] {},
-                       [&] { work.evaluate(0, 0, o.prompt, true); }));
+    TRY(print(measure(format("pp{}", o.prompt), 1, 0, o.reps, o.prompt,
+                      [&] { work.evaluate(0, 0, o.prompt, true); })));
   }
   for (const int batch : o.batches) {
     if (o.generate == 0) break;
     Workload work(stage, batch, o.depth + o.generate);
     for (int s = 0; s < batch; ++s) work.evaluate(s, 0, o.depth, false);
-    print_line(o, stage,
-               measure(format("tg{}", o.generate), batch, o.depth, o.reps,
-                       static_cast<double>(batch) * o.generate, [] {},
-                       [&] {
-                         for (int i = 0; i < o.generate; ++i) work.decode(o.depth + i);
-                       }));
+    TRY(print(measure(format("tg{}", o.generate), batch, o.depth, o.reps,
+                      static_cast<double>(batch) * o.generate, [&] {
+                        for (int i = 0; i < o.generate; ++i) work.decode(o.depth + i);
+                      })));
   }
   return 0;
 }

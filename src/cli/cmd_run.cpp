@@ -4,6 +4,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
+#include <ctime>
 #include <iostream>
 #include <iterator>
 #include <mutex>
@@ -12,6 +13,7 @@
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress.hpp"
+#include "engine/text/chat_template.hpp"
 #include "engine/text/tokenizer.hpp"
 #include "serve/local_engine.hpp"
 
@@ -33,6 +35,7 @@ struct RunOptions {
   int threads = 0;
   int context = 0;
   bool ignore_end = false;
+  bool chat = false;
   bool json = false;
   bool progress = false;
   std::string isa = "auto";
@@ -55,12 +58,14 @@ OptionTable table(RunOptions& o) {
       .range(0, 1 << 24);
   t.value("isa", &o.isa, "kernels: auto, avx512, avx2 or generic");
   t.flag("ignore-end", &o.ignore_end, "go on after the model's end-of-text token");
+  t.flag("chat", &o.chat, "take the prompt as a user's message: apply the model's chat template");
   t.flag("json", &o.json, "print {prompt_ids, out_ids, text} instead of streaming");
   t.flag("progress", &o.progress, "show loading progress even if this is no terminal");
-  t.describe("The prompt is taken as it is: BOS is added if the model asks for it, and control "
-             "tokens in it are plain text.");
+  t.describe("Without --chat the prompt is taken as it is: BOS is added if the model asks for it, "
+             "and control tokens in it are plain text.");
   t.example("towline run model.gguf \"Once upon a time\" -n 100");
   t.example("towline run model.gguf \"Once upon a time\" -n 32 --temperature 0 --json");
+  t.example("towline run model.gguf \"What is a towline?\" --chat");
   return t;
 }
 
@@ -95,12 +100,28 @@ class Answer {
   std::optional<Error> error_;
 };
 
-Result<serve::GenerationRequest> make_request(const RunOptions& o,
-                                              const engine::Tokenizer& tokenizer) {
+Result<std::vector<int32_t>> encode_prompt(const RunOptions& o, const engine::ModelFile& file,
+                                           const engine::Tokenizer& tokenizer) {
   std::string text = o.prompt;
   if (text == "-") text.assign(std::istreambuf_iterator<char>(std::cin), {});
+  if (!o.chat) return tokenizer.encode(text, {.add_special = true});
+  ASSIGN_OR_RETURN(const engine::ChatTemplate chat,
+                   engine::ChatTemplate::from_model(file, tokenizer));
+  if (chat.is_default()) {
+    std::fputs("towline: the model has no chat template; a plain one is used\n", stderr);
+  }
+  const Json messages =
+      Json::array({Json::object({{"role", "user"}, {"content", std::move(text)}})});
+  engine::RenderOptions render;
+  render.now = static_cast<int64_t>(std::time(nullptr));
+  ASSIGN_OR_RETURN(const std::string prompt, chat.render(messages, Json(), render));
+  return tokenizer.encode(prompt, {.parse_special = true});
+}
+
+Result<serve::GenerationRequest> make_request(const RunOptions& o, const engine::ModelFile& file,
+                                              const engine::Tokenizer& tokenizer) {
   serve::GenerationRequest request;
-  ASSIGN_OR_RETURN(request.prompt, tokenizer.encode(text, {.add_special = true}));
+  ASSIGN_OR_RETURN(request.prompt, encode_prompt(o, file, tokenizer));
   request.max_tokens = o.max_tokens;
   request.sampling.temperature = static_cast<float>(o.temperature);
   request.sampling.top_k = o.top_k;
@@ -146,7 +167,7 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(engine::ModelFile opened, engine::ModelFile::open(o.model));
   const auto file = std::make_shared<engine::ModelFile>(std::move(opened));
   ASSIGN_OR_RETURN(const engine::Tokenizer tokenizer, engine::Tokenizer::from_model(*file));
-  ASSIGN_OR_RETURN(serve::GenerationRequest request, make_request(o, tokenizer));
+  ASSIGN_OR_RETURN(serve::GenerationRequest request, make_request(o, *file, tokenizer));
 
   Answer answer;
   serve::LocalEngineOptions options;
@@ -168,7 +189,7 @@ Result<int> run(std::span<const std::string> args) {
   const std::vector<int32_t> prompt = request.prompt;
   const std::vector<int32_t> stops = request.stop_tokens;
   TRY(engine->submit(std::move(request)));
-  if (!o.json) {
+  if (!o.json && !o.chat) {
     std::fputs(tokenizer.decode(prompt).c_str(), stdout);
     std::fflush(stdout);
   }

@@ -44,23 +44,38 @@ class ArenaPlan {
     }
     for (const auto& [tensor, to] : matrices_) {
       to->panels = arena->take(to->bytes());
-      const PackSource source{.dtype = tensor->dtype,
-                              .data = tensor->data,
-                              .row_stride = row_bytes(tensor->dtype, tensor->cols),
-                              .rows = tensor->rows,
-                              .col_begin = 0,
-                              .cols = tensor->cols};
-      const PackedMatrix& matrix = *to;
-      team.parallel_ranges(matrix.panel_count(), [&](int64_t begin, int64_t end, int) {
-        pack(source, matrix, begin, end);
-      });
-      file_.drop_pages(*tensor);
-      packed(matrix.bytes());
+      pack_matrix(*tensor, *to, team, packed);
     }
     return {};
   }
 
  private:
+  // In slices, each let go once it is packed: the largest matrix is a third of a small model, and
+  // it must not be resident twice even for a moment.
+  void pack_matrix(const Tensor& tensor, const PackedMatrix& to, ComputeTeam& team,
+                   const std::function<void(int64_t)>& packed) {
+    const int64_t stride = row_bytes(tensor.dtype, tensor.cols);
+    const PackSource source{.dtype = tensor.dtype,
+                            .data = tensor.data,
+                            .row_stride = stride,
+                            .rows = tensor.rows,
+                            .col_begin = 0,
+                            .cols = tensor.cols};
+    const int64_t slice = std::max<int64_t>(kSliceBytes / to.panel_bytes, team.threads());
+    for (int64_t from = 0; from < to.panel_count(); from += slice) {
+      const int64_t panels = std::min(slice, to.panel_count() - from);
+      team.parallel_ranges(panels, [&](int64_t begin, int64_t end, int) {
+        pack(source, to, from + begin, from + end);
+      });
+      Tensor done = tensor;
+      done.data += from * kPanelRows * stride;
+      done.rows = std::min(panels * kPanelRows, tensor.rows - from * kPanelRows);
+      file_.drop_pages(done);
+      packed(panels * to.panel_bytes);
+    }
+  }
+
+  static constexpr int64_t kSliceBytes = int64_t{16} << 20;
   const ModelFile& file_;
   int64_t bytes_ = 0;
   std::vector<std::pair<const Tensor*, PackedMatrix*>> matrices_;

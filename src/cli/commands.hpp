@@ -19,6 +19,7 @@ extern const Command kModelQuantize;
 extern const Command kOptions;
 extern const Command kPlan;
 extern const Command kRun;
+extern const Command kChat;
 extern const Command kServe;
 extern const Command kSimulate;
 extern const Command kVersion;

@@ -14,6 +14,7 @@ std::span<const Command> commands() {
   static const Command* const kAll[] = {
       &kRun,
       &kServe,
+      &kChat,
       &kModelInfo,
       &kModelCheck,
       &kModelQuantize,

@@ -131,8 +131,16 @@ Json info_json(const ModelFile& model, bool list_tensors) {
   return out;
 }
 
+// Names come from the file: control characters must not reach the terminal.
+void print_line(std::string line) {
+  for (char& c : line) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  std::puts(line.c_str());
+}
+
 void print_row(std::string_view label, const std::string& text) {
-  std::puts(format("{:<14}{}", label, text).c_str());
+  print_line(format("{:<14}{}", label, text));
 }
 
 std::string parameter_text(int64_t n) {
@@ -182,9 +190,8 @@ void print_info(const ModelFile& model, bool list_tensors) {
   if (!list_tensors) return;
   std::puts("");
   for (const Tensor& t : model.tensors()) {
-    std::puts(format("{:<32}{:<6}{:>14}{:>14}", t.name, engine::dtype_info(t.dtype).name,
-                     format("{} x {}", t.rows, t.cols), format_bytes(t.bytes()))
-                  .c_str());
+    print_line(format("{:<32}{:<6}{:>14}{:>14}", t.name, engine::dtype_info(t.dtype).name,
+                      format("{} x {}", t.rows, t.cols), format_bytes(t.bytes())));
   }
 }
 

@@ -4,11 +4,13 @@
 // `towline flow`: what a given plan can serve, and why not more.
 #include <cstdio>
 
+#include "base/file.hpp"
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
 #include "cli/plan_inputs.hpp"
 #include "plan/flow_report.hpp"
 #include "plan/instance.hpp"
+#include "plan/picture.hpp"
 #include "spec/helix_plan.hpp"
 
 namespace towline::cli {
@@ -22,6 +24,7 @@ struct FlowOptions {
   std::string plan;
   bool partial = false;
   bool skip_failures = false;
+  std::string picture;
   bool json = false;
 };
 
@@ -30,19 +33,23 @@ OptionTable table(FlowOptions& o) {
   t.describe(
       "Computes the maximum flow of tokens through a plan, ours or Helix's, with the flow of every "
       "link, the shares by which requests are spread, the minimum cut, and what is left after the "
-      "failure of each node. Without --simulator-cluster every link between nodes whose layers meet "
+      "failure of each node. Without --simulator-cluster every link between nodes whose layers "
+      "meet "
       "is used; with it, exactly the links that the file lists.");
   o.inputs.add_to(t);
   t.value("solution", &o.solution, "layers by node: Helix's *_sol.ini").metavar("FILE");
   t.value("simulator-cluster", &o.simulator_cluster,
-          "use exactly the links of this simulator_cluster.ini").metavar("FILE");
+          "use exactly the links of this simulator_cluster.ini")
+      .metavar("FILE");
   t.value("instance", &o.instance, "placement problem in the plain .inst format").metavar("FILE");
   t.value("plan", &o.plan, "placement for --instance, in the .helix format").metavar("FILE");
   t.flag("partial", &o.partial, "partial inference: a node may take over inside its range");
   t.flag("skip-failures", &o.skip_failures, "do not compute the flow after each node's failure");
+  t.value("picture", &o.picture, "draw the plan: .svg, or .html with the table").metavar("FILE");
   t.flag("json", &o.json, "print JSON");
-  t.example("towline flow --cluster single24.ini --profile machine_profile.ini --model llama2-70b "
-            "--solution ilp_sol.ini --simulator-cluster simulator_cluster.ini");
+  t.example(
+      "towline flow --cluster single24.ini --profile machine_profile.ini --model llama2-70b "
+      "--solution ilp_sol.ini --simulator-cluster simulator_cluster.ini");
   t.example("towline flow --instance s24.inst --plan s24.helix --json");
   return t;
 }
@@ -71,8 +78,9 @@ Result<plan::FlowReport> judge_cluster(const FlowOptions& o, const plan::ReportO
   } else {
     ASSIGN_OR_RETURN(const spec::HelixSimCluster sim,
                      spec::load_helix_sim_cluster(o.simulator_cluster));
-    ASSIGN_OR_RETURN(linked, plan::link_as_listed(problem, std::move(placement), sim)
-                                 .context(o.simulator_cluster));
+    ASSIGN_OR_RETURN(
+        linked,
+        plan::link_as_listed(problem, std::move(placement), sim).context(o.simulator_cluster));
   }
   return plan::report_flow(problem, linked, wanted);
 }
@@ -84,6 +92,11 @@ Result<int> run(std::span<const std::string> args) {
   const plan::ReportOptions wanted{.failures = !o.skip_failures};
   ASSIGN_OR_RETURN(const plan::FlowReport report,
                    o.instance.empty() ? judge_cluster(o, wanted) : judge_instance(o, wanted));
+  if (!o.picture.empty()) {
+    const bool page = o.picture.ends_with(".html");
+    TRY(write_file_atomic(o.picture,
+                          page ? plan::picture_html(report) : plan::picture_svg(report)));
+  }
   const std::string text =
       o.json ? plan::report_to_json(report).dump() + "\n" : plan::print_report(report);
   std::fputs(text.c_str(), stdout);

@@ -9,6 +9,10 @@
 namespace towline::cli {
 
 extern const Command kBenchEngine;
+extern const Command kClusterCheck;
+extern const Command kClusterGenerate;
+extern const Command kClusterPrune;
+extern const Command kClusterShow;
 extern const Command kCompletions;
 extern const Command kModelCheck;
 extern const Command kDoctor;

@@ -308,7 +308,7 @@ Result<Profile> builtin_profile(std::string_view model) {
   }
   std::string known;
   for (const std::string& name : builtin_models()) known += (known.empty() ? "" : ", ") + name;
-  return errorf(Code::kNotFound,
+  return errorf(Code::kInvalidArgument,
                 "'{}' is not a built-in model profile (there are {}); give a "
                 "profile file",
                 model, known);

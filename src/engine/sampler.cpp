@@ -3,6 +3,8 @@
 #include "engine/sampler.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -37,8 +39,40 @@ void apply_penalties(const SamplingParams& params, const TokenHistory& history,
   }
 }
 
+// A probability below which no candidate can survive top-k and top-p. One pass over the vocabulary
+// fills buckets by the leading bits of the float (positive floats order like their bits), so that
+// only the few candidates above the bound are gathered and sorted. `slack` covers rounding: sums
+// here are in another order than those that decide.
+float surviving_bound(const SamplingParams& params, std::span<const float> p) {
+  constexpr int kShift = 32 - 12;  // exponent and three bits of the fraction
+  constexpr double kSlack = 1e-6;
+  std::array<int64_t, 4096> counts{};
+  std::array<double, 4096> masses{};
+  double all = 0;
+  for (const float value : p) {
+    const auto bucket = static_cast<size_t>(std::bit_cast<uint32_t>(value) >> kShift);
+    ++counts[bucket];
+    masses[bucket] += static_cast<double>(value);
+    all += static_cast<double>(value);
+  }
+  int64_t count = 0;
+  double mass = 0;
+  for (size_t bucket = counts.size() / 2; bucket-- > 0;) {  // sign bit clear: the lower half
+    count += counts[bucket];
+    mass += masses[bucket];
+    const bool enough_by_count = params.top_k > 0 && count >= params.top_k;
+    const bool enough_by_mass = params.top_k <= 0 && params.top_p < 1.0f &&
+                                mass >= static_cast<double>(params.top_p) * all + kSlack;
+    if (enough_by_count || enough_by_mass) {
+      return std::bit_cast<float>(static_cast<uint32_t>(bucket) << kShift);
+    }
+  }
+  return 0;
+}
+
 // Keeps the candidates that top-k and top-p leave, likeliest first, and returns their mass.
-double truncate(const SamplingParams& params, std::vector<Candidate>& c) {
+// `all`: the mass that top-p is a part of when there is no top-k.
+double truncate(const SamplingParams& params, double all, std::vector<Candidate>& c) {
   if (params.top_k > 0 && static_cast<size_t>(params.top_k) < c.size()) {
     std::nth_element(c.begin(), c.begin() + params.top_k - 1, c.end(), likelier);
     c.resize(static_cast<size_t>(params.top_k));
@@ -46,9 +80,11 @@ double truncate(const SamplingParams& params, std::vector<Candidate>& c) {
   const bool whole = params.top_p >= 1.0f;
   double wanted = std::numeric_limits<double>::infinity();
   if (!whole) {
-    if (params.top_k > 0) std::sort(c.begin(), c.end(), likelier);  // a fixed order for the sum
-    double all = 0;
-    for (const Candidate& candidate : c) all += candidate.p;
+    if (params.top_k > 0) {
+      std::sort(c.begin(), c.end(), likelier);  // a fixed order for the sum
+      all = 0;
+      for (const Candidate& candidate : c) all += static_cast<double>(candidate.p);
+    }
     wanted = all * static_cast<double>(params.top_p);
   }
   // Sorts the head in growing pieces: a nucleus is usually a few hundred of 100,000 tokens.
@@ -204,13 +240,19 @@ Result<SampledToken> sample(const KernelTable& kernels, const SamplingParams& pa
     return finish(draw_in_order(values, unit));
   }
   const float least = params.min_p * values[static_cast<size_t>(best)];
+  double left = 0;  // of what min-p leaves, in the order of ids
+  for (float& v : values) {
+    if (v < least) v = 0;
+    left += static_cast<double>(v);
+  }
+  const float bound = surviving_bound(params, values);
   scratch.candidates.clear();
   for (size_t i = 0; i < values.size(); ++i) {
-    if (values[i] > 0 && values[i] >= least) {
+    if (values[i] > 0 && values[i] >= bound) {
       scratch.candidates.push_back({values[i], static_cast<int32_t>(i)});
     }
   }
-  const double mass = truncate(params, scratch.candidates);
+  const double mass = truncate(params, left, scratch.candidates);
   return finish(draw(scratch.candidates, mass, unit));
 }
 

@@ -13,8 +13,8 @@
 // depend on the other rows of the step, on how a prompt was cut into spans, on the number of
 // threads, or on how the layers are divided into stages (docs/engine.md).
 //
-// Inputs of quantised products, q and the attention's output included, are rounded to float16 first,
-// as 16-bit inference does: their int8 form is coarser still (docs/engine.md says what it is for).
+// With quantised weights, normalised inputs, q and the attention's output are rounded to float16, as
+// 16-bit inference does: their int8 form is coarser still (docs/engine.md says what it is for).
 //
 // A model of one stage: run() then logits(). A pipeline: the first stage's run() fills `hidden`, the
 // float32 residual stream, which is sent on as it is; the last stage's logits() follows its run().

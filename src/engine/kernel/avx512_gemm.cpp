@@ -6,9 +6,9 @@
 //
 // One routine, tile(), multiplies kPanels panels (16 weight rows each, one vector lane a row) with
 // kRows activation rows. It is instantiated for every weight type through a small decoder struct,
-// for every group size, and for one or two panels. For more than one group of activations the
-// panels of nibble types are first unpacked to bytes in a scratch that stays in L1/L2, so that
-// decoding is paid once; this changes no bit, because the integers are the same.
+// for every group size, and for one or two panels. For many groups of activations the panels of
+// some types are first unpacked to bytes in a scratch that stays in L1/L2, so that decoding is paid
+// once; this changes no bit, because the integers are the same.
 //
 // vpdpbusd wants unsigned weights: byte = w + offset. The accumulator therefore starts at
 // -offset * (sum of the activations), which the activations bring along (s = -128 * sum).
@@ -21,7 +21,6 @@
 #include <memory>
 #include <new>
 
-#include "engine/kernel/kernel_math.hpp"
 #include "engine/kernel/panel_gemm.hpp"
 #include "engine/kernel/panel_layout.hpp"
 
@@ -440,11 +439,9 @@ constexpr UnpackedKind unpacked_kind() {
           &Quantised<DecodeUnpacked<Decoder::kScaling, Decoder::kShift>>::kTiles};
 }
 
+// For the types that are dear to decode; null for the others.
 UnpackedKind unpacked(DType type) {
   switch (type) {
-    case DType::kQ8_0: return unpacked_kind<DecodeQ8_0>();
-    case DType::kQ4_0: return unpacked_kind<DecodeQ4_0>();
-    case DType::kQ4_1: return unpacked_kind<DecodeQ4_1>();
     case DType::kQ5_0: return unpacked_kind<DecodeQ5_0>();
     case DType::kQ5_1: return unpacked_kind<DecodeQ5_1>();
     case DType::kQ4_K: return unpacked_kind<DecodeQ4_K>();
@@ -482,10 +479,9 @@ void multiply_group(const PackedMatrix& w, const Tiles& tiles, const std::byte* 
   }
 }
 
-// Panels are unpacked in batches: at most this many bytes, so that a batch stays in L2 while the
-// groups of activations pass by, each of which should meet a whole batch while it is in L1.
-constexpr int64_t kScratchBytes = 768 << 10;
+// A batch of panels (below) takes at most this much of L2; a pair of long panels may take more.
 constexpr int64_t kBatchBytes = 512 << 10;
+constexpr int64_t kScratchBytes = 768 << 10;
 
 // The calling thread's scratch, made at its first use. (As a plain thread-local array it would count
 // against the stack of every thread in the program.)
@@ -498,29 +494,60 @@ std::byte* unpacked_scratch() {
   return scratch.get();
 }
 
-void gemm_unpacked(const PackedMatrix& w, int64_t begin, int64_t end, const Activations& acts,
-                   const Output& o) {
-  const UnpackedKind kind = unpacked(w.dtype);
-  std::byte* const scratch = unpacked_scratch();
-  const int64_t blocks = w.cols / kActBlock;
-  const int64_t stride = blocks * kUnpackedBlock;
+// How a product is carried out; a matter of speed alone.
+struct Plan {
+  bool unpack;
+  int64_t at_once;  // panels a tile
+};
+
+// Unpacking pays where decoding is dear and there are groups enough to share it (measured:
+// docs/kernels.md).
+Plan choose_plan(const PackedMatrix& w, const Activations& acts) {
   const int64_t groups = acts.group_count();
-  const int64_t pairs = kBatchBytes / (2 * stride);
-  const int64_t batch = pairs >= 1 ? 2 * pairs : 2 * stride <= kScratchBytes ? 2 : 1;
+  if (groups == 1) return {false, acts.group_size(0) <= 6 ? 2 : 1};
+  const int64_t enough = w.dtype == DType::kQ4_K ? 8 : 2;
+  const bool fits = w.cols / kActBlock * kUnpackedBlock <= kScratchBytes;
+  return {unpacked(w.dtype).tiles != nullptr && groups >= enough && fits, 2};
+}
+
+// One group of activations: every panel is read once, from memory. Prefetches a few KiB ahead.
+void stream(const PackedMatrix& w, int64_t begin, int64_t end, const Activations& acts,
+            int64_t at_once, const Output& o) {
+  const Tiles& tiles = packed_tiles(w.dtype);
+  const int64_t step = (w.panel_bytes / k_steps(w) + 63) / 64 * 64;
+  for (int64_t p = begin; p < end; p += at_once) {
+    const std::byte* panel = w.panel(p);
+    multiply_group(w, tiles, panel, w.panel_bytes, p, end - p < at_once ? end - p : at_once, acts,
+                   0, panel + 4096, step, o);
+  }
+}
+
+// Several groups: a batch of panels stays in L2 while the groups pass by, each of which meets the
+// whole batch while it is in L1. Meanwhile the next batch comes from memory.
+void multiply_batches(const PackedMatrix& w, int64_t begin, int64_t end, const Activations& acts,
+                      const Plan& plan, const Output& o) {
+  const int64_t steps = k_steps(w), groups = acts.group_count();
+  const UnpackedKind kind = plan.unpack ? unpacked(w.dtype) : UnpackedKind{};
+  const Tiles& tiles = plan.unpack ? *kind.tiles : packed_tiles(w.dtype);
+  std::byte* const scratch = plan.unpack ? unpacked_scratch() : nullptr;
+  const int64_t stride = plan.unpack ? steps * kUnpackedBlock : w.panel_bytes;
+  const int64_t fit = kBatchBytes / stride / 2 * 2;
+  const int64_t batch = fit >= 2 ? fit : 2 * stride <= kScratchBytes ? 2 : 1;
   for (int64_t p = begin; p < end; p += batch) {
     const int64_t count = end - p < batch ? end - p : batch;
-    for (int64_t n = 0; n < count; ++n) {
-      kind.unpack(w.panel(p + n), 0, blocks, scratch + n * stride);
+    for (int64_t n = 0; plan.unpack && n < count; ++n) {
+      kind.unpack(w.panel(p + n), 0, steps, scratch + n * stride);
     }
-    // While the groups compute, the next batch comes from memory.
-    const int64_t tiles = groups * ((count + 1) / 2);
+    const std::byte* const weights = plan.unpack ? scratch : w.panel(p);
+    const int64_t rounds = groups * ((count + plan.at_once - 1) / plan.at_once);
     const int64_t next = p + count < end ? count * w.panel_bytes : 0;
-    const int64_t step = (next / (tiles * blocks) + 63) / 64 * 64;
+    const int64_t step = (next / (rounds * steps) + 63) / 64 * 64;
     const std::byte* ahead = w.panel(p + count);
     for (int64_t g = 0; g < groups; ++g) {
-      for (int64_t n = 0; n < count; n += 2, ahead += blocks * step) {
-        multiply_group(w, *kind.tiles, scratch + n * stride, stride, p + n,
-                       count - n >= 2 ? 2 : 1, acts, g, ahead, step, o);
+      for (int64_t n = 0; n < count; n += plan.at_once, ahead += steps * step) {
+        multiply_group(w, tiles, weights + n * stride, stride, p + n,
+                       count - n < plan.at_once ? count - n : plan.at_once, acts, g, ahead, step,
+                       o);
       }
     }
   }
@@ -530,99 +557,12 @@ void gemm_unpacked(const PackedMatrix& w, int64_t begin, int64_t end, const Acti
 
 void gemm(const PackedMatrix& w, int64_t begin, int64_t end, const Activations& acts, float* out,
           int64_t ldo) {
+  const Plan plan = choose_plan(w, acts);
   const Output o{out, ldo, w.rows};
-  const int64_t groups = acts.group_count();
-  const bool quantised = act_kind(w.dtype) == ActKind::kInt8;
-  if (quantised && groups > 1 && w.cols / kActBlock * kUnpackedBlock <= kScratchBytes) {
-    gemm_unpacked(w, begin, end, acts, o);
-    return;
-  }
-  const Tiles& tiles = packed_tiles(w.dtype);
-  const int64_t step = quantised ? (w.panel_bytes / k_steps(w) + 63) / 64 * 64 : 0;
-  for (int64_t p = begin; p < end;) {
-    const int64_t panels = end - p >= 2 && acts.group_size(0) <= 6 ? 2 : 1;
-    for (int64_t g = 0; g < groups; ++g) {
-      multiply_group(w, tiles, w.panel(p), w.panel_bytes, p, panels, acts, g,
-                     w.panel(p) + 4096, g == 0 ? step : 0, o);
-    }
-    p += panels;
-  }
-}
-
-// --- activations ---
-
-namespace {
-
-void quantize_block(const float* x, std::byte* block, int64_t r, int64_t size) {
-  const __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
-  const __m512i positive = _mm512_set1_epi32(INT32_MAX);
-  const auto largest = static_cast<uint32_t>(_mm512_reduce_max_epi32(
-      _mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(a), positive),
-                       _mm512_and_si512(_mm512_castps_si512(b), positive))));
-  __m512i qa = _mm512_setzero_si512(), qb = qa;
-  float d = 0.0f;
-  if (largest >= kInfBits) {
-    d = __builtin_nanf("");
-  } else if (largest >= kActTinyBits) {
-    float amax;
-    __builtin_memcpy(&amax, &largest, 4);
-    const __m512 inverse = _mm512_set1_ps(127.0f / amax);
-    d = amax / 127.0f;
-    qa = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
-    qb = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
-  }
-  const int32_t first = _mm512_reduce_add_epi32(qa);
-  const int32_t sum = first + _mm512_reduce_add_epi32(qb);
-  const float c = d * static_cast<float>(sum);
-  const int32_t s = -128 * sum, t = -128 * first;
-  auto* q = reinterpret_cast<__m128i*>(block + r * kActBlock);
-  _mm_storeu_si128(q, _mm512_cvtepi32_epi8(qa));
-  _mm_storeu_si128(q + 1, _mm512_cvtepi32_epi8(qb));
-  std::byte* tail = block + size * 32 + r * 4;
-  __builtin_memcpy(tail, &d, 4);
-  __builtin_memcpy(tail + size * 4, &c, 4);
-  __builtin_memcpy(tail + size * 8, &s, 4);
-  __builtin_memcpy(tail + size * 12, &t, 4);
-}
-
-// Places pairs of bf16 of one row; odd columns are completed with zero.
-void place_bf16(const float* x, int64_t cols, int64_t r, int64_t size, std::byte* group) {
-  alignas(32) uint32_t pairs[8];
-  for (int64_t k = 0; k < cols; k += 16) {
-    const int64_t left = cols - k;
-    const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1u << left) - 1);
-    const __m256bh v = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, x + k));
-    _mm256_store_si256(reinterpret_cast<__m256i*>(pairs), (__m256i)v);
-    for (int64_t i = 0; i < 8 && k + 2 * i < cols; ++i) {
-      __builtin_memcpy(group + ((k / 2 + i) * size + r) * 4, &pairs[i], 4);
-    }
-  }
-}
-
-}  // namespace
-
-void prepare(Activations& acts, int64_t begin, int64_t end, const float* x, int64_t ldx) {
-  const int64_t cols = acts.cols();
-  for (int64_t g = begin; g < end; ++g) {
-    std::byte* group = acts.group(g);
-    const int64_t size = acts.group_size(g), rows = acts.rows_in_group(g);
-    if (size > rows) __builtin_memset(group, 0, static_cast<size_t>(acts.group_bytes()));
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* row = x + (g * acts.group_rows() + r) * ldx;
-      switch (acts.kind()) {
-        case ActKind::kF32:
-          for (int64_t k = 0; k < cols; ++k) {
-            __builtin_memcpy(group + (k * size + r) * 4, row + k, 4);
-          }
-          break;
-        case ActKind::kBF16: place_bf16(row, cols, r, size, group); break;
-        case ActKind::kInt8:
-          for (int64_t b = 0; b < cols / kActBlock; ++b) {
-            quantize_block(row + b * kActBlock, group + b * size * kActBlockBytes, r, size);
-          }
-          break;
-      }
-    }
+  if (acts.group_count() == 1) {
+    stream(w, begin, end, acts, plan.at_once, o);
+  } else {
+    multiply_batches(w, begin, end, acts, plan, o);
   }
 }
 

@@ -380,7 +380,7 @@ void ApiServer::drain() {
   if (s.draining) return stop_now();
   s.draining = true;
   log_info("serve", "draining", {{"requests", s.requests_open},
-                                 {"deadline_s", to_seconds(s.options.drain_deadline)}});
+                                 {"deadline_s", s.options.drain_deadline.value / 1'000'000'000}});
   s.loop.after(s.options.drain_delay, [&s] {
     s.drain_delay_over = true;
     s.http->drain();

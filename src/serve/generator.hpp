@@ -59,7 +59,7 @@ struct GenerationEvent {
   std::vector<GeneratedToken> prompt_tokens;  // once, if prompt_logprobs
   std::vector<float> embedding;               // once, if embed
   int32_t cached_tokens = 0;                  // prompt tokens found in the prefix cache
-  Duration queued{};                          // from submit to first being scheduled; first event
+  Duration queued{};                          // from submit to first being scheduled
   FinishReason finish = FinishReason::kNone;
   std::optional<Error> error;                 // with kError
 };

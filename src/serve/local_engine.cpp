@@ -247,15 +247,22 @@ void LocalEngine::take(GenerationRequest&& request) {
   Session& session = sessions_[seq];
   if (engine::uses_history(request.sampling)) session.history.add_prompt(request.prompt);
   session.request = std::move(request);
+  session.taken = std::chrono::steady_clock::now();
 }
 
 void LocalEngine::run_step() {
   const policy::Step step = batcher_->next_step();
   apply_tables(step);
+  const auto now = std::chrono::steady_clock::now();
   std::vector<engine::StepSpan> spans;
   spans.reserve(step.entries.size());
   for (const policy::StepEntry& entry : step.entries) {
     spans.push_back({entry.from, entry.to, entry.tokens, tables_.at(entry.seq)});
+    Session& session = sessions_.at(entry.seq);
+    if (session.queued.value < 0) {
+      session.queued = nanoseconds(
+          std::chrono::duration_cast<std::chrono::nanoseconds>(now - session.taken).count());
+    }
   }
   stage_->run({spans}, hidden_);
 
@@ -384,6 +391,7 @@ GenerationEvent& LocalEngine::event_of(SeqId seq) {
     events_.emplace_back();
     events_.back().id = session.request.id;
     events_.back().cached_tokens = batcher_->cached_tokens(seq);
+    events_.back().queued = std::max(session.queued, Duration(0));
   }
   return events_[at->second];
 }

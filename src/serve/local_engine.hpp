@@ -13,6 +13,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <map>
 #include <memory>
 #include <string>
@@ -71,7 +72,8 @@ class LocalEngine final : public Generator {
     GenerationRequest request;
     engine::TokenHistory history;
     int32_t outputs = 0;
-    bool announced = false;                      // an event carried cached_tokens
+    std::chrono::steady_clock::time_point taken; // from the inbox
+    Duration queued{-1};                         // until its first step; negative: not yet
     std::vector<GeneratedToken> prompt_scores;   // by position, if prompt_logprobs
     bool prompt_reported = false;
     std::vector<double> pooled;                  // [hidden], if embed

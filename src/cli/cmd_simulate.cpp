@@ -2,37 +2,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <sys/resource.h>
 
-#include <atomic>
 #include <csignal>
 #include <cstdio>
 
 #include "base/file.hpp"
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
+#include "cli/simulate_options.hpp"
 #include "sim/helix_load.hpp"
 #include "sim/helix_report.hpp"
 
 namespace towline::cli {
 namespace {
-
-// What a negative number stands for in the options below: the default of the mode and the router.
-constexpr double kByMode = -1;
-
-struct SimulateOptions {
-  std::string policy = "helix";
-  std::string model = "llama2-70b", simulator_cluster, solution, profile_dir, flows, machines;
-  std::string lengths, arrivals;
-  std::string mode = "offline", router = "maxflow";
-  int64_t seed = 0;
-  int initial_queries = -1;
-  double feed_high_water = 0.8, feed_rate = kByMode;
-  double kv_high_water = kByMode, output_ratio = kByMode, usual_output = 240;
-  double warm_up = kByMode, duration = kByMode;
-  double watch = 0;
-  bool json = false;
-  std::string finished_csv;
-  int64_t finished_limit = 2000;
-};
 
 OptionTable table(SimulateOptions& o) {
   OptionTable t("simulate", "Simulate a cluster serving a workload.");
@@ -40,7 +21,9 @@ OptionTable table(SimulateOptions& o) {
       "The routers, the KV ledger and the batching policy are the objects that serve in production, "
       "under a virtual clock. '--policy helix' repeats the published Helix simulator bit for bit. "
       "docs/simulator.md explains the figures.");
-  t.value("policy", &o.policy, "whose rules to follow").one_of({"helix"});
+  t.value("policy", &o.policy,
+          "helix: the published simulator, layer by layer; towline: our own rules, batch by batch")
+      .one_of({"helix", "towline"});
   t.value("model", &o.model, "llama2-70b, llama1-30b, or a profile file");
   t.value("simulator-cluster", &o.simulator_cluster, "Helix's simulator_cluster.ini")
       .metavar("FILE");
@@ -82,15 +65,15 @@ OptionTable table(SimulateOptions& o) {
   t.value("finished-csv", &o.finished_csv, "write the first finished iterations to this file")
       .metavar("FILE");
   t.value("finished-limit", &o.finished_limit, "how many of them").range(0, 1e8);
+  add_stage_options(t, o);
   t.example(
       "towline simulate --policy helix --simulator-cluster simulator_cluster.ini --solution "
       "ilp_sol.ini --lengths lengths.csv --mode offline --router maxflow --json");
+  t.example(
+      "towline simulate --policy towline --simulator-cluster simulator_cluster.ini --solution "
+      "ilp_sol.ini --trace azure.csv --disturb crash:3@60,rejoin:3@180 --slo-ttft 5 --out report");
   return t;
 }
-
-std::atomic<bool> g_stop{false};
-
-void on_signal(int) { g_stop.store(true); }
 
 sim::HelixRouter router_of(const std::string& name) {
   if (name == "swarm") return sim::HelixRouter::kSwarm;
@@ -117,16 +100,6 @@ sim::HelixOptions helix_options(const SimulateOptions& o) {
   h.watch_interval = o.watch;
   h.finished_limit = o.finished_csv.empty() ? 0 : o.finished_limit;
   return h;
-}
-
-// CPU seconds and peak memory of this process so far.
-std::pair<double, double> usage() {
-  rusage u{};
-  getrusage(RUSAGE_SELF, &u);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
-  };
-  return {seconds(u.ru_utime) + seconds(u.ru_stime), static_cast<double>(u.ru_maxrss) / 1024};
 }
 
 Result<void> check_required(const SimulateOptions& o) {
@@ -158,17 +131,16 @@ Result<int> run_helix(const SimulateOptions& o) {
   }
   ASSIGN_OR_RETURN(sim::HelixEngine engine,
                    sim::HelixEngine::make(input, options, std::move(traffic)));
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
+  const std::atomic<bool>& stop = stop_on_signals();
   std::FILE* const look_at = o.json ? stderr : stdout;
   const auto watcher = [look_at](const sim::HelixView& view) {
     std::fputs(sim::watch_text(view).c_str(), look_at);
     std::fflush(look_at);
   };
   ASSIGN_OR_RETURN(const sim::HelixReport report,
-                   engine.run(o.watch > 0 ? sim::HelixEngine::Watcher(watcher) : nullptr, &g_stop));
+                   engine.run(o.watch > 0 ? sim::HelixEngine::Watcher(watcher) : nullptr, &stop));
   if (!o.finished_csv.empty()) TRY(write_file_atomic(o.finished_csv, finished_csv(report)));
-  const auto [cpu, memory] = usage();
+  const auto [cpu, memory] = process_cost();
   if (o.json) {
     Json json = helix_report_json(input, options, report);
     json.set("cpu_seconds", cpu);
@@ -185,10 +157,28 @@ Result<int> run(std::span<const std::string> args) {
   SimulateOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
-  return run_helix(o);
+  return o.policy == "helix" ? run_helix(o) : run_stage(o);
 }
 
+std::atomic<bool> g_stop{false};
+
 }  // namespace
+
+const std::atomic<bool>& stop_on_signals() {
+  const auto stop = [](int) { g_stop.store(true); };
+  std::signal(SIGINT, stop);
+  std::signal(SIGTERM, stop);
+  return g_stop;
+}
+
+ProcessCost process_cost() {
+  rusage u{};
+  getrusage(RUSAGE_SELF, &u);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
+  return {seconds(u.ru_utime) + seconds(u.ru_stime), static_cast<double>(u.ru_maxrss) / 1024};
+}
 
 const Command kSimulate = {"simulate", "simulate a cluster serving a workload", run,
                            [](void (*sink)(const OptionTable&)) {

@@ -1,0 +1,136 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// StageEngine: Towline's own simulator of one model over unequal, distant and failing machines.
+//
+// Its grain is a batch through all layers of a node: that is 10 to 100 times fewer events than a
+// layer at a time. Time is int64 nanoseconds. Requests are routed by policy::FlowRouter with
+// policy::KvLedger as in the Helix mode; what differs is the rest:
+//   admission   a request that finds no room waits in a queue; it is rejected, with a reason, only
+//               if it can never fit or the queue is full. Nothing is lost: every request ends once,
+//               finished, rejected or failed (checked at the end of every run).
+//   batching    continuous: all decodes that are ready first, then chunks of prompts up to a token
+//               budget, so that a long prompt does not stall the others (chunked prefill).
+//   network     what a batch sends over a link goes as one message. Large ones share NICs and links
+//               max-min fairly (sim/fair_network.hpp); small ones take latency + size / bandwidth.
+//   disturbance nodes crash, rejoin (loading their layers from disk) and slow down, links fail. The
+//               flow is planned anew on what is left; requests that lost KV are computed again from
+//               their tokens, on another way.
+//
+// Deterministic in its input. Memory: a record per request in flight, eight bytes a finished request
+// and metric, no events kept.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.hpp"
+#include "sim/helix_input.hpp"
+#include "spec/workload.hpp"
+
+namespace towline::sim {
+
+enum class DisturbanceKind { kCrash, kRejoin, kSlow, kLinkDown, kLinkUp };
+
+struct Disturbance {
+  double at = 0;       // seconds
+  DisturbanceKind kind = DisturbanceKind::kCrash;
+  int32_t target = 0;  // node, or link for kLinkDown and kLinkUp
+  double factor = 1;   // kSlow: batches take this much longer from now on; 1: as before
+};
+
+struct StageOptions {
+  policy::KvEstimator estimator;
+  int32_t prompt_budget = 2048;     // prompt tokens a batch
+  int32_t chunk_tokens = 2048;      // of one prompt at a time
+  int32_t microbatch = 0;           // decodes a batch; 0: the node's own limit
+  int64_t clients = 0;              // closed loop: so many clients, each sends when answered
+                                    // (and leaves if refused); times are ignored. 0: open
+  int64_t queue_limit = 1'000'000;  // waiting requests; beyond this they are rejected
+  double detect_seconds = 1;        // from a crash to its being known
+  double horizon = 0;               // seconds after the start to stop at; 0: when all have ended
+  double window_begin = 0;          // tokens/s are counted from here, seconds after the start,
+  double window_end = 0;            // to here; 0: to the end of the run
+  double slo_ttft = 0, slo_tpot = 0;  // seconds; 0: no such goal
+  std::vector<Disturbance> disturbances;  // in order of time
+  double sample_seconds = 0;        // of the time series; 0: none
+  int64_t trace_limit = 0;          // batches kept for the Chrome trace
+};
+
+enum class Outcome : uint8_t { kFinished, kRejected, kFailed };
+
+struct RequestRecord {
+  int64_t id = 0;
+  Outcome outcome = Outcome::kFinished;
+  std::string_view reason;    // of a rejection or failure
+  int32_t input = 0, output = 0;
+  int64_t arrival = 0, admitted = -1, first_token = -1, end = 0;  // ns; -1: never
+  int32_t restarts = 0;       // computed again after an eviction or a failure
+};
+
+struct Percentiles {
+  int64_t count = 0;
+  double mean = 0, p50 = 0, p90 = 0, p95 = 0, p99 = 0, max = 0;
+};
+
+struct StageSample {
+  double at = 0;              // seconds
+  int64_t active = 0, queued = 0;
+  double output_tps = 0;      // since the sample before
+  double kv = 0;              // real bottleneck, 0..1
+};
+
+struct BatchTrace {
+  int32_t node = 0;
+  int64_t begin = 0, end = 0;  // ns
+  int32_t prompt_tokens = 0, decodes = 0;
+};
+
+struct StageReport {
+  bool interrupted = false;
+  double started = 0;           // seconds until the models were loaded
+  double ended = 0;             // seconds, of the last event
+  double max_flow = 0;
+  int64_t arrived = 0, finished = 0, rejected = 0, failed = 0, unfinished = 0;
+  int64_t restarts = 0, evictions = 0, replans = 0;
+  int64_t prompt_tokens = 0, output_tokens = 0, recomputed_tokens = 0;
+  double output_tps = 0, prompt_tps = 0;      // in the window
+  double goodput = 0;                         // requests/s within the goals
+  double attainment = 0;                      // share of finished requests within the goals
+  Percentiles ttft, tpot, itl, e2e, queueing; // seconds
+  double mean_in_system = 0;                  // requests, time average (Little's law holds)
+  std::vector<double> node_busy;              // [node] share of time
+  std::vector<StageSample> samples;
+  std::vector<BatchTrace> batches;
+  int64_t events = 0;
+};
+
+class StageEngine {
+ public:
+  // The next request, nothing at the end; times must not decrease. Called as time goes on, so that
+  // no trace is ever held whole.
+  using Source = std::function<Result<std::optional<spec::TraceRequest>>()>;
+  // Called once for every request, when it ends.
+  using Sink = std::function<void(const RequestRecord&)>;
+
+  static Result<StageEngine> make(HelixInput input, StageOptions options, Source source,
+                                  Sink sink = nullptr);
+  ~StageEngine();
+  StageEngine(StageEngine&&) noexcept;
+  StageEngine& operator=(StageEngine&&) noexcept;
+
+  // Call once. When `stop` becomes true, the report covers the time until then and says so.
+  Result<StageReport> run(const std::atomic<bool>* stop = nullptr);
+
+ private:
+  struct State;
+  explicit StageEngine(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace towline::sim

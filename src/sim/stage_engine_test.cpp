@@ -1,0 +1,316 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// Towline's own simulator: by hand on small clusters, against queueing theory, and under any mix of
+// disturbances.
+#include "sim/stage_engine.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "base/for_seeds.hpp"
+#include "sim/fair_network.hpp"
+#include "sim/stage_report.hpp"
+
+namespace towline::sim {
+namespace {
+
+// `stages` x `width` nodes of two layers, completely joined; a layer takes 1 ms a prompt token and
+// 1 ms a decode batch of any size above one.
+HelixInput grid(int32_t stages, int32_t width) {
+  HelixInput input;
+  input.total_layers = 2 * stages;
+  input.token_bytes = 2;
+  input.activation_bytes = 1000;
+  input.layer_bytes = 1e9;
+  input.coordinator_nic_in = input.coordinator_nic_out = 1e9;
+  LayerTimes times;
+  for (int i = 0; i <= 4096; ++i) times.prompt.push_back(0.001 * i);
+  for (int i = 0; i <= 500; ++i) times.decode.push_back(i == 0 ? 0 : i == 1 ? 0.0005 : 0.001);
+  input.times.push_back(times);
+  for (int32_t s = 0; s < stages; ++s) {
+    for (int32_t w = 0; w < width; ++w) {
+      HelixNode node;
+      node.name = "s" + std::to_string(s) + "w" + std::to_string(w);
+      node.layers = {2 * s, 2 * s + 2};
+      node.nic_in = node.nic_out = node.disk = 1e9;
+      node.kv_capacity = 100'000;
+      node.rate = 100;
+      node.limits = {4, 4000, 100, 100'000};
+      input.nodes.push_back(node);
+      const int32_t me = s * width + w;
+      if (s == 0) input.links.push_back({policy::kSourceNode, me, 0.001, 1e9});
+      for (int32_t v = 0; s > 0 && v < width; ++v) {
+        input.links.push_back({(s - 1) * width + v, me, 0.001, 1e9});
+      }
+      if (s == stages - 1) input.links.push_back({me, policy::kSinkNode, 0.001, 1e9});
+    }
+  }
+  return input;
+}
+
+StageEngine::Source list_source(std::vector<spec::TraceRequest> list) {
+  return [list = std::move(list), next = size_t{0}]() mutable
+         -> Result<std::optional<spec::TraceRequest>> {
+    if (next == list.size()) return std::optional<spec::TraceRequest>();
+    return std::optional(list[next++]);
+  };
+}
+
+struct Trial {
+  StageReport report;
+  std::vector<RequestRecord> records;
+};
+
+Trial run(const HelixInput& input, const StageOptions& options, StageEngine::Source source) {
+  Trial result;
+  auto engine = StageEngine::make(input, options, std::move(source),
+                                  [&](const RequestRecord& r) { result.records.push_back(r); });
+  EXPECT_TRUE(engine) << (engine ? "" : engine.error().to_string());
+  auto report = engine->run();
+  EXPECT_TRUE(report) << (report ? "" : report.error().to_string());
+  result.report = *std::move(report);
+  return result;
+}
+
+TEST(StageEngine, OneRequestTakesWhatItsPartsTake) {
+  const Trial r = run(grid(2, 1), {}, list_source({{0, 100, 3}}));
+  ASSERT_EQ(r.records.size(), 1u);
+  const double host = 100 * 1000 * (1 / 4e9 + 1 / 5e9);
+  const double first = 2 * (2 * 0.1 + host) + 3 * 0.001 + 200 / 1e9 + 100'200 / 1e9 + 2 / 1e9;
+  EXPECT_NEAR(r.report.ttft.mean, first, 1e-6);
+  const double step = 2 * (2 * 0.001 + 1000 * (1 / 4e9 + 1 / 5e9)) + 0.003 + 1002 / 1e9 + 4 / 1e9;
+  EXPECT_NEAR(r.report.tpot.mean, step, 1e-6);
+  EXPECT_EQ(r.report.output_tokens, 3);
+  EXPECT_EQ(r.report.finished, 1);
+}
+
+TEST(StageEngine, LongPromptsAreCutSoThatDecodesGoOn) {
+  // A prompt of 2000 tokens (4 s of work) comes while another request produces tokens.
+  const std::vector<spec::TraceRequest> list = {{0, 10, 40}, {50'000'000, 2000, 1}};
+  StageOptions options;
+  const Trial whole = run(grid(1, 1), options, list_source(list));
+  EXPECT_GT(whole.report.itl.max, 3.9);
+  options.chunk_tokens = options.prompt_budget = 100;  // 0.2 s each
+  const Trial cut = run(grid(1, 1), options, list_source(list));
+  EXPECT_LT(cut.report.itl.max, 0.45);
+  EXPECT_EQ(cut.report.finished, 2);
+}
+
+// Poisson arrivals, one server, equal work: the time in the system is Pollaczek and Khinchine's for
+// M/D/1, and Little's law holds.
+TEST(StageEngine, WaitsAsLongAsQueueingTheorySays) {
+  HelixInput input = grid(1, 1);
+  input.nodes[0].kv_capacity = 1'000'000'000;
+  input.nodes[0].layers = {0, 1};
+  input.total_layers = 1;
+  for (HelixLink& link : input.links) link.latency = 0;
+  StageOptions options;
+  options.prompt_budget = options.chunk_tokens = 100;  // one request a batch
+  const double service = 0.1 + 100 * 1000 * (1 / 4e9 + 1 / 5e9);
+  for (const double load : {0.3, 0.7, 0.9}) {
+    const double rate = load / service;
+    spec::ArrivalClock clock({.rate = rate}, 11);
+    std::vector<spec::TraceRequest> list;
+    for (int i = 0; i < 100'000; ++i) list.push_back({clock.next(), 100, 1});
+    const Trial r = run(input, options, list_source(list));
+    EXPECT_EQ(r.report.finished, 100'000);
+    const double theory = service + load * service / (2 * (1 - load));
+    EXPECT_NEAR(r.report.e2e.mean, theory, 0.05 * theory) << "load " << load;
+    const double span = r.report.ended - r.report.started;
+    EXPECT_NEAR(r.report.mean_in_system, 100'000 / span * r.report.e2e.mean,
+                1e-6 * r.report.mean_in_system);
+    EXPECT_NEAR(r.report.node_busy[0], load, 0.02);
+  }
+}
+
+TEST(StageEngine, RefusesOnlyWhatCanNeverFitOrWhenTheQueueIsFull) {
+  StageOptions options;
+  options.queue_limit = 2;
+  HelixInput input = grid(1, 1);
+  input.nodes[0].kv_capacity = 2'000;
+  // 2 layers x (300 + 240) tokens each: one at a time; 5000 tokens never fit.
+  const Trial r = run(input, options,
+                    list_source({{0, 300, 50}, {1, 300, 50}, {2, 300, 50}, {3, 300, 50},
+                                 {100'000'000'000, 5000, 5}}));
+  std::map<std::string, int> outcomes;
+  for (const RequestRecord& record : r.records) ++outcomes[std::string(record.reason)];
+  EXPECT_EQ(outcomes[""], 3);
+  EXPECT_EQ(outcomes["queue full"], 1);
+  EXPECT_EQ(outcomes["larger than the KV cache"], 1);
+}
+
+TEST(StageEngine, ACrashLosesTimeButNoToken) {
+  HelixInput input = grid(2, 2);
+  std::vector<spec::TraceRequest> list;
+  for (int i = 0; i < 200; ++i) list.push_back({i * 50'000'000ll, 50, 40});
+  StageOptions options;
+  const Trial calm = run(input, options, list_source(list));
+  options.disturbances = {{2, DisturbanceKind::kCrash, 3, 1},
+                          {6, DisturbanceKind::kRejoin, 3, 1},
+                          {7, DisturbanceKind::kLinkDown, 2, 1},
+                          {8, DisturbanceKind::kLinkUp, 2, 1}};
+  const Trial rough = run(input, options, list_source(list));
+  EXPECT_EQ(calm.report.restarts, 0);
+  EXPECT_GT(rough.report.restarts, 0);
+  EXPECT_EQ(rough.report.finished, 200);
+  EXPECT_EQ(rough.report.output_tokens, 200 * 40);  // each token once
+  EXPECT_GT(rough.report.e2e.mean, calm.report.e2e.mean);
+  EXPECT_EQ(rough.report.replans, 5);
+}
+
+TEST(StageEngine, WithoutAWayRequestsFailAtTheEndOrWaitForOne) {
+  StageOptions options;
+  options.disturbances = {{1, DisturbanceKind::kCrash, 0, 1}};
+  const std::vector<spec::TraceRequest> list = {{0, 2000, 10}, {3'000'000'000, 10, 10}};
+  const Trial lost = run(grid(2, 1), options, list_source(list));
+  EXPECT_EQ(lost.report.failed, 2);
+  options.disturbances.push_back({20, DisturbanceKind::kRejoin, 0, 1});
+  const Trial saved = run(grid(2, 1), options, list_source(list));
+  EXPECT_EQ(saved.report.finished, 2);
+}
+
+// Any load, any disturbances: every request ends exactly once, the engine's own books balance (it
+// CHECKs them), and the same input gives the same output to the last byte.
+TEST(StageEngine, SurvivesAnyScript) {
+  for_seeds(60, [](Rng& rng) {
+    HelixInput input = grid(1 + static_cast<int32_t>(rng.below(3)),
+                            1 + static_cast<int32_t>(rng.below(3)));
+    for (HelixNode& node : input.nodes) node.kv_capacity = rng.between(1'000, 30'000);
+    for (HelixLink& link : input.links) link.bandwidth = rng.below(2) == 0 ? 1e9 : 1e6;
+    StageOptions options;
+    options.estimator.output_ratio = 0.1 * static_cast<double>(rng.below(12));
+    options.chunk_tokens = static_cast<int32_t>(rng.between(1, 600));
+    options.prompt_budget = static_cast<int32_t>(rng.between(options.chunk_tokens, 2000));
+    options.microbatch = static_cast<int32_t>(rng.below(20));
+    options.queue_limit = rng.between(5, 200);
+    options.clients = rng.below(3) == 0 ? rng.between(1, 30) : 0;
+    options.sample_seconds = rng.below(2) == 0 ? 0.5 : 0;
+    double at = 0;
+    for (uint64_t i = rng.below(12); i > 0; --i) {
+      at += 3 * rng.unit();
+      const auto kind = static_cast<DisturbanceKind>(rng.below(5));
+      const bool link = kind == DisturbanceKind::kLinkDown || kind == DisturbanceKind::kLinkUp;
+      const size_t targets = link ? input.links.size() : input.nodes.size();
+      options.disturbances.push_back(
+          {at, kind, static_cast<int32_t>(rng.below(targets)), 0.5 + rng.unit()});
+    }
+    std::vector<spec::TraceRequest> list;
+    int64_t when = 0;
+    for (int i = 0; i < 150; ++i) {
+      when += rng.between(0, 200'000'000);
+      list.push_back({when, static_cast<int32_t>(rng.between(1, 900)),
+                      static_cast<int32_t>(rng.between(1, 60))});
+    }
+    const Trial first = run(input, options, list_source(list));
+    std::map<int64_t, int> ends;
+    int64_t output = 0;
+    for (const RequestRecord& r : first.records) {
+      ++ends[r.id];
+      if (r.outcome == Outcome::kFinished) output += r.output;
+      ASSERT_GE(r.end, r.arrival);
+    }
+    ASSERT_EQ(static_cast<int64_t>(ends.size()), first.report.arrived);
+    ASSERT_EQ(first.report.unfinished, 0);
+    for (const auto& [id, count] : ends) ASSERT_EQ(count, 1) << id;
+    ASSERT_LE(output, first.report.output_tokens);
+    const Trial second = run(input, options, list_source(list));
+    ASSERT_EQ(stage_summary(input, first.report).dump(),
+              stage_summary(input, second.report).dump());
+    for (size_t i = 0; i < first.records.size(); ++i) {
+      ASSERT_EQ(request_csv_row(first.records[i]), request_csv_row(second.records[i]));
+    }
+  });
+}
+
+// Everything twice as fast, arrivals twice as dense: the same run in half the time.
+TEST(StageEngine, ScalesWithTime) {
+  HelixInput fast = grid(2, 2);
+  fast.layer_bytes = 0;
+  HelixInput slow = fast;
+  for (auto* table : {&slow.times[0].prompt, &slow.times[0].decode}) {
+    for (double& t : *table) t *= 2;
+  }
+  slow.activation_bytes = fast.activation_bytes = 0;
+  std::vector<spec::TraceRequest> quick, lazy;
+  for (int i = 0; i < 100; ++i) {
+    quick.push_back({i * 10'000'000ll, 20 + i % 7, 5 + i % 11});
+    lazy.push_back({i * 20'000'000ll, 20 + i % 7, 5 + i % 11});
+  }
+  for (HelixLink& link : slow.links) {
+    link.latency *= 2;
+    link.bandwidth /= 2;
+  }
+  const Trial a = run(fast, {}, list_source(quick)), b = run(slow, {}, list_source(lazy));
+  EXPECT_EQ(a.report.events, b.report.events);
+  EXPECT_NEAR(2 * a.report.e2e.mean, b.report.e2e.mean, 1e-5);
+  EXPECT_NEAR(2 * a.report.ttft.p99, b.report.ttft.p99, 1e-5);
+}
+
+TEST(FairNetwork, SharesByProgressiveFilling) {
+  // Resource 0 carries 10, resource 1 carries 4: the flow over both gets 2, its neighbour on 1 gets
+  // 2, the others on 0 share what is left.
+  FairNetwork network({10, 4});
+  network.start(0, 100, {0, 1, FairNetwork::kNone}, 0);
+  network.start(0, 100, {1, FairNetwork::kNone, FairNetwork::kNone}, 1);
+  network.start(0, 100, {0, FairNetwork::kNone, FairNetwork::kNone}, 2);
+  EXPECT_NEAR(network.rate(0), 2, 1e-9);
+  EXPECT_NEAR(network.rate(1), 2, 1e-9);
+  EXPECT_NEAR(network.rate(2), 8, 1e-9);
+}
+
+// Max-min by its definition: no resource is overdrawn, and every flow crosses a full resource on
+// which nobody is faster. All bytes arrive.
+TEST(FairNetwork, IsMaxMinFairAndCarriesEverything) {
+  for_seeds(200, [](Rng& rng) {
+    std::vector<double> capacities;
+    for (int i = 0; i < 6; ++i) capacities.push_back(1e6 * static_cast<double>(rng.between(1, 50)));
+    FairNetwork network(capacities);
+    std::vector<std::array<int32_t, 3>> paths;
+    const size_t flows = 1 + rng.below(10);
+    double bytes = 0;
+    for (size_t i = 0; i < flows; ++i) {
+      const auto a = static_cast<int32_t>(rng.below(6));
+      const auto b = static_cast<int32_t>((a + 1 + rng.below(5)) % 6);
+      paths.push_back({a, rng.below(2) == 0 ? b : FairNetwork::kNone, FairNetwork::kNone});
+      const auto size = static_cast<double>(rng.between(1'000, 5'000'000));
+      bytes += size;
+      network.start(0, size, paths.back(), i);
+    }
+    std::vector<double> used(6);
+    for (size_t i = 0; i < flows; ++i) {
+      for (const int32_t r : paths[i]) {
+        if (r >= 0) used[r] += network.rate(i);
+      }
+    }
+    for (int r = 0; r < 6; ++r) EXPECT_LE(used[r], capacities[r] * (1 + 1e-9));
+    for (size_t i = 0; i < flows; ++i) {
+      bool held = false;
+      for (const int32_t r : paths[i]) {
+        if (r < 0 || used[r] < capacities[r] * (1 - 1e-9)) continue;
+        bool fastest = true;
+        for (size_t j = 0; j < flows; ++j) {
+          const bool shares = paths[j][0] == r || paths[j][1] == r;
+          fastest = fastest && (!shares || network.rate(j) <= network.rate(i) * (1 + 1e-9));
+        }
+        held = held || fastest;
+      }
+      EXPECT_TRUE(held) << "flow " << i;
+    }
+    std::vector<uint64_t> ended;
+    int64_t now = 0;
+    while (!network.idle()) {
+      ASSERT_NE(network.next_end(), INT64_MAX);
+      ASSERT_GE(network.next_end(), now);
+      now = network.next_end();
+      network.finish(now, ended);
+    }
+    EXPECT_EQ(ended.size(), flows);
+    EXPECT_GE(static_cast<double>(now) * 1e-9 * 50e6 * 6, bytes);
+  });
+}
+
+}  // namespace
+}  // namespace towline::sim

@@ -23,6 +23,12 @@ std::string read_stdin() {
 }
 
 Result<Tokenizer> open_tokenizer(const std::string& path) {
+  if (path.ends_with(".json")) {
+    ASSIGN_OR_RETURN(const Json description, load_json(path));
+    ASSIGN_OR_RETURN(engine::Vocabulary vocabulary,
+                     engine::vocabulary_from_hf(description, Json()));
+    return Tokenizer::create(std::move(vocabulary));
+  }
   ASSIGN_OR_RETURN(const engine::ModelFile file, engine::ModelFile::open(path));
   return Tokenizer::from_model(file);
 }
@@ -41,20 +47,22 @@ std::vector<std::string_view> split_lines(std::string_view text) {
 
 struct TokenizeOptions {
   std::string model, text, file;
-  bool lines = false, special = false, add_special = false, json = false;
+  bool lines = false, texts = false, special = false, add_special = false, json = false;
 };
 
 OptionTable tokenize_table(TokenizeOptions& o) {
   OptionTable t("tokenize", "Turn text into token ids.");
   t.describe("The text is the argument, or the whole of --file ('-': standard input), byte for byte.");
-  t.positional("model", &o.model, "GGUF file (a vocabulary alone will do) or Hugging Face directory")
+  t.positional("model", &o.model,
+               "GGUF file (a vocabulary alone will do), Hugging Face directory, or tokenizer.json")
       .required();
   t.positional("text", &o.text, "the text");
   t.value("file", &o.file, "read the text from this file; - is standard input").metavar("F");
   t.flag("lines", &o.lines, "tokenize each line by itself");
+  t.flag("texts", &o.texts, "the text is a JSON list of texts: tokenize each by itself");
   t.flag("special", &o.special, "'<|im_end|>' in the text is that token, not nine characters");
   t.flag("add-bos", &o.add_special, "add the tokens that the model expects around a text");
-  t.flag("json", &o.json, "print a list of ids; with --lines, one list a line");
+  t.flag("json", &o.json, "print a list of ids; with --lines or --texts, one list a line");
   t.example("towline tokenize model.gguf \"Hello world\"");
   t.example("towline tokenize model.gguf --file prompts.txt --lines --json");
   return t;
@@ -86,11 +94,19 @@ Result<int> run_tokenize(std::span<const std::string> args) {
   }
   ASSIGN_OR_RETURN(const Tokenizer tokenizer, open_tokenizer(o.model));
   const engine::EncodeOptions encode{.add_special = o.add_special, .parse_special = o.special};
-  const std::vector<std::string_view> texts =
-      o.lines ? split_lines(text) : std::vector<std::string_view>{text};
+  std::vector<std::string_view> texts = {text};
+  Json list;
+  if (o.lines) texts = split_lines(text);
+  if (o.texts) {
+    ASSIGN_OR_RETURN(list, parse_json(text, "--texts"));
+    texts.clear();
+    for (const Json& item : list.items()) texts.push_back(item.as_string());
+  }
+  bool first = true;
   for (const std::string_view one : texts) {
     ASSIGN_OR_RETURN(const std::vector<int32_t> ids, tokenizer.encode(one, encode));
-    if (o.lines && !o.json && one.data() != text.data()) std::puts("");
+    if (!first && !o.json) std::puts("");
+    first = false;
     print_tokens(tokenizer, ids, o.json);
   }
   return 0;
@@ -106,7 +122,8 @@ struct DetokenizeOptions {
 
 OptionTable detokenize_table(DetokenizeOptions& o) {
   OptionTable t("detokenize", "Turn token ids into text.");
-  t.positional("model", &o.model, "GGUF file (a vocabulary alone will do) or Hugging Face directory")
+  t.positional("model", &o.model,
+               "GGUF file (a vocabulary alone will do), Hugging Face directory, or tokenizer.json")
       .required();
   t.positional("ids", &o.ids, "token ids");
   t.value("file", &o.file, "read a JSON list of ids from this file; - is standard input")

@@ -12,11 +12,11 @@ AddedTokenMatcher::AddedTokenMatcher(const Vocabulary& vocabulary, bool normaliz
     : vocabulary_(&vocabulary), token_at_(1, -1) {
   for (size_t i = 0; i < vocabulary.added.size(); ++i) {
     const AddedToken& token = vocabulary.added[i];
-    if (token.normalized != normalized || token.text.empty()) continue;
+    if (token.normalized != normalized || token.pattern.empty()) continue;
     empty_ = false;
-    starts_[static_cast<unsigned char>(token.text[0])] = true;
+    starts_[static_cast<unsigned char>(token.pattern[0])] = true;
     int32_t node = 0;
-    for (const char c : token.text) {
+    for (const char c : token.pattern) {
       const int32_t byte = static_cast<unsigned char>(c);
       int32_t next = children_.find(node, byte).first;
       if (next < 0) {
@@ -59,11 +59,11 @@ std::vector<AddedTokenMatcher::Span> AddedTokenMatcher::split(std::string_view t
       continue;
     }
     size_t begin = at;
-    size_t end = at + token->text.size();
+    size_t end = at + token->pattern.size();
     if (token->lstrip) begin = done + trimmed_right(text.substr(done, at - done)).size();
     if (token->rstrip) end = text.size() - trimmed_left(text.substr(end)).size();
     if (begin > done) spans.push_back({done, begin, -1});
-    spans.push_back({at, at + token->text.size(), token->id});
+    spans.push_back({at, at + token->pattern.size(), token->id});
     done = at = end;
   }
   if (done < text.size()) spans.push_back({done, text.size(), -1});

@@ -130,7 +130,8 @@ void BpeModel::merge_by_heap(Scratch& scratch) const {
 }
 
 void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const {
-  if (vocabulary_->ignore_merges) {
+  if (vocabulary_->ignore_merges ||
+      (vocabulary_->whole_newlines && piece.starts_with('\n'))) {
     if (const int32_t id = index_.find(vocabulary_->tokens, piece); id >= 0) {
       out.push_back(id);
       return;

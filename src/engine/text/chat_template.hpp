@@ -33,7 +33,7 @@ struct RenderOptions {
   bool add_generation_prompt = true;  // end with what begins the assistant's turn
   // Seconds since 1970 for strftime_now(), read as UTC. The clock is the caller's.
   int64_t now = 0;
-  Json variables;  // an object: further variables of the template ("enable_thinking": false)
+  Json variables = {};  // an object: further variables of the template ("enable_thinking": false)
 };
 
 class ChatTemplate {

@@ -94,6 +94,11 @@ Result<Tokenizer> Tokenizer::create(Vocabulary vocabulary) {
   Tokenizer t(std::make_unique<Vocabulary>(std::move(vocabulary)));
   const Vocabulary& v = *t.vocabulary_;
   ASSIGN_OR_RETURN(t.normalize_, TextPipeline::compile(v.normalize));
+  for (AddedToken& token : t.vocabulary_->added) {
+    Pieces text = Pieces::whole(token.text, true);
+    if (token.normalized) TRY(t.normalize_.run(text));
+    token.pattern = std::move(text.text);
+  }
   ASSIGN_OR_RETURN(t.split_, TextPipeline::compile(v.split));
   t.raw_added_ = AddedTokenMatcher(v, false);
   t.normalized_added_ = AddedTokenMatcher(v, true);

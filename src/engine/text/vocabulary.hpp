@@ -43,10 +43,11 @@ struct AddedToken {
   int32_t id = -1;
   std::string text;
   bool special = false;      // parsed only with EncodeOptions::parse_special
-  bool normalized = false;   // searched for after normalisation instead of before
+  bool normalized = false;   // searched for, in its normalised form, in the normalised text
   bool lstrip = false;       // takes the white space before it along
   bool rstrip = false;       // ... after it
   bool single_word = false;  // only where no word character touches it
+  std::string pattern = {};  // what is searched for; filled in by Tokenizer::create
 };
 
 // One rewriting or cutting step.
@@ -72,8 +73,8 @@ struct TextStep {
   enum class When : uint8_t { kAlways, kFirst };  // kFirst: only at the start of the whole text
 
   Kind kind = Kind::kSplit;
-  std::string pattern;
-  std::string content;
+  std::string pattern = {};
+  std::string content = {};
   Behavior behavior = Behavior::kIsolated;
   When when = When::kAlways;
   bool literal = false;  // kSplit: `pattern` is plain text, not an expression
@@ -101,6 +102,7 @@ struct Vocabulary {
   bool byte_fallback = false;  // unknown characters become their bytes' <0xXX> tokens
   bool fuse_unknown = false;   // a run of unknown characters is one unknown token
   bool ignore_merges = false;  // a piece that is a token is that token, whatever the merges say
+  bool whole_newlines = false;  // ... if it begins with a newline
 
   std::vector<AddedToken> added;
   std::vector<TextStep> normalize;

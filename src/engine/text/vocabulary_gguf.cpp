@@ -147,12 +147,14 @@ Result<void> setup_byte_level(const Reader& reader, Vocabulary& v) {
   return {};
 }
 
-// Gemma 4: merges over characters, "▁" for spaces, bytes as <0xXX>; lines are independent.
+// Gemma 4: merges over characters, "▁" for spaces, bytes as <0xXX>; lines are independent, and a run
+// of newlines that is a token stays whole.
 Result<void> setup_gemma(const Reader& reader, Vocabulary& v) {
   v.model = Vocabulary::Model::kBpe;
   v.name = "gemma4";
   v.byte_fallback = true;
   v.fuse_unknown = true;
+  v.whole_newlines = true;
   v.space_is_metaspace = true;
   v.normalize.push_back(step(TextStep::Kind::kReplace, " ", kMetaspace));
   v.split.push_back(step(TextStep::Kind::kSplit, R"([^\n]+|\n+)", ""));
@@ -164,11 +166,13 @@ Result<void> setup_word_piece(const Reader&, Vocabulary& v) {
   v.name = "WordPiece";
   v.space_is_metaspace = true;
   v.strip_first_space = true;
+  v.normalize.push_back(
+      step(TextStep::Kind::kReplaceRegex, R"([^\P{C}\t\n\r]|\x{fffd})", ""));
   v.normalize.push_back(step(TextStep::Kind::kNfd, "", ""));
   v.normalize.push_back(step(TextStep::Kind::kStripAccents, "", ""));
   v.normalize.push_back(step(TextStep::Kind::kLowercase, "", ""));
   // Words, and single punctuation marks, symbols and Han characters.
-  TextStep words = step(TextStep::Kind::kSplit, R"(\s+|[\p{Cc}\x{fffd}]+)", "");
+  TextStep words = step(TextStep::Kind::kSplit, R"(\s+)", "");
   words.behavior = TextStep::Behavior::kRemoved;
   v.split.push_back(words);
   v.split.push_back(step(TextStep::Kind::kSplit,
@@ -200,6 +204,16 @@ Result<void> read_special_ids(const Reader& reader, Vocabulary& v) {
   ASSIGN_OR_RETURN(v.unk, reader.id("tokenizer.ggml.unknown_token_id", n));
   ASSIGN_OR_RETURN(v.pad, reader.id("tokenizer.ggml.padding_token_id", n));
   const bool word_piece = v.model == Vocabulary::Model::kWordPiece;
+  if (word_piece && v.bos < 0) {
+    ASSIGN_OR_RETURN(v.bos, reader.id("tokenizer.ggml.cls_token_id", n));
+  }
+  if (word_piece && v.eos < 0) {
+    ASSIGN_OR_RETURN(v.eos, reader.id("tokenizer.ggml.seperator_token_id", n));
+  }
+  if (word_piece && v.unk < 0) {
+    const auto unknown = std::find(v.tokens.begin(), v.tokens.end(), "[UNK]");
+    if (unknown != v.tokens.end()) v.unk = static_cast<int32_t>(unknown - v.tokens.begin());
+  }
   ASSIGN_OR_RETURN(v.add_bos, reader.flag("tokenizer.ggml.add_bos_token", v.add_bos));
   ASSIGN_OR_RETURN(const bool add_eos, reader.flag("tokenizer.ggml.add_eos_token", word_piece));
   v.add_bos = v.add_bos && v.bos >= 0;

@@ -254,6 +254,13 @@ void ApiServer::State::tokenize(const Exchange& exchange, const ApiRequest& requ
       return exchange->respond(error_response(*error));
     }
   } else if (const auto* text = std::get_if<std::string>(&request.prompts[0])) {
+    // Tokenizing more would hold up the loop.
+    constexpr size_t kMostBytes = 1 << 20;
+    if (text->size() > kMostBytes) {
+      return exchange->respond(error_response(invalid_field(
+          "prompt", format("prompt has {} bytes; at most {} can be tokenized at once", text->size(),
+                           kMostBytes))));
+    }
     Result<std::vector<int32_t>> encoded =
         context.text.encode(*text, request.add_special_tokens, true);
     if (!encoded) return exchange->respond(error_response(from_error(encoded.error())));
@@ -356,7 +363,7 @@ void ApiServer::State::finish_drain() {
 }
 
 ApiServer::ApiServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
-ApiServer::~ApiServer() = default;
+ApiServer::~ApiServer() { state_->context.hub.on_step({}); }
 
 Result<std::unique_ptr<ApiServer>> ApiServer::start(Loop& loop, GenerationHub& hub,
                                                     const TextModel& text,
@@ -364,6 +371,9 @@ Result<std::unique_ptr<ApiServer>> ApiServer::start(Loop& loop, GenerationHub& h
   HttpServerOptions http = options.http;
   auto state = std::make_unique<State>(loop, hub, text, std::move(options));
   State* raw = state.get();
+  hub.on_step([raw, &hub] {
+    raw->metrics.step(static_cast<double>(hub.generator().stats().last_step_tokens));
+  });
   ASSIGN_OR_RETURN(state->http,
                    HttpServer::start(loop, std::move(http),
                                      [raw](Exchange exchange) { raw->handle(std::move(exchange)); },

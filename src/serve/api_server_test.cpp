@@ -522,6 +522,8 @@ TEST(Api, MetricsPassPromtool) {
   has("vllm:time_to_first_token_seconds_bucket" + labels + ",le=\"0.001\"}");
   has("vllm:time_to_first_token_seconds_bucket" + labels + ",le=\"2560\"} 1");
   has("vllm:inter_token_latency_seconds_count" + labels + "} 4");
+  has("vllm:iteration_tokens_total_count" + labels + "} 5");
+  has("vllm:cache_config_info{engine=\"0\",model_name=\"fake\",num_gpu_blocks=\"0\"} 1");
   has("vllm:e2e_request_latency_seconds_bucket" + labels + ",le=\"7680\"} 1");
   has(R"(towline_http_requests_total{method="POST",route="/v1/completions",status="400"} 1)");
   has(R"(towline_http_requests_total{method="other",route="unknown",status="404"} 1)");

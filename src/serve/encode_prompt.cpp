@@ -6,8 +6,9 @@
 namespace towline::serve {
 namespace {
 
-// No vocabulary has longer tokens; a text longer than this for each place cannot fit.
-constexpr size_t kMaxTokenBytes = 256;
+// Texts have 2 to 6 bytes a token. One with more than this for each place of the context is refused
+// unread, because tokenizing it would hold up the loop.
+constexpr size_t kMaxTokenBytes = 64;
 
 ApiError too_long(std::string_view param, std::string length, int32_t context, int32_t most) {
   ApiError error = invalid_field(

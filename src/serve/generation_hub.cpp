@@ -36,7 +36,7 @@ void GenerationHub::deliver(std::vector<GenerationEvent>&& events) {
     if (event.finish != FinishReason::kNone) listeners_.erase(at);
     if (listener) listener(std::move(event));
   }
-  if (listeners_.empty() && on_idle_) on_idle_();
+  if (on_step_) on_step_();
 }
 
 }  // namespace towline::serve

@@ -32,8 +32,8 @@ class GenerationHub {
   void cancel(RequestId id);
   // Sequences that the generator still holds, cancelled ones included until they end.
   int64_t live() const { return static_cast<int64_t>(listeners_.size()); }
-  // Called when live() drops to zero.
-  void on_idle(std::function<void()> task) { on_idle_ = std::move(task); }
+  // Called after each of the generator's steps that had events.
+  void on_step(std::function<void()> task) { on_step_ = std::move(task); }
 
  private:
   void deliver(std::vector<GenerationEvent>&& events);
@@ -41,7 +41,7 @@ class GenerationHub {
   Generator* generator_ = nullptr;
   std::unordered_map<RequestId, Listener> listeners_;
   int64_t next_id_ = 1;
-  std::function<void()> on_idle_;
+  std::function<void()> on_step_;
 };
 
 }  // namespace towline::serve

@@ -209,7 +209,9 @@ class StreamConnection final : public Connection,
 
   void drain() override {
     close_after_ = true;
-    const bool idle = !current_ && !pending_ && !writing_ && buffer_.size() == 0 && !reading_request_;
+    // One that has not asked anything yet is about to: it shall get its answer.
+    const bool idle = served_ && !current_ && !pending_ && !writing_ && buffer_.size() == 0 &&
+                      !reading_request_;
     if (idle) cut();
   }
 
@@ -340,6 +342,7 @@ class StreamConnection final : public Connection,
   }
 
   void dispatch(Pending next) {
+    served_ = true;
     head_request_ = next.request.method == "HEAD";
     http10_ = next.http10;
     const Server server = server_.lock();
@@ -458,9 +461,9 @@ class StreamConnection final : public Connection,
     error_code ec;
     socket().cancel(ec);  // the reader's pending read
     if constexpr (kTls) {
-      // Half of the TLS goodbye: our close_notify. Waiting for the peer's is not worth a timeout.
-      SSL_set_quiet_shutdown(stream_.native_handle(), 0);
-      SSL_shutdown(stream_.native_handle());
+      // Without close_notify the peer could not tell a whole answer from a cut one.
+      co_await stream_.async_shutdown(await_into(ec));
+      if (cut_) co_return;
     }
     socket().shutdown(tcp::socket::shutdown_send, ec);
     std::vector<char> discard(16 << 10);
@@ -511,7 +514,7 @@ class StreamConnection final : public Connection,
   bool writing_ = false, streaming_ = false, sse_ = false, chunked_ = false;
   bool answer_complete_ = false, close_after_ = false, http10_ = false, head_request_ = false;
   bool reading_request_ = false, watching_ = false, peer_closed_ = false, lingering_ = false;
-  bool cut_ = false, cutting_ = false;
+  bool served_ = false, cut_ = false, cutting_ = false;
 };
 
 void raise_open_files(int max_connections) {

@@ -34,7 +34,7 @@ struct HttpServerOptions {
   std::string tls_cert, tls_key;   // PEM files; both or neither
   int max_connections = 16384;
   int64_t max_header_bytes = 64 << 10;
-  int64_t max_body_bytes = 32 << 20;
+  int64_t max_body_bytes = 8 << 20;
   int64_t max_body_bytes_total = 512 << 20;  // being read or answered, over all connections
   int64_t max_unsent_bytes = 1 << 20;        // of a stream; a reader further behind is cut off
   Duration handshake_timeout = seconds(10);
@@ -70,7 +70,7 @@ class HttpServer {
   std::string url() const;  // "http://127.0.0.1:8080"
   const HttpServerStats& stats() const;
 
-  // Answers carry "connection: close" from now on, and idle connections are closed.
+  // Answers carry "connection: close" from now on, and connections between requests are closed.
   void drain();
   // Closes the listener and every connection; exchanges in flight see a disconnect.
   void close();

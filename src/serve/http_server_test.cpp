@@ -320,6 +320,8 @@ std::string tls_exchange(int port, const std::string& request) {
       received.append(chunk, static_cast<size_t>(n));
     }
   }
+  // The server said goodbye: nothing was cut off.
+  EXPECT_TRUE(received.empty() || (SSL_get_shutdown(ssl) & SSL_RECEIVED_SHUTDOWN) != 0);
   SSL_free(ssl);
   SSL_CTX_free(context);
   return received;

@@ -3,6 +3,7 @@
 #include "serve/serve_metrics.hpp"
 
 #include <algorithm>
+#include <ctime>
 
 namespace towline::serve {
 namespace {
@@ -133,6 +134,14 @@ std::string ServeMetrics::text(const GeneratorStats& g, const HttpServerStats& h
   total("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.",
         as_double(g.prefix_hits), labels_);
   total("vllm:num_preemptions_total", "Sequences preempted.", as_double(g.preemptions), labels_);
+
+  // What gateways ask about: the cache's size, and that there are no LoRA adapters.
+  gauge("vllm:cache_config_info", "Size of the KV cache; the value is 1.", 1,
+        with(labels_, "num_gpu_blocks", std::to_string(g.kv_blocks_total)));
+  obs::Labels lora = with(labels_, "max_lora", "0");
+  lora = with(with(lora, "running_lora_adapters", ""), "waiting_lora_adapters", "");
+  gauge("vllm:lora_requests_info", "LoRA adapters in use; the value is the time.",
+        static_cast<double>(std::time(nullptr)), lora);
 
   gauge("towline_kv_blocks", "KV blocks in the pool.", as_double(g.kv_blocks_total), {});
   gauge("towline_kv_blocks_used", "KV blocks in use.", as_double(g.kv_blocks_used), {});

@@ -13,6 +13,7 @@ extern const Command kClusterCheck;
 extern const Command kClusterGenerate;
 extern const Command kClusterPrune;
 extern const Command kClusterShow;
+extern const Command kCompare;
 extern const Command kCompletions;
 extern const Command kModelCheck;
 extern const Command kDoctor;

@@ -30,6 +30,7 @@ std::span<const Command> commands() {
       &kClusterShow,
       &kDoctor,
       &kSimulate,
+      &kCompare,
       &kTemplate,
       &kVersion,
       &kCompletions,

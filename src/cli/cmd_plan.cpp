@@ -4,33 +4,34 @@
 // `towline plan`: which layers go to which node, and how much that will serve.
 #include <unistd.h>
 
-#include <atomic>
-#include <condition_variable>
-#include <csignal>
+#include <algorithm>
 #include <cstdio>
-#include <ctime>
-#include <filesystem>
-#include <mutex>
-#include <thread>
+#include <optional>
 
-#include "base/file.hpp"
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
+#include "cli/plan_inputs.hpp"
+#include "cli/plan_search.hpp"
 #include "plan/auto.hpp"
 #include "plan/bounds.hpp"
+#include "plan/flow_report.hpp"
+#include "plan/heuristics.hpp"
 #include "plan/instance.hpp"
-#include "plan/objective.hpp"
+#include "sim/judge.hpp"
 
 namespace towline::cli {
 namespace {
 
 struct PlanOptions {
+  PlanInputs inputs;
   std::string instance;
   std::string method = "auto";
-  int64_t seed = 1;
+  int64_t seed = 0;
   int64_t steps = 0;
   double seconds = 0;
   int threads = 0;
+  int stages = 0;
+  int judge = 0;
   bool partial = false;
   std::string out;
   bool json = false;
@@ -41,169 +42,226 @@ OptionTable table(PlanOptions& o) {
   OptionTable t("plan", "Place a model's layers on unequal machines, with a bound.");
   t.describe(
       "Finds the placement with the highest flow of tokens through the cluster, and an upper bound "
-      "that no placement can exceed. Ctrl-C keeps the best placement found so far.");
+      "that no placement can exceed. The other methods are the baselines that Helix is compared "
+      "with. Ctrl-C keeps the best placement found so far.");
+  o.inputs.add_to(t);
   t.value("instance", &o.instance, "placement problem in the plain .inst format").metavar("FILE");
-  t.value("method", &o.method, "how to place").one_of({"auto"});
+  t.value("method", &o.method, "how to place")
+      .one_of({"auto", "petals", "swarm", "homogeneous", "separate"});
   t.value("seed", &o.seed, "random seed; the same seed and steps give the same plan")
-      .range(0, 9e18);
+      .range(0, 9e15);
   t.value("steps", &o.steps, "search moves; 0 chooses by the kind and size of the cluster")
       .range(0, 1e15);
   t.value("seconds", &o.seconds, "stop searching after so many seconds; 0 sets no limit")
       .range(0, 1e9);
   t.value("threads", &o.threads,
-          "search threads; 0 takes every core (the plan does not depend on "
-          "it)")
+          "search threads; 0 takes every core (the plan does not depend on it)")
       .range(0, 256);
+  t.value("stages", &o.stages, "swarm: number of equal stages; 0 takes the fewest that fit")
+      .range(0, 10'000);
+  t.value("judge", &o.judge,
+          "simulate the best so many plans at full load and take the one that decodes most")
+      .range(0, 1000);
   t.flag("partial", &o.partial, "partial inference: a node may take over inside its range");
   t.value("out", &o.out, "folder for the plan's files").metavar("DIR");
   t.flag("json", &o.json, "print JSON");
   t.flag("progress", &o.progress, "show progress even if stderr is not a terminal");
+  t.example(
+      "towline plan --cluster single24.ini --profile machine_profile.ini --model llama2-70b "
+      "--out plan");
   t.example("towline plan --instance s24.inst --out plan --json");
   return t;
 }
 
-double cpu_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+// A plan with what is known about it.
+struct Planned {
+  plan::SearchResult search;     // of baselines: placement alone
+  plan::LinkedPlacement linked;  // of clusters
+  plan::FlowReport report;
+  std::optional<sim::Judgement> judged;
+};
+
+plan::SearchResult search(const PlanOptions& o, const plan::Instance& instance,
+                          std::vector<plan::Placement> starts) {
+  SearchTable progress(o.progress || (!o.json && isatty(STDERR_FILENO) != 0));
+  plan::SearchOptions options;
+  options.seed = static_cast<uint64_t>(o.seed);
+  options.partial = o.partial;
+  options.steps = o.steps;
+  options.threads =
+      o.threads > 0 ? o.threads : static_cast<int>(std::thread::hardware_concurrency());
+  options.starts = std::move(starts);
+  options.stop = StopOnSignal::flag();
+  options.progress = [&](const plan::SearchProgress& p) { progress.row(p); };
+  const StopOnSignal guard(o.seconds);
+  return plan::search_placement(instance, options);
 }
 
-std::atomic<bool> g_stop{false};  // set by Ctrl-C and by the deadline
-static_assert(std::atomic<bool>::is_always_lock_free);
+Result<void> check_flow(const plan::FlowReport& report) {
+  if (report.max_flow > 0) return {};
+  return errorf(Code::kExhausted,
+                "no placement of the {} layers was found that passes any flow (upper bound {:.3f} "
+                "tokens/s): the nodes are too small or too badly linked",
+                report.layers, report.upper_bound);
+}
 
-// While it lives, Ctrl-C and the deadline set g_stop instead of ending the process.
-class StopOnSignal {
- public:
-  explicit StopOnSignal(double seconds) : previous_(std::signal(SIGINT, handle)) {
-    g_stop = false;
-    if (seconds <= 0) return;
-    watchdog_ = std::thread([this, seconds] {
-      std::unique_lock lock(mutex_);
-      if (!wake_.wait_for(lock, std::chrono::duration<double>(seconds), [this] { return done_; })) {
-        g_stop = true;
-      }
-    });
+Result<plan::LinkedPlacement> baseline(const std::string& method, const PlanOptions& o,
+                                       const plan::PlanProblem& problem) {
+  const plan::HeuristicOptions options{.seed = static_cast<uint64_t>(o.seed), .stages = o.stages};
+  if (method == "petals") return plan::petals(problem, options);
+  if (method == "swarm") return plan::swarm(problem, options);
+  if (method == "homogeneous") return plan::homogeneous(problem, options);
+  return plan::separate(problem, options);
+}
+
+plan::LinkedPlacement link(const PlanOptions& o, const plan::PlanProblem& problem,
+                           plan::Placement placement) {
+  plan::LinkedPlacement linked;
+  linked.method = "auto";
+  linked.arcs = plan::valid_arcs(problem, placement, o.partial);
+  for (int32_t unit = 0; unit < problem.size(); ++unit) {
+    if (!placement.nodes[unit].empty()) linked.written.push_back(unit);
   }
-  StopOnSignal(const StopOnSignal&) = delete;
-  StopOnSignal& operator=(const StopOnSignal&) = delete;
-  ~StopOnSignal() {
-    if (watchdog_.joinable()) {
-      {
-        const std::lock_guard lock(mutex_);
-        done_ = true;
-      }
-      wake_.notify_one();
-      watchdog_.join();
+  linked.placement = std::move(placement);
+  return linked;
+}
+
+// The plan among the best few that decodes most when simulated.
+Result<void> judge_plans(const ProblemAndProfile& loaded,
+                         std::vector<plan::LinkedPlacement> candidates, Planned& planned) {
+  std::string refused;
+  for (plan::LinkedPlacement& candidate : candidates) {
+    const Result<sim::Judgement> judged = sim::judge(loaded.problem, candidate, loaded.profile);
+    if (!judged) {
+      refused = judged.error().to_string();
+      continue;
     }
-    std::signal(SIGINT, previous_);
+    if (planned.judged && judged->decode_tps <= planned.judged->decode_tps) continue;
+    planned.judged = *judged;
+    planned.linked = std::move(candidate);
   }
+  if (!planned.judged) {
+    return errorf(Code::kExhausted, "none of the {} plans could be simulated: {}",
+                  candidates.size(), refused);
+  }
+  return {};
+}
 
- private:
-  static void handle(int) { g_stop = true; }
-  void (*previous_)(int);
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  bool done_ = false;
-  std::thread watchdog_;
-};
-
-// A line per change of the incumbent.
-class ProgressTable {
- public:
-  explicit ProgressTable(bool shown) : shown_(shown), start_(std::chrono::steady_clock::now()) {}
-  void row(const plan::SearchProgress& progress) {
-    if (!shown_) return;
-    if (rows_++ == 0) {
-      std::fputs("    time s        steps     flow tok/s    bound tok/s    gap %  found by\n",
-                 stderr);
+Result<Planned> plan_cluster(const PlanOptions& o) {
+  ASSIGN_OR_RETURN(const ProblemAndProfile loaded, load_problem_and_profile(o.inputs));
+  const plan::PlanProblem& problem = loaded.problem;
+  Planned planned;
+  if (o.method != "auto") {
+    ASSIGN_OR_RETURN(planned.linked, baseline(o.method, o, problem));
+    planned.search.found_by = o.method;
+  } else {
+    const plan::Instance instance = plan::to_instance(problem);
+    std::vector<plan::Placement> starts;
+    std::vector<plan::LinkedPlacement> candidates;
+    for (const char* method : {"petals", "swarm", "homogeneous", "separate"}) {
+      Result<plan::LinkedPlacement> start = baseline(method, o, problem);
+      // A baseline may not apply to this cluster, or exceed the memory rule: then it is no start.
+      if (!start || !plan::validate(start->placement, instance)) continue;
+      starts.push_back(start->placement);
+      candidates.push_back(std::move(*start));
     }
-    const double gap = progress.bound > 0 ? 100 * (1 - progress.flow / progress.bound) : 0;
-    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start_;
-    std::fputs(format("{:>10.2f} {:>12} {:>14.3f} {:>14.3f} {:>8.3f}  {}\n", elapsed.count(),
-                      progress.steps, progress.flow, progress.bound, gap, progress.method)
-                   .c_str(),
-               stderr);
+    planned.search = search(o, instance, std::move(starts));
+    planned.linked = link(o, problem, planned.search.placement);
+    if (o.judge > 0) {
+      for (const plan::Placement& placement : planned.search.best) {
+        if (candidates.size() >= static_cast<size_t>(o.judge)) break;
+        candidates.push_back(link(o, problem, placement));
+      }
+      TRY(judge_plans(loaded, std::move(candidates), planned));
+    }
   }
+  planned.search.placement = planned.linked.placement;
+  planned.report = plan::report_flow(problem, planned.linked);
+  TRY(check_flow(planned.report));
+  if (!o.out.empty()) {
+    TRY(write_cluster_plan(o.out, problem, planned.linked, planned.report));
+  }
+  return planned;
+}
 
- private:
-  bool shown_;
-  int rows_ = 0;
-  std::chrono::steady_clock::time_point start_;
-};
+Result<Planned> plan_instance(const PlanOptions& o) {
+  if (o.method != "auto") {
+    return errorf(Code::kInvalidArgument,
+                  "--method {} needs a cluster with machine types; an instance has only auto",
+                  o.method);
+  }
+  if (o.judge > 0) {
+    return Error(Code::kInvalidArgument,
+                 "--judge simulates machines; give --cluster, an instance has none");
+  }
+  ASSIGN_OR_RETURN(const plan::Instance instance, plan::load_instance(o.instance));
+  Planned planned;
+  planned.search = search(o, instance, {});
+  // The failure of every node is computed where that is quick.
+  planned.report = plan::report_flow(instance, planned.search.placement, o.partial,
+                                     {.failures = instance.nodes() <= 200});
+  TRY(check_flow(planned.report));
+  if (!o.out.empty()) {
+    TRY(write_instance_plan(o.out, o.instance, planned.search.placement, planned.report));
+  }
+  return planned;
+}
 
-Json report(const PlanOptions& o, const plan::Instance& instance,
-            const plan::SearchResult& result) {
+Json report_json(const PlanOptions& o, const Planned& planned) {
+  const plan::FlowReport& report = planned.report;
+  const double bound = std::max(report.upper_bound, report.max_flow);
   Json json = Json::object({{"method", o.method},
-                            {"max_flow", result.flow},
-                            {"upper_bound", result.bound},
-                            {"trivial_bound", plan::capacity_bound(instance)},
-                            {"gap", result.bound > 0 ? 1 - result.flow / result.bound : 0},
-                            {"optimal", result.optimal},
-                            {"found_by", result.found_by},
+                            {"max_flow", report.max_flow},
+                            {"upper_bound", bound},
+                            {"trivial_bound", report.max_compute},
+                            {"gap", bound > 0 ? 1 - report.max_flow / bound : 0},
+                            {"optimal", report.max_flow >= bound * (1 - 1e-9)},
+                            {"n_minus_1_flow", report.n_minus_1_flow},
+                            {"found_by", planned.search.found_by},
                             {"partial", o.partial},
                             {"seed", o.seed},
-                            {"steps", result.steps},
-                            {"evaluations", result.evaluations},
-                            {"cpu_seconds", cpu_seconds()}});
+                            {"steps", planned.search.steps},
+                            {"evaluations", planned.search.evaluations},
+                            {"bottleneck", report.bottleneck}});
+  if (planned.judged) {
+    json.set("judged", Json::object({{"decode_tps", planned.judged->decode_tps},
+                                     {"prompt_latency", planned.judged->prompt_latency},
+                                     {"decode_latency", planned.judged->decode_latency}}));
+  }
+  json.set("cpu_seconds", cpu_seconds());
   Json nodes = Json::array();
-  for (int32_t node = 0; node < instance.nodes(); ++node) {
-    const LayerRange range = result.placement.nodes[node];
-    nodes.push(Json::object({{"node", instance.name(node)},
-                             {"begin", range.empty() ? 0 : range.begin},
-                             {"end", range.empty() ? 0 : range.end}}));
+  for (const plan::UnitFlow& unit : report.units) {
+    nodes.push(Json::object({{"name", unit.name},
+                             {"begin", unit.layers.empty() ? 0 : unit.layers.begin},
+                             {"end", unit.layers.empty() ? 0 : unit.layers.end},
+                             {"flow", unit.flow},
+                             {"unused_because", unit.unused_because}}));
   }
   json.set("nodes", std::move(nodes));
   return json;
-}
-
-Result<void> write_plan(const PlanOptions& o, const plan::SearchResult& result) {
-  std::error_code failure;
-  std::filesystem::create_directories(o.out, failure);
-  if (failure) {
-    return errorf(Code::kIo, "cannot create the folder '{}': {}", o.out, failure.message());
-  }
-  const std::string stem = std::filesystem::path(o.instance).stem().string();
-  return write_file_atomic((std::filesystem::path(o.out) / (stem + ".helix")).string(),
-                           plan::print_placement(result.placement));
 }
 
 Result<int> run(std::span<const std::string> args) {
   PlanOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
-  if (o.instance.empty()) {
-    return Error(Code::kInvalidArgument, "nothing to plan: give --instance FILE");
-  }
-  ASSIGN_OR_RETURN(const plan::Instance instance, plan::load_instance(o.instance));
-
-  ProgressTable progress(o.progress || (!o.json && isatty(STDERR_FILENO) != 0));
-  plan::SearchOptions search;
-  search.seed = static_cast<uint64_t>(o.seed);
-  search.partial = o.partial;
-  search.steps = o.steps;
-  search.threads =
-      o.threads > 0 ? o.threads : static_cast<int>(std::thread::hardware_concurrency());
-  search.stop = &g_stop;
-  search.progress = [&](const plan::SearchProgress& p) { progress.row(p); };
-  plan::SearchResult result;
-  {
-    const StopOnSignal guard(o.seconds);
-    result = plan::search_placement(instance, search);
-  }
-  if (result.flow <= 0) {
-    return errorf(
-        Code::kExhausted,
-        "no placement of the {} layers passes any flow (upper bound {:.3f} tokens/s): the "
-        "nodes are too small or too badly linked",
-        instance.layers, result.bound);
-  }
-  if (!o.out.empty()) TRY(write_plan(o, result));
+  ASSIGN_OR_RETURN(const Planned planned, o.instance.empty() ? plan_cluster(o) : plan_instance(o));
   if (o.json) {
-    std::puts(report(o, instance, result).dump().c_str());
-  } else {
-    std::puts(format("flow {:.3f} tokens/s, bound {:.3f}{}", result.flow, result.bound,
-                     result.optimal ? ", optimal" : "")
-                  .c_str());
+    std::puts(report_json(o, planned).dump().c_str());
+    return 0;
+  }
+  std::fputs(plan::print_report(planned.report).c_str(), stdout);
+  std::fputs(format("\nmethod {}, found by {}, {} moves, {:.2f} CPU seconds\n", o.method,
+                    planned.search.found_by, planned.search.steps, cpu_seconds())
+                 .c_str(),
+             stdout);
+  if (planned.judged) {
+    std::fputs(format("simulated at full load: {:.1f} tokens/s decoded, {:.3f} s to the first "
+                      "token, {:.3f} s a token\n",
+                      planned.judged->decode_tps, planned.judged->prompt_latency,
+                      planned.judged->decode_latency)
+                   .c_str(),
+               stdout);
   }
   return 0;
 }

@@ -21,8 +21,14 @@ struct PlanInputs {
   void add_to(OptionTable& table);
 };
 
+struct ProblemAndProfile {
+  plan::PlanProblem problem;
+  spec::Profile profile;  // that the problem was made with
+};
+
 // Reads them. The model's tables of speeds come from --tables, else from --profile if that is a
 // native file, else from the built-in profile called --model.
 Result<plan::PlanProblem> load_problem(const PlanInputs& inputs);
+Result<ProblemAndProfile> load_problem_and_profile(const PlanInputs& inputs);
 
 }  // namespace towline::cli

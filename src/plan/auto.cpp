@@ -41,11 +41,13 @@ RunPlan run_plan(int64_t run) {
   }
 }
 
+using Met = std::vector<std::pair<double, Placement>>;  // (flow, placement)
+
 class Portfolio {
  public:
   Portfolio(const Instance& instance, const SearchOptions& options, SearchResult& result,
-            const std::vector<Start>& starts)
-      : instance_(instance), options_(options), result_(result), starts_(starts) {
+            const std::vector<Start>& starts, Met& met)
+      : instance_(instance), options_(options), result_(result), starts_(starts), met_(met) {
     dense_ = FlowEvaluator(instance, options.partial).groups() == 1;
     total_steps_ = options.steps > 0 ? options.steps : dense_ ? 800'000 : 16'000'000;
     const int64_t rounds = std::clamp<int64_t>(total_steps_ / 400'000, 1, dense_ ? 2 : 4);
@@ -68,9 +70,10 @@ class Portfolio {
       for (int32_t i = 0; i < kRunsPerRound; ++i) {
         result_.steps += found[i].steps;
         result_.evaluations += found[i].evaluations;
+        met_.emplace_back(found[i].flow, found[i].placement);
         if (found[i].flow > result_.flow * (1 + 1e-12)) {
           result_.flow = found[i].flow;
-          result_.placement = std::move(found[i].placement);
+          result_.placement = found[i].placement;
           result_.found_by = format("annealing run {}", round * kRunsPerRound + i + 1);
         }
       }
@@ -115,6 +118,7 @@ class Portfolio {
   const SearchOptions& options_;
   SearchResult& result_;
   const std::vector<Start>& starts_;
+  Met& met_;
   bool dense_;
   int64_t total_steps_;
   int64_t steps_per_run_;
@@ -128,9 +132,11 @@ SearchResult search_placement(const Instance& instance, const SearchOptions& opt
   result.placement.nodes.resize(instance.rates.size());
   if (result.bound <= 0) return result;
 
+  Met met;
   FlowEvaluator evaluator(instance, options.partial);
   const auto offer = [&](const Placement& placement, const std::string& name) {
     const double flow = evaluator.flow(placement.nodes);
+    if (flow > 0) met.emplace_back(flow, placement);
     if (flow <= result.flow) return;
     result.flow = flow;
     result.placement = placement;
@@ -150,7 +156,14 @@ SearchResult search_placement(const Instance& instance, const SearchOptions& opt
   // that does is left in: it may be closer to a better plan.
   std::stable_partition(starts.begin(), starts.end(),
                         [](const Start& start) { return start.name == "stages"; });
-  Portfolio(instance, options, result, starts).run();
+  Portfolio(instance, options, result, starts, met).run();
+  std::stable_sort(met.begin(), met.end(),
+                   [](const auto& a, const auto& b) { return a.first > b.first; });
+  for (const auto& [flow, placement] : met) {
+    if (std::find(result.best.begin(), result.best.end(), placement) == result.best.end()) {
+      result.best.push_back(placement);
+    }
+  }
   result.flow = static_flow(instance, result.placement, options.partial);
   result.optimal = result.flow >= result.bound * kMet;
   return result;

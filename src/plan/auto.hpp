@@ -44,6 +44,9 @@ struct SearchResult {
   double bound = 0;      // tokens/s, no placement can do better
   bool optimal = false;  // flow meets the bound
   std::string found_by;  // "single node", "start 2", "stages", "annealing run 5"
+  // The incumbent, then other placements that were met: starts and the ends of runs, best flow
+  // first.
+  std::vector<Placement> best;
   int64_t steps = 0;
   int64_t evaluations = 0;
 };

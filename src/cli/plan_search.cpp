@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/plan_search.hpp"
+
+#include <csignal>
+#include <cstdio>
+#include <ctime>
+#include <filesystem>
+
+#include "base/file.hpp"
+#include "base/fmt.hpp"
+#include "base/json.hpp"
+#include "spec/helix_plan.hpp"
+
+namespace towline::cli {
+namespace {
+
+std::atomic<bool> g_stop{false};  // set by Ctrl-C and by the deadline
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+void on_interrupt(int) { g_stop = true; }
+
+Result<void> make_folder(const std::string& folder) {
+  std::error_code failure;
+  std::filesystem::create_directories(folder, failure);
+  if (failure) {
+    return errorf(Code::kIo, "cannot create the folder '{}': {}", folder, failure.message());
+  }
+  return {};
+}
+
+std::string inside(const std::string& folder, const std::string& name) {
+  return (std::filesystem::path(folder) / name).string();
+}
+
+std::string quoted(const std::string& text) {
+  std::string out;
+  append_json_string(out, text);  // a JSON string is a TOML basic string
+  return out;
+}
+
+}  // namespace
+
+double cpu_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+StopOnSignal::StopOnSignal(double seconds) : previous_(std::signal(SIGINT, on_interrupt)) {
+  g_stop = false;
+  if (seconds <= 0) return;
+  watchdog_ = std::thread([this, seconds] {
+    std::unique_lock lock(mutex_);
+    if (!wake_.wait_for(lock, std::chrono::duration<double>(seconds), [this] { return done_; })) {
+      g_stop = true;
+    }
+  });
+}
+
+StopOnSignal::~StopOnSignal() {
+  if (watchdog_.joinable()) {
+    {
+      const std::lock_guard lock(mutex_);
+      done_ = true;
+    }
+    wake_.notify_one();
+    watchdog_.join();
+  }
+  std::signal(SIGINT, previous_);
+}
+
+const std::atomic<bool>* StopOnSignal::flag() { return &g_stop; }
+
+void SearchTable::row(const plan::SearchProgress& progress) {
+  if (!shown_) return;
+  if (rows_++ == 0) {
+    std::fputs("    time s        steps     flow tok/s    bound tok/s    gap %  found by\n",
+               stderr);
+  }
+  const double gap = progress.bound > 0 ? 100 * (1 - progress.flow / progress.bound) : 0;
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start_;
+  std::fputs(format("{:>10.2f} {:>12} {:>14.3f} {:>14.3f} {:>8.3f}  {}\n", elapsed.count(),
+                    progress.steps, progress.flow, progress.bound, gap, progress.method)
+                 .c_str(),
+             stderr);
+}
+
+std::string print_plan_toml(const std::string& method, const plan::FlowReport& report) {
+  std::string text = format(
+      "schema = 1\nmethod = {}\nlayers = {}\nmax_flow = {}  # tokens/s\n"
+      "upper_bound = {}\n",
+      quoted(method), report.layers, report.max_flow, report.upper_bound);
+  for (const plan::UnitFlow& unit : report.units) {
+    text += format("\n[[nodes]]\nname = {}\nbegin = {}\nend = {}\nflow = {}\n", quoted(unit.name),
+                   unit.layers.empty() ? 0 : unit.layers.begin,
+                   unit.layers.empty() ? 0 : unit.layers.end, unit.flow);
+  }
+  const auto name = [&](int32_t end) {
+    return quoted(end == plan::kSource ? "source"
+                  : end == plan::kSink ? "sink"
+                                       : report.units[end].name);
+  };
+  for (const plan::LinkFlow& link : report.links) {
+    text += format("\n[[links]]\nfrom = {}\nto = {}\nflow = {}\ncapacity = {}\nshare = {}\n",
+                   name(link.from), name(link.to), link.flow, link.capacity, link.share);
+  }
+  return text;
+}
+
+Result<void> write_cluster_plan(const std::string& folder, const plan::PlanProblem& problem,
+                                const plan::LinkedPlacement& linked,
+                                const plan::FlowReport& report) {
+  TRY(make_folder(folder));
+  TRY(write_file_atomic(inside(folder, "sol.ini"),
+                        spec::print_helix_solution(plan::to_helix_solution(linked.placement))));
+  TRY(write_file_atomic(inside(folder, "simulator_cluster.ini"),
+                        spec::print_helix_sim_cluster(plan::to_sim_cluster(problem, linked))));
+  return write_file_atomic(inside(folder, "plan.toml"), print_plan_toml(linked.method, report));
+}
+
+Result<void> write_instance_plan(const std::string& folder, const std::string& instance_path,
+                                 const plan::Placement& placement, const plan::FlowReport& report) {
+  TRY(make_folder(folder));
+  const std::string stem = std::filesystem::path(instance_path).stem().string();
+  TRY(write_file_atomic(inside(folder, stem + ".helix"), plan::print_placement(placement)));
+  return write_file_atomic(inside(folder, "plan.toml"), print_plan_toml("auto", report));
+}
+
+}  // namespace towline::cli

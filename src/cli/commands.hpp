@@ -23,6 +23,7 @@ extern const Command kModelMakeDummy;
 extern const Command kModelQuantize;
 extern const Command kOptions;
 extern const Command kPlan;
+extern const Command kReplan;
 extern const Command kRun;
 extern const Command kChat;
 extern const Command kServe;

@@ -22,6 +22,7 @@ std::span<const Command> commands() {
       &kTokenize,
       &kDetokenize,
       &kPlan,
+      &kReplan,
       &kBenchEngine,
       &kFlow,
       &kClusterGenerate,

@@ -41,11 +41,18 @@ void Annealer::add_range(int32_t node, LayerRange range, double sign) {
   }
 }
 
+int64_t Annealer::away_from_home(int32_t node, LayerRange range) const {
+  const LayerRange home = home_->nodes[node];
+  const int32_t kept = std::min(range.end, home.end) - std::max(range.begin, home.begin);
+  return range.empty() ? 0 : range.size() - std::max(kept, 0);
+}
+
 void Annealer::set(int32_t node, LayerRange range) {
   const LayerRange before = state_[node];
   changes_.push_back({node, before});
   add_range(node, before, -1);
   add_range(node, range, 1);
+  if (home_ != nullptr) moved_ += away_from_home(node, range) - away_from_home(node, before);
   state_[node] = range;
 }
 
@@ -332,21 +339,24 @@ AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options)
   dirty_.clear();
   usage_.assign(instance_.nodes(), 0);
   changes_.clear();
+  home_ = options.move_price > 0 ? options.home : nullptr;
+  moved_ = 0;
   for (int32_t node = 0; node < instance_.nodes(); ++node) set(node, start.nodes[node]);
   changes_.clear();
 
   AnnealResult best;
   double flow = evaluator_.flow(state_);
-  double energy = flow + surrogate();
+  double energy = flow + surrogate() - options.move_price * static_cast<double>(moved_);
   note_state();
   best.placement.nodes = state_;
   best.flow = flow;
   best.evaluations = 1;
+  double best_worth = flow - options.move_price * static_cast<double>(moved_);
   const double ratio = options.cold / options.hot;
   double temperature = options.hot * bound_;
   const double tolerance = 1e-9 * bound_;
   const double goal = bound_ * (1 - 1e-9);
-  for (int64_t step = 0; step < options.steps && best.flow < goal; ++step) {
+  for (int64_t step = 0; step < options.steps && best_worth < goal; ++step) {
     ++best.steps;
     if ((step & 255) == 0) {
       temperature = options.hot * bound_ *
@@ -361,7 +371,7 @@ AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options)
     }
     // The lowest energy that would be accepted; a flow can be no more than the thinnest layer.
     const double needed = energy + temperature * std::log(1 - rng_.unit());
-    const double extra = surrogate();
+    const double extra = surrogate() - options.move_price * static_cast<double>(moved_);
     if (extra + ceiling_ < needed) {
       undo();
       continue;
@@ -380,7 +390,9 @@ AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options)
     flow = next;
     energy = next + extra;
     note_state();
-    if (flow > best.flow) {
+    const double worth = flow - options.move_price * static_cast<double>(moved_);
+    if (worth > best_worth) {
+      best_worth = worth;
       best.flow = flow;
       best.placement.nodes = state_;
     }

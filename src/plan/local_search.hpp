@@ -36,6 +36,10 @@ struct AnnealOptions {
   double cross_weight = 1;  // b
   double bound = 0;         // an upper bound of the flow, > 0; reaching it ends the search
   double cover_cap = 0;     // coverage above this (tokens/s) earns nothing; 0: the bound
+  // Tokens/s that each layer costs which a node holds and did not hold in `home`; the best state is
+  // then that of the highest flow less this cost. Needs home, which outlives the run.
+  double move_price = 0;
+  const Placement* home = nullptr;
   const std::atomic<bool>* stop = nullptr;  // set by another thread or a signal: end now
 };
 
@@ -63,6 +67,7 @@ class Annealer {
   void set(int32_t node, LayerRange range);
   void undo();
   void add_range(int32_t node, LayerRange range, double sign);
+  int64_t away_from_home(int32_t node, LayerRange range) const;
   bool repair_machines();
   double surrogate();
   double crossing(int32_t boundary) const;
@@ -102,6 +107,8 @@ class Annealer {
   std::vector<int32_t> dirty_;  // boundaries where ranges begin or end since cross_ was updated
   std::vector<bool> is_dirty_;  // [boundary]
   double ceiling_ = 0;          // no flow exceeds this in the proposed state
+  const Placement* home_ = nullptr;  // null: moves are free
+  int64_t moved_ = 0;                // layers held that home_ does not hold at that node
   std::vector<Change> changes_;
   std::vector<double> usage_;        // [node] flow / rate in the accepted state; 1 for cut nodes
   std::vector<int32_t> cut_;         // nodes in the accepted state's cut, or at its cut links

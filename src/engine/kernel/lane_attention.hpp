@@ -39,7 +39,8 @@ class LaneAttention {
 
   // A block of K or V: float16 in place, or float32 in the scratch. Each load asks the memory for the
   // same place in the block that comes 64 tokens later: asking for all of it at once would fill the
-  // processor's queue of misses and stall it.
+  // processor's queue of misses and stall it. The request is for L2: blocks of a head lie a power of
+  // two apart and would push each other out of the few ways of L1 that they share.
   struct Halves {
     const uint16_t* at;
     const uint16_t* later;
@@ -47,7 +48,7 @@ class LaneAttention {
     int tail;  // head_dim % 16: lanes of the last vector
     F load(int64_t t, int64_t i, bool whole) const {
       const int64_t place = t * stride + i;
-      if (i % 32 == 0) __builtin_prefetch(later + place);
+      if (i % 32 == 0) __builtin_prefetch(later + place, 0, 2);
       return whole ? V::load_half(at + place) : V::load_half(at + place, tail);
     }
   };

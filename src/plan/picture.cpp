@@ -16,6 +16,7 @@ constexpr double kTop = 70;
 constexpr double kNodeHeight = 30;
 constexpr double kLane = 46;  // distance of two nodes above each other
 constexpr double kRegionGap = 26;
+constexpr double kLetter = 5.2;      // width of a letter of a label
 constexpr double kPlotWidth = 1160;  // of all layers
 
 struct Box {
@@ -81,16 +82,18 @@ class Painter {
       std::stable_sort(units.begin(), units.end(), [&](size_t a, size_t b) {
         return report_.units[a].layers.begin < report_.units[b].layers.begin;
       });
-      std::vector<int32_t> lane_end;  // the first layer that is free in each lane
+      std::vector<double> lane_end;  // where each lane is free again; labels may outgrow boxes
       for (const size_t u : units) {
         const LayerRange range = report_.units[u].layers;
         if (range.empty()) continue;
+        const double x = x_of(range.begin) + 2;
+        const double width = std::max(8.0, x_of(range.end) - 2 - x);
+        const auto letters = static_cast<double>(short_name(report_.units[u]).size());
         size_t lane = 0;
-        while (lane < lane_end.size() && lane_end[lane] > range.begin) ++lane;
+        while (lane < lane_end.size() && lane_end[lane] > x) ++lane;
         if (lane == lane_end.size()) lane_end.push_back(0);
-        lane_end[lane] = range.end;
-        boxes_[u] = {x_of(range.begin) + 2, y + kLane * static_cast<double>(lane),
-                     std::max(8.0, x_of(range.end) - x_of(range.begin) - 4)};
+        lane_end[lane] = x + std::max(width, 6 + kLetter * letters);
+        boxes_[u] = {x, y + kLane * static_cast<double>(lane), width};
       }
       const double height = kLane * static_cast<double>(std::max<size_t>(1, lane_end.size()));
       regions_ += format(
@@ -100,7 +103,7 @@ class Painter {
       idle(units, y + 34);
       y += height + kRegionGap;
     }
-    height_ = y + 20;
+    height_ = y;
     const double middle = (kTop + y - kRegionGap) / 2;
     source_ = {kLeft - 62, middle - kNodeHeight / 2, 44};
     sink_ = {kLeft + kPlotWidth + 24, middle - kNodeHeight / 2, 44};

@@ -3,7 +3,6 @@
 //
 // The native cluster file: TOML for people, JSON for machines, one tree for both.
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -11,6 +10,7 @@
 
 #include "base/fmt.hpp"
 #include "spec/cluster_desc.hpp"
+#include "spec/toml_text.hpp"
 
 namespace towline::spec {
 namespace {
@@ -230,21 +230,6 @@ class Reader {
   int explicit_links_ = 0;
 };
 
-std::string quoted(std::string_view text) {
-  std::string out;
-  append_json_string(out, text);  // a JSON string is a TOML basic string
-  return out;
-}
-
-std::string number(double value) {
-  std::array<char, 64> buffer{};
-  const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value);
-  std::string text(buffer.data(), end.ptr);
-  // TOML wants a digit on both sides of a point, and "1e+09" is fine as it is.
-  if (text.find_first_of(".en") == std::string::npos) text += ".0";
-  return text;
-}
-
 std::string outer_name(const ClusterDesc& cluster, int32_t endpoint) {
   return endpoint < 0 ? std::string(kCoordinator) : cluster.nodes[endpoint].name;
 }
@@ -313,24 +298,26 @@ Json cluster_to_json(const ClusterDesc& cluster) {
 }
 
 std::string print_cluster(const ClusterDesc& cluster) {
-  std::string text = format("schema = 1\nname = {}\n\n[coordinator]\nnic_in = {}\nnic_out = {}\n",
-                            quoted(cluster.name), number(cluster.coordinator_nic_in.value),
-                            number(cluster.coordinator_nic_out.value));
+  std::string text =
+      format("schema = 1\nname = {}\n\n[coordinator]\nnic_in = {}\nnic_out = {}\n",
+             toml_string(cluster.name), toml_number(cluster.coordinator_nic_in.value),
+             toml_number(cluster.coordinator_nic_out.value));
   for (const MachineType& type : cluster.types) {
     text += format("\n[[types]]\nname = {}\nmemory = {}\nnic_in = {}\nnic_out = {}\ndisk = {}\n",
-                   quoted(type.name), type.memory.value, number(type.nic_in.value),
-                   number(type.nic_out.value), number(type.disk.value));
+                   toml_string(type.name), type.memory.value, toml_number(type.nic_in.value),
+                   toml_number(type.nic_out.value), toml_number(type.disk.value));
   }
   for (const ClusterNode& node : cluster.nodes) {
-    text += format("\n[[nodes]]\nname = {}\ntype = {}\n", quoted(node.name),
-                   quoted(cluster.types[node.type].name));
+    text += format("\n[[nodes]]\nname = {}\ntype = {}\n", toml_string(node.name),
+                   toml_string(cluster.types[node.type].name));
     if (node.devices != 1) text += format("devices = {}\n", node.devices);
-    if (!node.region.empty()) text += format("region = {}\n", quoted(node.region));
+    if (!node.region.empty()) text += format("region = {}\n", toml_string(node.region));
   }
   for (const ClusterLink& link : cluster.links) {
     text += format("\n[[links]]\nfrom = {}\nto = {}\nbandwidth = {}\nlatency = {}\n",
-                   quoted(outer_name(cluster, link.from)), quoted(outer_name(cluster, link.to)),
-                   number(link.bandwidth.value), number(link.latency.value));
+                   toml_string(outer_name(cluster, link.from)),
+                   toml_string(outer_name(cluster, link.to)), toml_number(link.bandwidth.value),
+                   toml_number(link.latency.value));
   }
   return text;
 }

@@ -75,7 +75,10 @@ Result<std::string> Interpreter::show(const Value& v) {
 Result<bool> Interpreter::equal(const Value& a, const Value& b) {
   int64_t cost = std::min(a.weight(), b.weight());
   // Looking up the members of a map in another is quadratic.
-  if (a.is_container() && b.is_container()) cost += std::min(cost, int64_t{1} << 30) * cost / 64;
+  if (a.is_container() && b.is_container()) {
+    const int64_t bounded = std::min(cost, int64_t{1} << 30);
+    cost += bounded * bounded / 64;
+  }
   TRY(charge(1 + cost / 4));
   return a == b;
 }

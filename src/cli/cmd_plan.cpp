@@ -8,9 +8,11 @@
 #include <cstdio>
 #include <optional>
 
+#include "base/file.hpp"
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
 #include "cli/plan_inputs.hpp"
+#include "cli/plan_milp.hpp"
 #include "cli/plan_search.hpp"
 #include "plan/auto.hpp"
 #include "plan/bounds.hpp"
@@ -24,6 +26,7 @@ namespace {
 
 struct PlanOptions {
   PlanInputs inputs;
+  MilpInputs milp;
   std::string instance;
   std::string method = "auto";
   int64_t seed = 0;
@@ -47,7 +50,7 @@ OptionTable table(PlanOptions& o) {
   o.inputs.add_to(t);
   t.value("instance", &o.instance, "placement problem in the plain .inst format").metavar("FILE");
   t.value("method", &o.method, "how to place")
-      .one_of({"auto", "petals", "swarm", "homogeneous", "separate"});
+      .one_of({"auto", "petals", "swarm", "homogeneous", "separate", "milp"});
   t.value("seed", &o.seed, "random seed; the same seed and steps give the same plan")
       .range(0, 9e15);
   t.value("steps", &o.steps, "search moves; 0 chooses by the kind and size of the cluster")
@@ -62,6 +65,7 @@ OptionTable table(PlanOptions& o) {
   t.value("judge", &o.judge,
           "simulate the best so many plans at full load and take the one that decodes most")
       .range(0, 1000);
+  o.milp.add_to(t);
   t.flag("partial", &o.partial, "partial inference: a node may take over inside its range");
   t.value("out", &o.out, "folder for the plan's files").metavar("DIR");
   t.flag("json", &o.json, "print JSON");
@@ -75,6 +79,8 @@ OptionTable table(PlanOptions& o) {
 
 // A plan with what is known about it.
 struct Planned {
+  double bound = 0;              // the MILP's; 0: only that of the report is known
+  std::string lp, sol;           // the MILP's files
   plan::SearchResult search;     // of baselines: placement alone
   plan::LinkedPlacement linked;  // of clusters
   plan::FlowReport report;
@@ -147,11 +153,32 @@ Result<void> judge_plans(const ProblemAndProfile& loaded,
   return {};
 }
 
+Result<void> plan_milp(const PlanOptions& o, const plan::PlanProblem& problem, Planned& planned) {
+  SearchTable progress(o.progress || (!o.json && isatty(STDERR_FILENO) != 0));
+  MilpInputs inputs = o.milp;
+  if (o.seconds > 0) inputs.seconds = o.seconds;
+  const StopOnSignal guard(0);
+  ASSIGN_OR_RETURN(
+      MilpPlan found,
+      plan_by_milp(problem, inputs, o.partial, StopOnSignal::flag(),
+                   [&](const plan::MilpOptions::Progress& p) {
+                     progress.row({.flow = p.incumbent, .bound = p.bound, .method = "milp"});
+                   }));
+  planned.linked = std::move(found.linked);
+  planned.bound = found.bound;
+  planned.search.found_by = format("milp ({})", found.stopped_by);
+  planned.lp = std::move(found.lp);
+  planned.sol = std::move(found.sol);
+  return {};
+}
+
 Result<Planned> plan_cluster(const PlanOptions& o) {
   ASSIGN_OR_RETURN(const ProblemAndProfile loaded, load_problem_and_profile(o.inputs));
   const plan::PlanProblem& problem = loaded.problem;
   Planned planned;
-  if (o.method != "auto") {
+  if (o.method == "milp") {
+    TRY(plan_milp(o, problem, planned));
+  } else if (o.method != "auto") {
     ASSIGN_OR_RETURN(planned.linked, baseline(o.method, o, problem));
     planned.search.found_by = o.method;
   } else {
@@ -180,6 +207,10 @@ Result<Planned> plan_cluster(const PlanOptions& o) {
   TRY(check_flow(planned.report));
   if (!o.out.empty()) {
     TRY(write_cluster_plan(o.out, problem, planned.linked, planned.report));
+    if (!planned.lp.empty()) {
+      TRY(write_file_atomic(o.out + "/ilp_model.lp", planned.lp));
+      TRY(write_file_atomic(o.out + "/ilp_solution.sol", planned.sol));
+    }
   }
   return planned;
 }
@@ -209,7 +240,9 @@ Result<Planned> plan_instance(const PlanOptions& o) {
 
 Json report_json(const PlanOptions& o, const Planned& planned) {
   const plan::FlowReport& report = planned.report;
-  const double bound = std::max(report.upper_bound, report.max_flow);
+  double bound = report.upper_bound;
+  if (planned.bound > 0) bound = std::min(bound, planned.bound);
+  bound = std::max(bound, report.max_flow);
   Json json = Json::object({{"method", o.method},
                             {"max_flow", report.max_flow},
                             {"upper_bound", bound},

@@ -20,18 +20,22 @@ void FairNetwork::progress(int64_t now) {
 }
 
 void FairNetwork::share() {
-  room_ = capacities_;
-  growing_.assign(capacities_.size(), 0);
+  room_.resize(capacities_.size());
+  growing_.resize(capacities_.size(), 0);  // all 0 between two calls
+  used_.clear();
   for (Flow& flow : flows_) {
     flow.rate = -1;
     for (const int32_t r : flow.resources) {
-      if (r != kNone) ++growing_[r];
+      if (r == kNone) continue;
+      if (growing_[r]++ > 0) continue;
+      used_.push_back(r);
+      room_[r] = capacities_[r];
     }
   }
   for (size_t fixed = 0; fixed < flows_.size();) {
     // The resource whose fair share is least is full first; its flows stop there.
     double least = std::numeric_limits<double>::infinity();
-    for (size_t r = 0; r < room_.size(); ++r) {
+    for (const int32_t r : used_) {
       if (growing_[r] > 0) least = std::min(least, std::max(room_[r], 0.0) / growing_[r]);
     }
     const double limit = least * (1 + 1e-12);

@@ -54,6 +54,7 @@ class FairNetwork {
   int64_t next_end_ = INT64_MAX;
   std::vector<double> room_;      // scratch of share(), [resource]
   std::vector<int32_t> growing_;  // scratch of share(), [resource] flows still growing
+  std::vector<int32_t> used_;     // scratch of share(), resources of any flow
 };
 
 }  // namespace towline::sim

@@ -245,7 +245,8 @@ void StageEngine::State::admit_waiting() {
       if (active > 0) return;
       waiting.pop_front();
       end_request(slot, requests[slot].record.restarts > 0 ? Outcome::kFailed : Outcome::kRejected,
-                  "larger than the KV cache");
+                  router->last_refusal().by_kv > 0 ? "larger than the KV cache"
+                                                   : "no way through the cluster");
       continue;
     }
     waiting.pop_front();

@@ -14,6 +14,8 @@ namespace towline::sim {
 using policy::kSinkNode;
 using policy::kSourceNode;
 
+constexpr double kMinimumShare = 1e-6;  // of a node's flow: less is rounding
+
 // Maximum flow over the nodes and links that are known to be up. Requests under way keep their
 // pipelines; only new ones follow the new weights.
 void StageEngine::State::plan() {
@@ -47,9 +49,11 @@ void StageEngine::State::plan() {
     fault = std::move(map).error();
     return;
   }
-  // Prompts are cut into chunks, so no node refuses one for its length.
+  // Prompts are cut into chunks, so no node refuses one for its length. Helix never uses links of
+  // less than 5 % of their origin's flow; with more than 20 links that could be all of them.
   router.emplace(std::move(map).value(), left.flow,
-                 std::vector<int32_t>(input.nodes.size(), std::numeric_limits<int32_t>::max()));
+                 std::vector<int32_t>(input.nodes.size(), std::numeric_limits<int32_t>::max()),
+                 kMinimumShare);
 }
 
 void StageEngine::State::disturb(const Disturbance& d) {

@@ -12,6 +12,7 @@
 #include "plan/instance.hpp"
 #include "plan/picture.hpp"
 #include "spec/helix_plan.hpp"
+#include "spec/plan_desc.hpp"
 
 namespace towline::cli {
 namespace {
@@ -37,7 +38,7 @@ OptionTable table(FlowOptions& o) {
       "meet "
       "is used; with it, exactly the links that the file lists.");
   o.inputs.add_to(t);
-  t.value("solution", &o.solution, "layers by node: Helix's *_sol.ini").metavar("FILE");
+  t.value("solution", &o.solution, "the plan: plan.toml, or Helix's *_sol.ini").metavar("FILE");
   t.value("simulator-cluster", &o.simulator_cluster,
           "use exactly the links of this simulator_cluster.ini")
       .metavar("FILE");
@@ -68,6 +69,12 @@ Result<plan::FlowReport> judge_cluster(const FlowOptions& o, const plan::ReportO
     return Error(Code::kInvalidArgument, "no plan to judge; give --solution FILE");
   }
   ASSIGN_OR_RETURN(const plan::PlanProblem problem, load_problem(o.inputs));
+  if (o.solution.ends_with(".toml") || o.solution.ends_with(".json")) {
+    ASSIGN_OR_RETURN(const spec::PlanDesc native, spec::load_plan(o.solution));
+    ASSIGN_OR_RETURN(const plan::LinkedPlacement linked,
+                     plan::link_as_planned(problem, native).context(o.solution));
+    return plan::report_flow(problem, linked, wanted);
+  }
   ASSIGN_OR_RETURN(const spec::HelixSolution solution, spec::load_helix_solution(o.solution));
   ASSIGN_OR_RETURN(plan::Placement placement,
                    plan::placement_of(solution, problem).context(o.solution));

@@ -19,6 +19,7 @@
 #include "plan/flow_report.hpp"
 #include "plan/heuristics.hpp"
 #include "plan/instance.hpp"
+#include "plan/picture.hpp"
 #include "sim/judge.hpp"
 
 namespace towline::cli {
@@ -34,6 +35,9 @@ struct PlanOptions {
   double seconds = 0;
   int threads = 0;
   int stages = 0;
+  int max_out_links = 24;
+  MilpInputs milp;
+  std::string picture;
   int judge = 0;
   bool partial = false;
   std::string out;
@@ -62,12 +66,16 @@ OptionTable table(PlanOptions& o) {
       .range(0, 256);
   t.value("stages", &o.stages, "swarm: number of equal stages; 0 takes the fewest that fit")
       .range(0, 10'000);
+  t.value("max-out-links", &o.max_out_links, "petals, swarm: links that leave a node")
+      .range(1, 100'000);
+  o.milp.add_to(t);
   t.value("judge", &o.judge,
           "simulate the best so many plans at full load and take the one that decodes most")
       .range(0, 1000);
   o.milp.add_to(t);
   t.flag("partial", &o.partial, "partial inference: a node may take over inside its range");
   t.value("out", &o.out, "folder for the plan's files").metavar("DIR");
+  t.value("picture", &o.picture, "draw the plan: .svg, or .html with the table").metavar("FILE");
   t.flag("json", &o.json, "print JSON");
   t.flag("progress", &o.progress, "show progress even if stderr is not a terminal");
   t.example(
@@ -85,7 +93,18 @@ struct Planned {
   plan::LinkedPlacement linked;  // of clusters
   plan::FlowReport report;
   std::optional<sim::Judgement> judged;
+  std::optional<MilpPlan> milp;
 };
+
+// The MILP: Ctrl-C and the deadline keep the incumbent.
+Result<MilpPlan> run_milp(const PlanOptions& o, const plan::PlanProblem& problem) {
+  SearchTable table(o.progress || (!o.json && isatty(STDERR_FILENO) != 0));
+  const StopOnSignal guard(o.seconds);
+  return plan_by_milp(
+      problem, o.milp, o.partial, StopOnSignal::flag(), [&](const plan::MilpOptions::Progress& p) {
+        table.row({.steps = 0, .flow = p.incumbent, .bound = p.bound, .method = "milp"});
+      });
+}
 
 plan::SearchResult search(const PlanOptions& o, const plan::Instance& instance,
                           std::vector<plan::Placement> starts) {
@@ -113,7 +132,8 @@ Result<void> check_flow(const plan::FlowReport& report) {
 
 Result<plan::LinkedPlacement> baseline(const std::string& method, const PlanOptions& o,
                                        const plan::PlanProblem& problem) {
-  const plan::HeuristicOptions options{.seed = static_cast<uint64_t>(o.seed), .stages = o.stages};
+  const plan::HeuristicOptions options{
+      .seed = static_cast<uint64_t>(o.seed), .max_out_links = o.max_out_links, .stages = o.stages};
   if (method == "petals") return plan::petals(problem, options);
   if (method == "swarm") return plan::swarm(problem, options);
   if (method == "homogeneous") return plan::homogeneous(problem, options);
@@ -178,6 +198,9 @@ Result<Planned> plan_cluster(const PlanOptions& o) {
   Planned planned;
   if (o.method == "milp") {
     TRY(plan_milp(o, problem, planned));
+    ASSIGN_OR_RETURN(planned.milp, run_milp(o, problem));
+    planned.linked = planned.milp->linked;
+    planned.search.found_by = "milp, stopped by " + planned.milp->stopped_by;
   } else if (o.method != "auto") {
     ASSIGN_OR_RETURN(planned.linked, baseline(o.method, o, problem));
     planned.search.found_by = o.method;
@@ -205,11 +228,15 @@ Result<Planned> plan_cluster(const PlanOptions& o) {
   planned.search.placement = planned.linked.placement;
   planned.report = plan::report_flow(problem, planned.linked);
   TRY(check_flow(planned.report));
+  if (planned.milp && planned.milp->optimal) planned.report.upper_bound = planned.report.max_flow;
   if (!o.out.empty()) {
     TRY(write_cluster_plan(o.out, problem, planned.linked, planned.report));
     if (!planned.lp.empty()) {
       TRY(write_file_atomic(o.out + "/ilp_model.lp", planned.lp));
       TRY(write_file_atomic(o.out + "/ilp_solution.sol", planned.sol));
+    if (planned.milp) {
+      TRY(write_file_atomic(o.out + "/ilp_model.lp", planned.milp->lp));
+      TRY(write_file_atomic(o.out + "/ilp_solution.sol", planned.milp->sol));
     }
   }
   return planned;
@@ -279,6 +306,11 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
   ASSIGN_OR_RETURN(const Planned planned, o.instance.empty() ? plan_cluster(o) : plan_instance(o));
+  if (!o.picture.empty()) {
+    const bool page = o.picture.ends_with(".html");
+    TRY(write_file_atomic(
+        o.picture, page ? plan::picture_html(planned.report) : plan::picture_svg(planned.report)));
+  }
   if (o.json) {
     std::puts(report_json(o, planned).dump().c_str());
     return 0;

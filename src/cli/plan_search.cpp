@@ -33,12 +33,6 @@ std::string inside(const std::string& folder, const std::string& name) {
   return (std::filesystem::path(folder) / name).string();
 }
 
-std::string quoted(const std::string& text) {
-  std::string out;
-  append_json_string(out, text);  // a JSON string is a TOML basic string
-  return out;
-}
-
 }  // namespace
 
 double cpu_seconds() {
@@ -86,28 +80,6 @@ void SearchTable::row(const plan::SearchProgress& progress) {
              stderr);
 }
 
-std::string print_plan_toml(const std::string& method, const plan::FlowReport& report) {
-  std::string text = format(
-      "schema = 1\nmethod = {}\nlayers = {}\nmax_flow = {}  # tokens/s\n"
-      "upper_bound = {}\n",
-      quoted(method), report.layers, report.max_flow, report.upper_bound);
-  for (const plan::UnitFlow& unit : report.units) {
-    text += format("\n[[nodes]]\nname = {}\nbegin = {}\nend = {}\nflow = {}\n", quoted(unit.name),
-                   unit.layers.empty() ? 0 : unit.layers.begin,
-                   unit.layers.empty() ? 0 : unit.layers.end, unit.flow);
-  }
-  const auto name = [&](int32_t end) {
-    return quoted(end == plan::kSource ? "source"
-                  : end == plan::kSink ? "sink"
-                                       : report.units[end].name);
-  };
-  for (const plan::LinkFlow& link : report.links) {
-    text += format("\n[[links]]\nfrom = {}\nto = {}\nflow = {}\ncapacity = {}\nshare = {}\n",
-                   name(link.from), name(link.to), link.flow, link.capacity, link.share);
-  }
-  return text;
-}
-
 Result<void> write_cluster_plan(const std::string& folder, const plan::PlanProblem& problem,
                                 const plan::LinkedPlacement& linked,
                                 const plan::FlowReport& report) {
@@ -116,7 +88,9 @@ Result<void> write_cluster_plan(const std::string& folder, const plan::PlanProbl
                         spec::print_helix_solution(plan::to_helix_solution(linked.placement))));
   TRY(write_file_atomic(inside(folder, "simulator_cluster.ini"),
                         spec::print_helix_sim_cluster(plan::to_sim_cluster(problem, linked))));
-  return write_file_atomic(inside(folder, "plan.toml"), print_plan_toml(linked.method, report));
+  return write_file_atomic(
+      inside(folder, "plan.toml"),
+      spec::print_plan(plan::to_plan_desc(report, linked.method, problem.model.name)));
 }
 
 Result<void> write_instance_plan(const std::string& folder, const std::string& instance_path,
@@ -124,7 +98,8 @@ Result<void> write_instance_plan(const std::string& folder, const std::string& i
   TRY(make_folder(folder));
   const std::string stem = std::filesystem::path(instance_path).stem().string();
   TRY(write_file_atomic(inside(folder, stem + ".helix"), plan::print_placement(placement)));
-  return write_file_atomic(inside(folder, "plan.toml"), print_plan_toml("auto", report));
+  return write_file_atomic(inside(folder, "plan.toml"),
+                           spec::print_plan(plan::to_plan_desc(report, "auto", "")));
 }
 
 }  // namespace towline::cli

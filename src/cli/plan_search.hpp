@@ -50,9 +50,6 @@ class SearchTable {
   std::chrono::steady_clock::time_point start_;
 };
 
-// The plan as TOML: what was asked, what it is worth, layers by node, links with flow and shares.
-std::string print_plan_toml(const std::string& method, const plan::FlowReport& report);
-
 // Writes plan.toml, sol.ini and simulator_cluster.ini into `folder`, which is made if missing; each
 // file appears whole or not at all.
 Result<void> write_cluster_plan(const std::string& folder, const plan::PlanProblem& problem,

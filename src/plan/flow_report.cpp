@@ -184,6 +184,24 @@ std::vector<LayerRange> uncovered_layers(const FlowReport& report) {
   return ranges;
 }
 
+spec::PlanDesc to_plan_desc(const FlowReport& report, std::string method, std::string model) {
+  spec::PlanDesc plan;
+  plan.method = std::move(method);
+  plan.model = std::move(model);
+  plan.layers = report.layers;
+  plan.max_flow = TokensPerSec(report.max_flow);
+  plan.upper_bound = TokensPerSec(report.upper_bound);
+  for (const UnitFlow& unit : report.units) {
+    const LayerRange layers = unit.layers.empty() ? LayerRange{} : unit.layers;
+    plan.nodes.push_back({unit.name, layers, TokensPerSec(unit.flow)});
+  }
+  for (const LinkFlow& link : report.links) {
+    plan.links.push_back({endpoint_name(report, link.from), endpoint_name(report, link.to),
+                          TokensPerSec(link.flow), TokensPerSec(link.capacity), link.share});
+  }
+  return plan;
+}
+
 Json report_to_json(const FlowReport& report) {
   Json units = Json::array();
   Json cut = Json::array();

@@ -22,6 +22,7 @@
 #include "plan/instance.hpp"
 #include "plan/max_flow.hpp"
 #include "plan/problem.hpp"
+#include "spec/plan_desc.hpp"
 
 namespace towline::plan {
 
@@ -92,6 +93,9 @@ FlowReport report_flow(const Instance& instance, const Placement& placement, boo
 
 // Layers that no unit holds, as ranges.
 std::vector<LayerRange> uncovered_layers(const FlowReport& report);
+
+// The plan with its flows, as the native plan file has it. `model` may be empty.
+spec::PlanDesc to_plan_desc(const FlowReport& report, std::string method, std::string model);
 
 Json report_to_json(const FlowReport& report);
 // For people: totals, the bottleneck, then a table of units (with the reason of each unused one).

@@ -275,6 +275,46 @@ Result<LinkedPlacement> link_as_listed(const PlanProblem& problem, Placement pla
   return plan;
 }
 
+Result<LinkedPlacement> link_as_planned(const PlanProblem& problem, const spec::PlanDesc& plan) {
+  if (plan.layers != problem.model.layers) {
+    return errorf(Code::kInvalidArgument,
+                  "the plan has {} layers and '{}' has {}; choose the model it was made for",
+                  plan.layers, problem.model.name, problem.model.layers);
+  }
+  std::map<std::string, int32_t> units;
+  for (int32_t u = 0; u < problem.size(); ++u) units.emplace(problem.unit_name(u), u);
+  LinkedPlacement linked;
+  linked.method = plan.method;
+  linked.placement.nodes.resize(problem.units.size());
+  for (const spec::PlannedNode& node : plan.nodes) {
+    const auto found = units.find(node.name);
+    if (found == units.end()) {
+      return errorf(Code::kInvalidArgument,
+                    "the plan has a node '{}' that the cluster does not have; give the cluster it "
+                    "was made for",
+                    node.name);
+    }
+    linked.placement.nodes[found->second] = node.layers;
+    if (!node.layers.empty()) linked.written.push_back(found->second);
+  }
+  std::sort(linked.written.begin(), linked.written.end());
+  std::map<std::pair<int32_t, int32_t>, const PlanArc*> arcs;
+  for (const PlanArc& arc : problem.arcs) arcs.emplace(std::pair(arc.from, arc.to), &arc);
+  for (const spec::PlannedLink& link : plan.links) {
+    const int32_t from = link.from == "source" ? kSource : units.at(link.from);
+    const int32_t to = link.to == "sink" ? kSink : units.at(link.to);
+    const auto arc = arcs.find({from, to});
+    if (arc == arcs.end()) {
+      return errorf(Code::kInvalidArgument,
+                    "the plan uses a link from '{}' to '{}' that the cluster does not have; give "
+                    "the cluster it was made for",
+                    link.from, link.to);
+    }
+    linked.arcs.push_back(*arc->second);
+  }
+  return linked;
+}
+
 Result<Placement> placement_of(const spec::HelixSolution& solution, const PlanProblem& problem) {
   if (solution.nodes.size() != problem.units.size()) {
     return errorf(Code::kInvalidArgument,

@@ -20,6 +20,7 @@
 #include "plan/instance.hpp"
 #include "spec/cluster_desc.hpp"
 #include "spec/helix_plan.hpp"
+#include "spec/plan_desc.hpp"
 #include "spec/profile.hpp"
 
 namespace towline::plan {
@@ -96,6 +97,8 @@ spec::HelixSimCluster to_sim_cluster(const PlanProblem& problem, const LinkedPla
 // A placement with exactly the arcs and nodes that a simulator cluster lists, in its order.
 Result<LinkedPlacement> link_as_listed(const PlanProblem& problem, Placement placement,
                                        const spec::HelixSimCluster& sim);
+// A native plan on this cluster, with the links that it lists. Fails if it was made for another.
+Result<LinkedPlacement> link_as_planned(const PlanProblem& problem, const spec::PlanDesc& plan);
 // A solution's ranges, checked against the problem: one range a unit, inside the model. A hand-made
 // plan may hold more layers than the memory rule allows.
 Result<Placement> placement_of(const spec::HelixSolution& solution, const PlanProblem& problem);

@@ -169,7 +169,8 @@ Result<sim::StageOptions> stage_options(const SimulateOptions& o) {
     s.horizon = warm_up + (o.duration < 0 ? 600 : o.duration);
     s.window_begin = warm_up;
   } else {
-    s.horizon = o.duration < 0 ? 0 : o.duration;
+    s.window_begin = std::max(o.warm_up, 0.0);
+    s.horizon = o.duration < 0 ? 0 : s.window_begin + o.duration;
   }
   for (const std::string& list : o.disturb) {
     for (size_t begin = 0; begin <= list.size();) {

@@ -36,7 +36,6 @@ struct PlanOptions {
   int threads = 0;
   int stages = 0;
   int max_out_links = 24;
-  MilpInputs milp;
   std::string picture;
   int judge = 0;
   bool partial = false;
@@ -68,7 +67,6 @@ OptionTable table(PlanOptions& o) {
       .range(0, 10'000);
   t.value("max-out-links", &o.max_out_links, "petals, swarm: links that leave a node")
       .range(1, 100'000);
-  o.milp.add_to(t);
   t.value("judge", &o.judge,
           "simulate the best so many plans at full load and take the one that decodes most")
       .range(0, 1000);
@@ -93,18 +91,7 @@ struct Planned {
   plan::LinkedPlacement linked;  // of clusters
   plan::FlowReport report;
   std::optional<sim::Judgement> judged;
-  std::optional<MilpPlan> milp;
 };
-
-// The MILP: Ctrl-C and the deadline keep the incumbent.
-Result<MilpPlan> run_milp(const PlanOptions& o, const plan::PlanProblem& problem) {
-  SearchTable table(o.progress || (!o.json && isatty(STDERR_FILENO) != 0));
-  const StopOnSignal guard(o.seconds);
-  return plan_by_milp(
-      problem, o.milp, o.partial, StopOnSignal::flag(), [&](const plan::MilpOptions::Progress& p) {
-        table.row({.steps = 0, .flow = p.incumbent, .bound = p.bound, .method = "milp"});
-      });
-}
 
 plan::SearchResult search(const PlanOptions& o, const plan::Instance& instance,
                           std::vector<plan::Placement> starts) {
@@ -198,9 +185,6 @@ Result<Planned> plan_cluster(const PlanOptions& o) {
   Planned planned;
   if (o.method == "milp") {
     TRY(plan_milp(o, problem, planned));
-    ASSIGN_OR_RETURN(planned.milp, run_milp(o, problem));
-    planned.linked = planned.milp->linked;
-    planned.search.found_by = "milp, stopped by " + planned.milp->stopped_by;
   } else if (o.method != "auto") {
     ASSIGN_OR_RETURN(planned.linked, baseline(o.method, o, problem));
     planned.search.found_by = o.method;
@@ -228,15 +212,11 @@ Result<Planned> plan_cluster(const PlanOptions& o) {
   planned.search.placement = planned.linked.placement;
   planned.report = plan::report_flow(problem, planned.linked);
   TRY(check_flow(planned.report));
-  if (planned.milp && planned.milp->optimal) planned.report.upper_bound = planned.report.max_flow;
   if (!o.out.empty()) {
     TRY(write_cluster_plan(o.out, problem, planned.linked, planned.report));
     if (!planned.lp.empty()) {
       TRY(write_file_atomic(o.out + "/ilp_model.lp", planned.lp));
       TRY(write_file_atomic(o.out + "/ilp_solution.sol", planned.sol));
-    if (planned.milp) {
-      TRY(write_file_atomic(o.out + "/ilp_model.lp", planned.milp->lp));
-      TRY(write_file_atomic(o.out + "/ilp_solution.sol", planned.milp->sol));
     }
   }
   return planned;

@@ -3,6 +3,7 @@
 #include "plan/auto.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <thread>
 
 #include "base/fmt.hpp"
@@ -15,6 +16,7 @@
 namespace towline::plan {
 namespace {
 
+constexpr int32_t kManyNodes = 64;
 constexpr double kMet = 1 - 1e-9;  // a flow this close to the bound meets it
 
 // What one annealing run of the portfolio does.
@@ -49,7 +51,12 @@ class Portfolio {
             const std::vector<Start>& starts, Met& met)
       : instance_(instance), options_(options), result_(result), starts_(starts), met_(met) {
     dense_ = FlowEvaluator(instance, options.partial).groups() == 1;
-    total_steps_ = options.steps > 0 ? options.steps : dense_ ? 800'000 : 16'000'000;
+    total_steps_ = options.steps > 0 ? options.steps : dense_ ? 400'000 : 16'000'000;
+    if (options.steps == 0 && instance.nodes() > kManyNodes) {
+      // A step costs about as much as there are nodes, and tells less.
+      const double shrink = std::pow(1.0 * kManyNodes / instance.nodes(), 2.5);
+      total_steps_ = static_cast<int64_t>(static_cast<double>(total_steps_) * shrink);
+    }
     const int64_t rounds = std::clamp<int64_t>(total_steps_ / 400'000, 1, dense_ ? 2 : 4);
     steps_per_run_ = std::max<int64_t>(total_steps_ / (rounds * kRunsPerRound), 1);
   }

@@ -25,6 +25,8 @@
 namespace towline::cli {
 namespace {
 
+constexpr size_t kFailuresUpTo = 200;  // nodes; the failure of each is a maximum flow
+
 struct PlanOptions {
   PlanInputs inputs;
   MilpInputs milp;
@@ -210,7 +212,8 @@ Result<Planned> plan_cluster(const PlanOptions& o) {
     }
   }
   planned.search.placement = planned.linked.placement;
-  planned.report = plan::report_flow(problem, planned.linked);
+  planned.report = plan::report_flow(problem, planned.linked,
+                                     {.failures = problem.units.size() <= kFailuresUpTo});
   TRY(check_flow(planned.report));
   if (!o.out.empty()) {
     TRY(write_cluster_plan(o.out, problem, planned.linked, planned.report));
@@ -235,9 +238,8 @@ Result<Planned> plan_instance(const PlanOptions& o) {
   ASSIGN_OR_RETURN(const plan::Instance instance, plan::load_instance(o.instance));
   Planned planned;
   planned.search = search(o, instance, {});
-  // The failure of every node is computed where that is quick.
   planned.report = plan::report_flow(instance, planned.search.placement, o.partial,
-                                     {.failures = instance.nodes() <= 200});
+                                     {.failures = instance.rates.size() <= kFailuresUpTo});
   TRY(check_flow(planned.report));
   if (!o.out.empty()) {
     TRY(write_instance_plan(o.out, o.instance, planned.search.placement, planned.report));
@@ -256,13 +258,13 @@ Json report_json(const PlanOptions& o, const Planned& planned) {
                             {"trivial_bound", report.max_compute},
                             {"gap", bound > 0 ? 1 - report.max_flow / bound : 0},
                             {"optimal", report.max_flow >= bound * (1 - 1e-9)},
-                            {"n_minus_1_flow", report.n_minus_1_flow},
                             {"found_by", planned.search.found_by},
                             {"partial", o.partial},
                             {"seed", o.seed},
                             {"steps", planned.search.steps},
                             {"evaluations", planned.search.evaluations},
                             {"bottleneck", report.bottleneck}});
+  if (report.units.size() <= kFailuresUpTo) json.set("n_minus_1_flow", report.n_minus_1_flow);
   if (planned.judged) {
     json.set("judged", Json::object({{"decode_tps", planned.judged->decode_tps},
                                      {"prompt_latency", planned.judged->prompt_latency},

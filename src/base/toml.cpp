@@ -44,13 +44,17 @@ Json convert(const toml::node& node) {
 // when it asks whether they are white space (its tables are wrong for U+00A1 to U+0499), so they
 // must not reach it. Follows the quoting rules of TOML for text that is valid up to that byte.
 size_t stray_letter(std::string_view text) {
+  constexpr std::string_view kBeforeString = "\n=,[{";  // a quote elsewhere is a fault of the text
   size_t at = 0;
+  char before = '\n';  // the last character that is not a blank
   while (at < text.size()) {
     const char c = text[at];
     if (static_cast<unsigned char>(c) >= 0x80) return at;
+    const bool opens = kBeforeString.find(before) != std::string_view::npos;
+    if (c != ' ' && c != '\t' && c != '\r') before = c;
     if (c == '#') {
       at = std::min(text.find('\n', at), text.size());
-    } else if (c == '"' || c == '\'') {
+    } else if (opens && (c == '"' || c == '\'')) {
       const std::string_view triple = c == '"' ? "\"\"\"" : "\'\'\'";
       const bool multi = text.substr(at, 3) == triple;
       at += multi ? 3 : 1;

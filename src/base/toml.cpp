@@ -51,7 +51,8 @@ size_t stray_letter(std::string_view text) {
     const char c = text[at];
     if (static_cast<unsigned char>(c) >= 0x80) return at;
     const bool opens = kBeforeString.find(before) != std::string_view::npos;
-    if (c != ' ' && c != '\t' && c != '\r') before = c;
+    const bool bracket = c == '[' || c == '{';  // opens a list or a table only there itself
+    if (c != ' ' && c != '\t' && c != '\r') before = bracket && !opens ? 'x' : c;
     if (c == '#') {
       at = std::min(text.find('\n', at), text.size());
     } else if (opens && (c == '"' || c == '\'')) {

@@ -28,6 +28,7 @@ using SeqId = Id<struct SeqTag, int64_t>;         // one sequence; a request wit
 using BlockId = Id<struct BlockTag, int32_t>;     // one KV block in a pool
 using LayerIdx = Id<struct LayerTag, int32_t>;    // decoder layer, 0-based
 using StepNo = Id<struct StepTag, int64_t>;       // step of an execution loop
+using LaneId = Id<struct LaneTag, int32_t>;       // sequences that share one pipeline; negative: none
 using Epoch = Id<struct EpochTag, int64_t>;       // plan / membership epoch
 
 // Layers [begin, end) of a model.

@@ -124,14 +124,18 @@ Result<void> Stage::allocate_buffers() {
 
 // --- one step -----------------------------------------------------------------------------------
 
-void Stage::run(const StepView& step, std::span<float> hidden) {
+void Stage::run(const StepView& step, std::span<float> hidden, LayerRange sub) {
+  const LayerRange held = options_.layers;
+  if (sub.empty()) sub = held;
+  CHECK(held.begin <= sub.begin && sub.end <= held.end, sub.begin, sub.end);
   const int32_t rows = step.rows();
   CHECK(rows <= options_.max_rows, rows, options_.max_rows);
   CHECK(hidden.size() >= floats(rows, desc().hidden), hidden.size(), rows);
   if (rows == 0) return;
   place_rows(step);
-  team_->parallel_for(rows, [&](int64_t row, int) { prepare_row(row, hidden.data()); });
-  for (int32_t i = 0; i < options_.layers.size(); ++i) run_layer(i, rows, hidden.data());
+  const bool embed = sub.begin == 0;
+  team_->parallel_for(rows, [&](int64_t row, int) { prepare_row(row, hidden.data(), embed); });
+  for (int32_t i = sub.begin; i < sub.end; ++i) run_layer(i - held.begin, rows, hidden.data());
   team_->parallel_for(rows, [&](int64_t row, int) { add_update(hidden.data(), row); });
 }
 
@@ -153,8 +157,8 @@ void Stage::place_rows(const StepView& step) {
   }
 }
 
-// The row's embedding (first stage) and its rotation angles.
-void Stage::prepare_row(int64_t row, float* hidden) {
+// The row's rotation angles, and its embedding if the model begins here.
+void Stage::prepare_row(int64_t row, float* hidden, bool embed) {
   const spec::ModelDesc& d = desc();
   const RowPlace& place = places_[static_cast<size_t>(row)];
   const int64_t pairs = d.rope_dim / 2;
@@ -163,7 +167,7 @@ void Stage::prepare_row(int64_t row, float* hidden) {
     cos_[static_cast<size_t>(row * pairs + i)] = static_cast<float>(std::cos(angle));
     sin_[static_cast<size_t>(row * pairs + i)] = static_cast<float>(std::sin(angle));
   }
-  if (weights_->is_first()) {
+  if (embed) {
     weights_->embed(place.token, {hidden + row * d.hidden, static_cast<size_t>(d.hidden)});
   }
   std::fill_n(update_.begin() + row * d.hidden, d.hidden, 0.0f);

@@ -70,9 +70,10 @@ class Stage {
   int32_t max_rows() const { return options_.max_rows; }
   int32_t max_logit_rows() const { return options_.max_logit_rows; }
 
-  // Evaluates the layers. hidden: [rows][hidden], read unless this is the first stage, and written.
+  // Evaluates the layers `sub` (a part of this stage's, numbered from the model's first; empty: all).
+  // hidden: [rows][hidden], read unless sub begins with the model's first layer, and written.
   // Token ids and block numbers must be valid (the caller checked them); writes the KV cache.
-  void run(const StepView& step, std::span<float> hidden);
+  void run(const StepView& step, std::span<float> hidden, LayerRange sub = {});
 
   // Last stage: logits of the chosen rows of `hidden`, out: [rows.size()][vocab].
   // At most max_logit_rows().
@@ -102,7 +103,7 @@ class Stage {
   Stage(const KernelTable& kernels, ComputeTeam& team) : kernels_(&kernels), team_(&team) {}
   Result<void> allocate_buffers();
   void place_rows(const StepView& step);
-  void prepare_row(int64_t row, float* hidden);
+  void prepare_row(int64_t row, float* hidden, bool embed);
   void add_update(float* hidden, int64_t row) const;
   void run_layer(int32_t index, int32_t rows, float* hidden);
   // Calls before(row) for every row (it may write x), then does all products with the rows of x,

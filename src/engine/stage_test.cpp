@@ -239,6 +239,52 @@ TEST(Stage, BitsDoNotDependOnChunksThreadsOrStages) {
   }
 }
 
+// Partial inference: a row may skip the first layers of a stage (another one did them), or stop early.
+TEST(Stage, AnyPartsOfTheLayersInARowAreTheWhole) {
+  const TempDir dir;
+  const auto file = make_model(dir, small_shape("qwen3"), "q8_0");
+  for_seeds(8, [&](Rng& rng) {
+    const std::vector<int32_t> tokens = random_tokens(rng, 60, 300);
+    Pipeline whole(file, {0, 5}, 1, **kernel_table());
+    const std::vector<float> expected = whole.evaluate(tokens, 60);
+    // Two stages that overlap in [1, 4): each row of a prompt takes its own hand-over layer.
+    ComputeTeam team(1);
+    std::vector<std::unique_ptr<Stage>> stages;
+    for (const LayerRange layers : {LayerRange{0, 4}, LayerRange{1, 5}}) {
+      StageOptions options;
+      options.layers = layers;
+      auto stage = Stage::load(file, options, **kernel_table(), team);
+      ASSERT_TRUE(stage) << stage.error().to_string();
+      stages.push_back(std::make_unique<Stage>(std::move(stage).value()));
+    }
+    const auto handover = static_cast<int32_t>(rng.between(1, 4));
+    const std::vector<int32_t> blocks = blocks_from(2, tokens.size());
+    const auto chunk = static_cast<int32_t>(rng.between(1, 32));
+    const std::span all(tokens);
+    std::vector<float> logits;
+    for (int32_t from = 0; from < 60; from += chunk) {
+      const auto rows = static_cast<size_t>(std::min(chunk, 60 - from));
+      const StepSpan span{from, from + static_cast<int32_t>(rows),
+                          all.subspan(static_cast<size_t>(from), rows), blocks};
+      std::vector<float> hidden(rows * 256);
+      int32_t layer = 0;
+      while (layer < 5) {  // every stage in one or more calls
+        Stage& stage = *stages[layer < handover ? 0 : 1];
+        const int32_t most = layer < handover ? handover : 5;
+        const auto to = static_cast<int32_t>(rng.between(layer + 1, most));
+        stage.run({{&span, 1}}, hidden, {layer, to});
+        layer = to;
+      }
+      std::vector<int32_t> indices(rows);
+      for (size_t i = 0; i < rows; ++i) indices[i] = static_cast<int32_t>(i);
+      std::vector<float> part(rows * 300);
+      stages[1]->logits(hidden, indices, part);
+      logits.insert(logits.end(), part.begin(), part.end());
+    }
+    EXPECT_EQ(logits, expected) << "hand-over " << handover << " chunk " << chunk;
+  });
+}
+
 TEST(Stage, BitsDoNotDependOnTheCompany) {
   const TempDir dir;
   const auto file = make_model(dir, small_shape("qwen2"), "q4_0");

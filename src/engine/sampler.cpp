@@ -166,6 +166,17 @@ Result<void> check_sampling(const SamplingParams& p, int32_t vocab) {
   return {};
 }
 
+void TokenHistory::follow(std::span<const int32_t> tokens, int32_t prompt) {
+  if (tokens.size() < followed_) {
+    seen_.clear();
+    followed_ = 0;
+  }
+  for (; followed_ < tokens.size(); ++followed_) {
+    const int32_t token = tokens[followed_];
+    followed_ < static_cast<size_t>(prompt) ? add_prompt({&token, 1}) : add_output(token);
+  }
+}
+
 bool uses_history(const SamplingParams& p) {
   return p.repetition_penalty != 1.0f || p.presence_penalty != 0.0f || p.frequency_penalty != 0.0f;
 }

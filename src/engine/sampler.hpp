@@ -48,10 +48,14 @@ class TokenHistory {
     for (const int32_t token : tokens) seen_[token].prompt = true;
   }
   void add_output(int32_t token) { ++seen_[token].output; }
+  // Makes this the history of `tokens`, the first `prompt` of which are the prompt. Counts only what
+  // is new if they continue the tokens of the last call, and anew if they are fewer.
+  void follow(std::span<const int32_t> tokens, int32_t prompt);
   const std::map<int32_t, Seen>& seen() const { return seen_; }
 
  private:
   std::map<int32_t, Seen> seen_;
+  size_t followed_ = 0;  // tokens of the last follow()
 };
 // Whether sample() looks at the history at all.
 bool uses_history(const SamplingParams& params);

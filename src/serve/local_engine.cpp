@@ -38,9 +38,11 @@ FinishReason finish_reason(policy::EndReason reason) {
   return FinishReason::kError;
 }
 
-GeneratedToken generated(engine::SampledToken&& token) {
+GeneratedToken generated(engine::EvaluatedToken&& evaluated) {
+  const engine::SampledToken& token = evaluated.sampled;
   GeneratedToken out;
   out.token = token.token;
+  out.is_stop = evaluated.is_stop;
   out.logprob = token.logprob;
   for (const auto& [id, logprob] : token.top) out.top.push_back({id, logprob});
   return out;
@@ -94,6 +96,8 @@ Result<std::unique_ptr<LocalEngine>> LocalEngine::start(
   ASSIGN_OR_RETURN(engine::Stage stage, engine::Stage::load(file, stage_options, *self->kernels_,
                                                             *self->team_, progress));
   self->stage_ = std::make_unique<engine::Stage>(std::move(stage));
+  self->evaluator_ =
+      std::make_unique<engine::RowEvaluator>(*self->stage_, *self->kernels_, *self->team_);
   self->batcher_ = std::make_unique<policy::Batcher>(
       policy::BatcherLimits{.step_tokens = options.step_tokens,
                             .sequences = options.sequences,
@@ -101,8 +105,6 @@ Result<std::unique_ptr<LocalEngine>> LocalEngine::start(
                             .prefix_cache = options.prefix_cache},
       static_cast<int32_t>(blocks));
   self->hidden_.resize(static_cast<size_t>(options.step_tokens) * static_cast<size_t>(desc.hidden));
-  self->state_.resize(static_cast<size_t>(desc.hidden));
-  self->scratch_.resize(static_cast<size_t>(threads));
   self->most_unfinished_ = options.sequences + options.queue;
   // Room for every request's submission and cancellation, and to spare.
   self->inbox_ = std::make_unique<SpscRing<Command>>(
@@ -245,7 +247,8 @@ void LocalEngine::take(GenerationRequest&& request) {
   }
   live_[request.id] = seq;
   Session& session = sessions_[seq];
-  if (engine::uses_history(request.sampling)) session.history.add_prompt(request.prompt);
+  session.tokens = std::move(request.prompt);
+  session.prompt = static_cast<int32_t>(session.tokens.size());
   session.request = std::move(request);
   session.taken = std::chrono::steady_clock::now();
 }
@@ -266,24 +269,14 @@ void LocalEngine::run_step() {
   }
   stage_->run({spans}, hidden_);
 
-  int32_t first_row = 0;
-  for (const policy::StepEntry& entry : step.entries) {
-    Session& session = sessions_.at(entry.seq);
-    if (session.request.embed) pool_rows(entry, first_row, session);
-    first_row += entry.to - entry.from;
-  }
+  pool_rows(step);
   std::vector<policy::Sampled> sampled;
-  const std::vector<LogitRow> rows = wanted_rows(step);
-  for (size_t from = 0; from < rows.size(); from += static_cast<size_t>(stage_->max_logit_rows())) {
-    const size_t count =
-        std::min(rows.size() - from, static_cast<size_t>(stage_->max_logit_rows()));
-    evaluate_rows(std::span(rows).subspan(from, count), sampled);
-  }
+  evaluate_rows(step, sampled);
   report_prompts(step);
   batcher_->complete(step, sampled);
   ++steps_;
   report_ends();
-  publish_stats(first_row);
+  publish_stats(engine::StepView{spans}.rows());
   flush_events();
 }
 
@@ -295,90 +288,56 @@ void LocalEngine::apply_tables(const policy::Step& step) {
   }
 }
 
-std::vector<LocalEngine::LogitRow> LocalEngine::wanted_rows(const policy::Step& step) {
-  std::vector<LogitRow> rows;
+void LocalEngine::evaluate_rows(const policy::Step& step, std::vector<policy::Sampled>& sampled) {
+  std::vector<engine::EvalRow> rows;
+  std::vector<SeqId> who;
   int32_t first_row = 0;
   for (const policy::StepEntry& entry : step.entries) {
-    Session& session = sessions_.at(entry.seq);
-    const auto prompt = static_cast<int32_t>(session.request.prompt.size());
+    Session& s = sessions_.at(entry.seq);
     for (int32_t p = entry.logits_from; p < entry.to; ++p) {
       const bool samples = entry.samples && p == entry.to - 1;
-      const bool scores = session.request.prompt_logprobs && !session.prompt_reported &&
-                          p + 1 < prompt;
-      if (samples || scores) {
-        rows.push_back({first_row + p - entry.from, entry.seq, &session, p, samples});
-      }
+      const bool scores = s.request.prompt_logprobs && !s.prompt_reported && p + 1 < s.prompt;
+      if (!samples && !scores) continue;
+      rows.push_back({first_row + p - entry.from, p, samples,
+                      {&s.request.sampling, s.request.choice, s.tokens, s.prompt,
+                       s.request.stop_tokens, &s.history}});
+      who.push_back(entry.seq);
     }
     first_row += entry.to - entry.from;
   }
-  return rows;
-}
-
-void LocalEngine::evaluate_rows(std::span<const LogitRow> rows,
-                                std::vector<policy::Sampled>& sampled) {
-  const auto vocab = static_cast<size_t>(model().vocab);
-  logits_.resize(std::max(logits_.size(), rows.size() * vocab));
-  std::vector<int32_t> indices;
-  for (const LogitRow& row : rows) indices.push_back(row.row);
-  stage_->logits(hidden_, indices, logits_);
-  std::vector<RowOutcome> outcomes(rows.size(), RowOutcome(engine::SampledToken{}));
-  team_->parallel_for(static_cast<int64_t>(rows.size()), [&](int64_t i, int thread) {
-    const auto at = static_cast<size_t>(i);
-    outcomes[at] = evaluate_row(rows[at], std::span(logits_).subspan(at * vocab, vocab), thread);
-  });
+  std::vector<engine::RowOutcome> outcomes = evaluator_->evaluate(hidden_, rows);
   for (size_t i = 0; i < rows.size(); ++i) {
-    Session& session = *rows[i].session;
+    Session& session = sessions_.at(who[i]);
     if (rows[i].samples) {
-      sampled.push_back(accept(rows[i], std::move(outcomes[i])));
+      sampled.push_back(accept(who[i], session, std::move(outcomes[i])));
     } else {
-      session.prompt_scores.resize(session.request.prompt.size());
+      session.prompt_scores.resize(static_cast<size_t>(session.prompt));
       session.prompt_scores[static_cast<size_t>(rows[i].position) + 1] =
           generated(std::move(outcomes[i]).value());
     }
   }
 }
 
-LocalEngine::RowOutcome LocalEngine::evaluate_row(const LogitRow& row,
-                                                  std::span<const float> logits, int thread) {
-  const Session& s = *row.session;
-  engine::SamplerScratch& scratch = scratch_[static_cast<size_t>(thread)];
-  if (row.samples) {
-    return engine::sample(*kernels_, s.request.sampling, s.request.choice, s.outputs, s.history,
-                          logits, scratch);
-  }
-  const int32_t next = s.request.prompt[static_cast<size_t>(row.position) + 1];
-  return engine::score_token(*kernels_, logits, next, std::max(s.request.sampling.logprobs, 0),
-                             scratch);
-}
-
-policy::Sampled LocalEngine::accept(const LogitRow& row, RowOutcome&& outcome) {
-  Session& session = *row.session;
+policy::Sampled LocalEngine::accept(SeqId seq, Session& session, engine::RowOutcome&& outcome) {
   if (!outcome) {
-    event_of(row.seq).error = std::move(outcome).error();
-    return {row.seq, 0, false, true};
+    event_of(seq).error = std::move(outcome).error();
+    return {seq, 0, false, true};
   }
   GeneratedToken token = generated(std::move(outcome).value());
-  const auto& stops = session.request.stop_tokens;
-  token.is_stop = std::ranges::find(stops, token.token) != stops.end();
-  if (engine::uses_history(session.request.sampling)) session.history.add_output(token.token);
-  ++session.outputs;
+  session.tokens.push_back(token.token);
   ++generation_tokens_;
-  const policy::Sampled sampled{row.seq, token.token, token.is_stop, false};
-  event_of(row.seq).tokens.push_back(std::move(token));
+  const policy::Sampled sampled{seq, token.token, token.is_stop, false};
+  event_of(seq).tokens.push_back(std::move(token));
   return sampled;
 }
 
-// Sums final states by ascending position; a row seen again after a preemption is the same bits and
-// counts once.
-void LocalEngine::pool_rows(const policy::StepEntry& entry, int32_t first_row, Session& session) {
-  session.pooled.resize(state_.size());
-  for (int32_t p = entry.from; p < entry.to; ++p) {
-    if (p != session.pooled_rows) continue;
-    stage_->final_state(hidden_, first_row + p - entry.from, state_);
-    for (size_t i = 0; i < state_.size(); ++i) {
-      session.pooled[i] += static_cast<double>(state_[i]);
-    }
-    ++session.pooled_rows;
+void LocalEngine::pool_rows(const policy::Step& step) {
+  int32_t first_row = 0;
+  for (const policy::StepEntry& entry : step.entries) {
+    Session& session = sessions_.at(entry.seq);
+    const int32_t count = entry.to - entry.from;
+    if (session.request.embed) session.pool.add(*stage_, hidden_, first_row, entry.from, count);
+    first_row += count;
   }
 }
 
@@ -400,22 +359,16 @@ GenerationEvent& LocalEngine::event_of(SeqId seq) {
 void LocalEngine::report_prompts(const policy::Step& step) {
   for (const policy::StepEntry& entry : step.entries) {
     Session& s = sessions_.at(entry.seq);
-    const auto prompt = static_cast<int32_t>(s.request.prompt.size());
-    if (s.prompt_reported || entry.to < prompt) continue;
+    if (s.prompt_reported || entry.to < s.prompt) continue;
     s.prompt_reported = true;
-    prompt_tokens_ += prompt;
+    prompt_tokens_ += s.prompt;
     GenerationEvent& event = event_of(entry.seq);
     if (s.request.prompt_logprobs) {
-      s.prompt_scores.resize(s.request.prompt.size());
-      s.prompt_scores[0].token = s.request.prompt[0];
+      s.prompt_scores.resize(static_cast<size_t>(s.prompt));
+      s.prompt_scores[0].token = s.tokens[0];
       event.prompt_tokens = std::move(s.prompt_scores);
     }
-    if (s.request.embed) {
-      double square = 0;
-      for (const double v : s.pooled) square += v * v;
-      const double norm = square > 0 ? std::sqrt(square) : 1.0;
-      for (const double v : s.pooled) event.embedding.push_back(static_cast<float>(v / norm));
-    }
+    if (s.request.embed) event.embedding = s.pool.unit_vector();
   }
 }
 

@@ -21,7 +21,7 @@
 #include <vector>
 
 #include "base/ring.hpp"
-#include "engine/sampler.hpp"
+#include "engine/row_evaluator.hpp"
 #include "engine/stage.hpp"
 #include "policy/batcher.hpp"
 #include "serve/generator.hpp"
@@ -69,25 +69,16 @@ class LocalEngine final : public Generator {
   };
   // One live request.
   struct Session {
-    GenerationRequest request;
+    GenerationRequest request;                   // its prompt has moved to `tokens`
+    std::vector<int32_t> tokens;                 // prompt, then output
+    int32_t prompt = 0;                          // how many of them are the prompt
     engine::TokenHistory history;
-    int32_t outputs = 0;
     std::chrono::steady_clock::time_point taken; // from the inbox
     Duration queued{-1};                         // until its first step; negative: not yet
     std::vector<GeneratedToken> prompt_scores;   // by position, if prompt_logprobs
     bool prompt_reported = false;
-    std::vector<double> pooled;                  // [hidden], if embed
-    int32_t pooled_rows = 0;
+    engine::EmbeddingPool pool;                  // if embed
   };
-  // A row whose logits are wanted.
-  struct LogitRow {
-    int32_t row = 0;       // of the step
-    SeqId seq;
-    Session* session = nullptr;
-    int32_t position = 0;  // of the row in its sequence
-    bool samples = false;
-  };
-  using RowOutcome = Result<engine::SampledToken>;
 
   LocalEngine() = default;
   static int64_t choose_kv_tokens(const spec::ModelDesc& desc, const LocalEngineOptions& options,
@@ -101,11 +92,9 @@ class LocalEngine final : public Generator {
   void take(GenerationRequest&& request);
   void run_step();
   void apply_tables(const policy::Step& step);
-  std::vector<LogitRow> wanted_rows(const policy::Step& step);
-  void evaluate_rows(std::span<const LogitRow> rows, std::vector<policy::Sampled>& sampled);
-  RowOutcome evaluate_row(const LogitRow& row, std::span<const float> logits, int thread);
-  policy::Sampled accept(const LogitRow& row, RowOutcome&& outcome);
-  void pool_rows(const policy::StepEntry& entry, int32_t first_row, Session& session);
+  void evaluate_rows(const policy::Step& step, std::vector<policy::Sampled>& sampled);
+  policy::Sampled accept(SeqId seq, Session& session, engine::RowOutcome&& outcome);
+  void pool_rows(const policy::Step& step);
   void report_prompts(const policy::Step& step);
   void report_ends();
   GenerationEvent& event_of(SeqId seq);
@@ -121,15 +110,13 @@ class LocalEngine final : public Generator {
 
   // The engine thread's.
   std::unique_ptr<engine::Stage> stage_;
+  std::unique_ptr<engine::RowEvaluator> evaluator_;
   std::unique_ptr<policy::Batcher> batcher_;
   std::map<SeqId, Session> sessions_;
   std::map<RequestId, SeqId> live_;
   std::map<SeqId, std::vector<int32_t>> tables_;  // KV blocks of running sequences
   int64_t next_seq_ = 0;
   std::vector<float> hidden_;                     // [step_tokens][hidden]
-  std::vector<float> logits_;                     // [max_logit_rows][vocab]
-  std::vector<float> state_;                      // [hidden]
-  std::vector<engine::SamplerScratch> scratch_;   // by thread
   std::vector<GenerationEvent> events_;           // of this step
   std::map<SeqId, size_t> event_index_;
   int64_t prompt_tokens_ = 0, generation_tokens_ = 0, steps_ = 0;

@@ -17,6 +17,7 @@ struct PlanInputs {
   std::string profile;  // Helix's machine_profile.ini, or a native profile .json/.toml
   std::string model;    // a built-in profile's name, a model file or a Hugging Face directory
   std::string tables;   // native profile beside a Helix machine profile
+  int largest_group = 0;  // devices in a tensor-parallel group at most; 0: as tables allow
 
   void add_to(OptionTable& table);
 };
@@ -27,7 +28,8 @@ struct ProblemAndProfile {
 };
 
 // Reads them. The model's tables of speeds come from --tables, else from --profile if that is a
-// native file, else from the built-in profile called --model.
+// native file, else from the built-in profile called --model; failing all, they are derived from the
+// model's shape and what is known of the machines (spec/roofline.hpp).
 Result<plan::PlanProblem> load_problem(const PlanInputs& inputs);
 Result<ProblemAndProfile> load_problem_and_profile(const PlanInputs& inputs);
 

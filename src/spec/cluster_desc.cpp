@@ -18,6 +18,8 @@ constexpr double kMaxSpeed = 1e15;    // bytes/s
 constexpr double kMaxLatency = 3600;  // seconds
 constexpr int64_t kMaxMemory = int64_t{1} << 50;
 constexpr int32_t kMaxDevices = 1024;
+constexpr double kMaxFlops = 1e19;
+constexpr double kMaxPrice = 1e9;
 
 bool sane_speed(BytesPerSec speed) { return speed.value > 0 && speed.value <= kMaxSpeed; }
 
@@ -39,6 +41,15 @@ Result<void> check_types(const ClusterDesc& cluster) {
       return bad(
           format("machine type '{}': memory of {} bytes; give a size above 0 and below 1 PiB",
                  type.name, type.memory.value));
+    }
+    const double bandwidth = type.memory_bandwidth.value;
+    if (!(type.flops >= 0 && type.flops <= kMaxFlops) ||
+        !(bandwidth >= 0 && bandwidth <= kMaxSpeed) ||
+        !(type.price >= 0 && type.price <= kMaxPrice)) {
+      return bad(
+          format("machine type '{}': flops, memory_bandwidth and price must not be negative or "
+                 "beyond 1e19, 1e15 and 1e9; correct the units",
+                 type.name));
     }
   }
   return {};

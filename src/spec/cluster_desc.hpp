@@ -32,6 +32,10 @@ struct MachineType {
   BytesPerSec nic_in;  // of the whole machine
   BytesPerSec nic_out;
   BytesPerSec disk;  // weights are loaded at this speed
+  // Of one device; 0: not known. Needed where there is no measured profile (spec/roofline.hpp).
+  double flops = 0;  // peak operations/s on 2-byte floats
+  BytesPerSec memory_bandwidth{};
+  double price = 0;  // of a machine with one device, in any currency an hour; 0: not known
 
   friend bool operator==(const MachineType&, const MachineType&) = default;
 };
@@ -90,6 +94,9 @@ std::vector<std::string> infer_regions(const ClusterDesc& cluster);
 //   memory = "40 GB"
 //   nic = "10 gbit"
 //   disk = "1 GB/s"
+//   flops = 312e12                       # optional, as are the next two
+//   memory_bandwidth = "1555 GB/s"
+//   price = 3.67                         # an hour
 //   [[nodes]]
 //   name = "alpha"
 //   type = "A100"

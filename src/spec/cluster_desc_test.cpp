@@ -71,6 +71,10 @@ TEST(ClusterDesc, KeepsEverythingInTomlAndJson) {
       cluster.types.push_back({"type" + std::to_string(t), Bytes(rng.between(1, 1'000'000'000'000)),
                                BytesPerSec(rng.unit() * 1e9 + 1), BytesPerSec(12.5),
                                BytesPerSec(1e15)});
+      if (rng.below(2) == 0) continue;
+      cluster.types.back().flops = 1e12 * rng.unit();
+      cluster.types.back().memory_bandwidth = BytesPerSec(1e9 * rng.unit());
+      cluster.types.back().price = rng.unit();
     }
     const auto nodes = static_cast<int32_t>(rng.between(1, 9));
     for (int32_t i = 0; i < nodes; ++i) {
@@ -110,6 +114,8 @@ TEST(ClusterDesc, RefusesNonsenseWithTheRemedy) {
       {"\"beta\"\ntype", "\"alpha\"\ntype", "'alpha' is given twice"},
       {"disk = \"1 GB/s\"", "", "'disk' is missing"},
       {"disk = \"1 GB/s\"", "disk = -5", "speeds must lie above 0"},
+      {"disk = \"1 GB/s\"", "disk = 5\nprice = -1", "must not be negative"},
+      {"disk = \"1 GB/s\"", "disk = 5\nflops = \"fast\"", "'flops' is not a number"},
       {"devices = 4", "devices = -4", "has 0 devices"},
       {"latency = \"50 ms\"", "latency = -1", "latency of -1"},
       {"to = \"beta\"", "to = \"coordinator\"", "linked with itself"},

@@ -82,6 +82,13 @@ class Fields {
     if (value == nullptr) return missing(key, "a size, like \"40 GB\"");
     return parse_size(*value).context(where_ + ", " + std::string(key));
   }
+  Result<double> number_or_zero(std::string_view key) const {
+    const Json* value = tree_.find(key);
+    if (value == nullptr) return 0.0;
+    if (value->is_number()) return value->as_double();
+    return errorf(Code::kInvalidArgument, "{}: '{}' is not a number; write it like 3.12e14",
+                  where_, key);
+  }
   Result<Seconds> seconds(std::string_view key) const {
     const Json* value = tree_.find(key);
     if (value == nullptr) return missing(key, "a time, like \"1 ms\"");
@@ -129,6 +136,11 @@ class Reader {
     ASSIGN_OR_RETURN(type.nic_in, fields.speed("nic_in", "nic"));
     ASSIGN_OR_RETURN(type.nic_out, fields.speed("nic_out", "nic"));
     ASSIGN_OR_RETURN(type.disk, fields.speed("disk"));
+    if (item.find("memory_bandwidth") != nullptr) {
+      ASSIGN_OR_RETURN(type.memory_bandwidth, fields.speed("memory_bandwidth"));
+    }
+    ASSIGN_OR_RETURN(type.flops, fields.number_or_zero("flops"));
+    ASSIGN_OR_RETURN(type.price, fields.number_or_zero("price"));
     cluster_.types.push_back(std::move(type));
     return {};
   }
@@ -234,6 +246,17 @@ std::string outer_name(const ClusterDesc& cluster, int32_t endpoint) {
   return endpoint < 0 ? std::string(kCoordinator) : cluster.nodes[endpoint].name;
 }
 
+// What a machine type says beyond the necessary.
+std::vector<std::pair<const char*, double>> optional_figures(const MachineType& type) {
+  std::vector<std::pair<const char*, double>> figures;
+  if (type.flops != 0) figures.emplace_back("flops", type.flops);
+  if (type.memory_bandwidth.value != 0) {
+    figures.emplace_back("memory_bandwidth", type.memory_bandwidth.value);
+  }
+  if (type.price != 0) figures.emplace_back("price", type.price);
+  return figures;
+}
+
 }  // namespace
 
 Result<BytesPerSec> parse_speed(const Json& value) {
@@ -267,11 +290,13 @@ Result<ClusterDesc> load_cluster(const std::string& path) {
 Json cluster_to_json(const ClusterDesc& cluster) {
   Json types = Json::array();
   for (const MachineType& type : cluster.types) {
-    types.push(Json::object({{"name", type.name},
-                             {"memory", type.memory.value},
-                             {"nic_in", type.nic_in.value},
-                             {"nic_out", type.nic_out.value},
-                             {"disk", type.disk.value}}));
+    Json tree = Json::object({{"name", type.name},
+                              {"memory", type.memory.value},
+                              {"nic_in", type.nic_in.value},
+                              {"nic_out", type.nic_out.value},
+                              {"disk", type.disk.value}});
+    for (const auto& [key, value] : optional_figures(type)) tree.set(key, value);
+    types.push(std::move(tree));
   }
   Json nodes = Json::array();
   for (const ClusterNode& node : cluster.nodes) {
@@ -306,6 +331,9 @@ std::string print_cluster(const ClusterDesc& cluster) {
     text += format("\n[[types]]\nname = {}\nmemory = {}\nnic_in = {}\nnic_out = {}\ndisk = {}\n",
                    toml_string(type.name), type.memory.value, toml_number(type.nic_in.value),
                    toml_number(type.nic_out.value), toml_number(type.disk.value));
+    for (const auto& [key, value] : optional_figures(type)) {
+      text += format("{} = {}\n", key, toml_number(value));
+    }
   }
   for (const ClusterNode& node : cluster.nodes) {
     text += format("\n[[nodes]]\nname = {}\ntype = {}\n", toml_string(node.name),

@@ -124,6 +124,54 @@ TEST(HelixFiles, RealSystemsPrintToTheirOwnBytes) {
   expect_same_bytes(files_below("", wanted), 10, parse_helix_real_system, print_helix_real_system);
 }
 
+// Every shipped configuration follows from the solution and the simulator cluster beside it, given
+// its addresses in the order of the nodes.
+TEST(HelixFiles, RealSystemsFollowFromTheirPlans) {
+  NEEDS_SHARED_DATA();
+  size_t compared = 0;
+  for (const std::string& path : files_below("/layouts", [](const std::string& name) {
+         return name == "real_sys_config.txt";
+       })) {
+    const fs::path folder = fs::path(path).parent_path();
+    std::string solution_path;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      const std::string name = entry.path().filename().string();
+      if (name.ends_with("_sol.ini") || name.ends_with("solution_file.ini")) {
+        solution_path = entry.path().string();
+      }
+    }
+    const std::string sim_path = (folder / "simulator_cluster.ini").string();
+    if (solution_path.empty() || !fs::exists(sim_path)) continue;
+    const auto solution = load_helix_solution(solution_path);
+    const auto sim = load_helix_sim_cluster(sim_path);
+    const auto golden = load_helix_real_system(path);
+    ASSERT_TRUE(solution && sim && golden) << path;
+    HelixAddresses addresses;
+    for (const HelixRealSystem::Machine& machine : golden->machines) {
+      if (machine.id == 0) {
+        addresses.host = machine.ip_address;
+        continue;
+      }
+      const std::string& type = sim->nodes[static_cast<size_t>(machine.id) - 1].machine_type;
+      auto list = std::find_if(addresses.by_type.begin(), addresses.by_type.end(),
+                               [&](const auto& entry) { return entry.first == type; });
+      if (list == addresses.by_type.end()) {
+        list = addresses.by_type.insert(addresses.by_type.end(), {type, {}});
+      }
+      list->second.push_back(machine.ip_address);
+    }
+    const auto made = make_helix_real_system(*sim, *solution, addresses);
+    ASSERT_TRUE(made) << path << ": " << made.error().to_string();
+    EXPECT_EQ(print_helix_real_system(*made), print_helix_real_system(*golden)) << path;
+    ++compared;
+    addresses.by_type.front().second.pop_back();
+    EXPECT_FALSE(make_helix_real_system(*sim, *solution, addresses)) << "an address short";
+    addresses.by_type.front().second.resize(100, "10.0.0.1");
+    EXPECT_FALSE(make_helix_real_system(*sim, *solution, addresses)) << "addresses left over";
+  }
+  EXPECT_GE(compared, 5u);
+}
+
 TEST(HelixFiles, AClusterBecomesDirectedLinksAndBack) {
   NEEDS_SHARED_DATA();
   const std::string profile = data_folder() + "/profiles/machine_profile.ini";

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "spec/helix_plan.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <map>
 #include <set>
@@ -378,6 +379,54 @@ Result<HelixRealSystem> parse_helix_real_system(std::string_view text, std::stri
 Result<HelixRealSystem> load_helix_real_system(const std::string& path) {
   ASSIGN_OR_RETURN(const std::string text, read_text(path));
   return parse_helix_real_system(text, path);
+}
+
+Result<HelixRealSystem> make_helix_real_system(const HelixSimCluster& cluster,
+                                               const HelixSolution& solution,
+                                               const HelixAddresses& addresses) {
+  if (solution.nodes.size() != cluster.nodes.size()) {
+    return errorf(Code::kInvalidArgument,
+                  "the solution places {} nodes, the simulator cluster has {}; give the files of "
+                  "one plan",
+                  solution.nodes.size(), cluster.nodes.size());
+  }
+  HelixRealSystem system;
+  system.machines.push_back({0, addresses.host, {}, {}, -1, -1});
+  std::vector<size_t> used(addresses.by_type.size(), 0);
+  std::vector<int32_t> place(cluster.nodes.size(), -1);  // in system.machines
+  for (size_t i = 0; i < cluster.nodes.size(); ++i) {
+    const LayerRange layers = solution.nodes[i];
+    if (layers.empty()) continue;
+    const std::string& type = cluster.nodes[i].machine_type;
+    const auto list = std::find_if(addresses.by_type.begin(), addresses.by_type.end(),
+                                   [&](const auto& entry) { return entry.first == type; });
+    const size_t t = static_cast<size_t>(list - addresses.by_type.begin());
+    if (list == addresses.by_type.end() || used[t] == list->second.size()) {
+      return errorf(Code::kInvalidArgument, "{}: no address is left for a machine of type '{}'",
+                    cluster.nodes[i].name, type);
+    }
+    place[i] = static_cast<int32_t>(system.machines.size());
+    system.machines.push_back({static_cast<int32_t>(i) + 1, list->second[used[t]++], {}, {},
+                               layers.begin, layers.end});
+  }
+  for (size_t t = 0; t < used.size(); ++t) {
+    if (used[t] < addresses.by_type[t].second.size()) {
+      return errorf(Code::kInvalidArgument, "{} addresses of type '{}' are given, {} are used",
+                    addresses.by_type[t].second.size(), addresses.by_type[t].first, used[t]);
+    }
+  }
+  for (const HelixSimCluster::Link& link : cluster.links) {
+    const int32_t from = link.from == kSource ? 0 : place[static_cast<size_t>(link.from)];
+    const int32_t to = link.to == kSink ? 0 : place[static_cast<size_t>(link.to)];
+    if (from < 0 || to < 0) {
+      return errorf(Code::kInvalidArgument, "a link leads from {} to {}, one of which is idle",
+                    cluster.endpoint_name(link.from), cluster.endpoint_name(link.to));
+    }
+    auto& machines = system.machines;
+    machines[static_cast<size_t>(from)].out_nodes.push_back(machines[static_cast<size_t>(to)].id);
+    machines[static_cast<size_t>(to)].in_nodes.push_back(machines[static_cast<size_t>(from)].id);
+  }
+  return system;
 }
 
 std::string print_helix_real_system(const HelixRealSystem& system) {

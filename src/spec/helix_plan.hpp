@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/ids.hpp"
@@ -86,5 +87,16 @@ struct HelixRealSystem {
 Result<HelixRealSystem> parse_helix_real_system(std::string_view text, std::string_view source);
 Result<HelixRealSystem> load_helix_real_system(const std::string& path);
 std::string print_helix_real_system(const HelixRealSystem& system);
+
+// The prototype's configuration of a placement, as Helix generates it: every link of the simulator
+// cluster, whether it carries flow or not; idle nodes are left out. Addresses are taken in the
+// nodes' order from the list of their machine type; a list too short or not used up is an error.
+struct HelixAddresses {
+  std::string host;
+  std::vector<std::pair<std::string, std::vector<std::string>>> by_type;
+};
+Result<HelixRealSystem> make_helix_real_system(const HelixSimCluster& cluster,
+                                               const HelixSolution& solution,
+                                               const HelixAddresses& addresses);
 
 }  // namespace towline::spec

@@ -22,10 +22,10 @@
 // the cluster itself need not come from the coordinator: a row with kFed says that it arrives, or
 // has arrived, through feed() (from the last node, past the coordinator).
 //
-// Hash. hash() is a pure function of the messages applied, updated in O(change): equal state, equal
-// hash, whatever the order of the slots in memory. A message carries the hash its receiver must
-// have before it; a difference, a gap or another epoch refuses the message with kUnavailable
-// ("needs the full form") and leaves the state as it was. Tokens that came through feed() are not
+// Hash. hash() is a pure function of the messages applied since the last full form, updated in
+// O(change). A message carries the hash its receiver must have before it; a difference, a gap or
+// another epoch refuses the message with kUnavailable ("needs the full form") and leaves the state
+// as it was. Tokens that came through feed() are not
 // in hash(), because the coordinator does not know when they came; rank_hash() has them too, and
 // is the same on all ranks of one node, which apply everything in one order.
 //
@@ -180,6 +180,7 @@ struct SlotState {
   friend class StepMirror;
   uint64_t spec_hash_ = 0, tokens_hash_ = 0, blocks_hash_ = 0;
   uint64_t share_ = 0;           // of the mirror's hash
+  int64_t last_message_ = -1;    // that had a row of it
 };
 inline constexpr int32_t kUnknownToken = -1;
 
@@ -231,21 +232,25 @@ class StepMirror {
   static constexpr size_t kImpliedHistory = 8;
   struct Lane {
     LaneHop hop;
+    int64_t last_step = -1;
     std::deque<std::pair<int64_t, std::vector<SlotGen>>> recent;  // (step, rows that sampled)
-    uint64_t share = 0;
   };
   Result<void> apply_sections(const NodeStep& message);
   Result<void> close(LaneId lane);
+  Result<void> release(SlotGen slot, bool finished);
   Result<void> open(const LaneHop& hop);
   Result<void> add(const FreshSlot& fresh);
   Result<void> resume(const ResumedSlot& resumed);
   Result<void> apply_rows(const NodeStep& message);
   Result<void> expand(const NodeStep& message, const Lane& lane, std::vector<StepRow>& rows) const;
-  Result<void> advance(const StepRow& row, LaneId lane, bool keeps_tokens);
-  Result<SlotState*> find(SlotGen slot, const char* what);
-  void append_token(SlotState& s, int32_t token, bool by_message);
-  void rehash(uint32_t index);
-  void remember_rows(Lane& lane, int64_t step, std::span<const StepRow> rows);
+  Result<void> advance(const StepRow& row, const Lane& lane, int64_t message);
+  Result<void> take_token(const StepRow& row, SlotState& s) const;
+  Result<void> check_tokens(std::span<const int32_t> tokens, int64_t from) const;
+  Result<void> take_blocks(SlotState& s, std::span<const int32_t> blocks) const;
+  Result<void> check_lane(LaneId lane) const;
+  Result<SlotState*> find(SlotGen slot);
+  void rehash(uint32_t slot);
+  void remember_rows(Lane& lane, int64_t step, std::span<const StepRow> rows) const;
   void clear();
 
   MirrorLimits limits_;
@@ -273,8 +278,8 @@ class StepSender {
 
   // Completes a draft (sections and explicit rows; tokens everywhere) into the next message of the
   // stream: numbers it, leaves out tokens that this node does not keep, implies what can be
-  // implied, and applies it to the copy. An error means that the draft was impossible: a bug of
-  // the caller, reported so that one bad request cannot end the coordinator.
+  // implied, and applies it to the copy. An error means that the draft was impossible, a bug of
+  // the caller; the copy is void then: restart() and tell every sequence as fresh.
   Result<NodeStep> next(NodeStep draft);
 
   // A token that the cluster sampled, so that later full forms have it.

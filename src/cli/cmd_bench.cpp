@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <functional>
 
+#include "base/check.hpp"
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress.hpp"
@@ -63,8 +64,6 @@ class Workload {
     }
     const auto hidden = static_cast<size_t>(stage.desc().hidden);
     hidden_.resize(hidden * static_cast<size_t>(stage.max_rows()));
-    logits_.resize(static_cast<size_t>(stage.desc().vocab) *
-                   static_cast<size_t>(std::max(1, sequences)));
   }
 
   // Tokens [from, to) of one sequence, in steps of at most max_rows.
@@ -74,9 +73,9 @@ class Workload {
       tokens_.clear();
       for (int32_t p = begin; p < end; ++p) tokens_.push_back(token(sequence, p));
       const engine::StepSpan span{begin, end, tokens_, tables_[static_cast<size_t>(sequence)]};
-      stage_.run({{&span, 1}}, hidden_);
+      must(stage_.run({{&span, 1}}, hidden_));
       const int32_t last = end - begin - 1;
-      if (with_logits && end == to) stage_.logits(hidden_, {&last, 1}, logits_);
+      if (with_logits && end == to) must(stage_.logits(hidden_, {&last, 1}));
     }
   }
 
@@ -92,18 +91,23 @@ class Workload {
       spans.push_back({position, position + 1, std::span(tokens_).subspan(at, 1), tables_[at]});
       rows.push_back(s);
     }
-    stage_.run({spans}, hidden_);
-    stage_.logits(hidden_, rows, logits_);
+    must(stage_.run({spans}, hidden_));
+    must(stage_.logits(hidden_, rows));
   }
 
  private:
+  // A stage of one rank cannot fail.
+  template <class T>
+  static void must(const Result<T>& result) {
+    CHECK(result);
+  }
   int32_t token(int32_t sequence, int32_t position) const {
     return (position * 7919 + sequence * 17 + 13) % std::min(400, stage_.desc().vocab);
   }
   engine::Stage& stage_;
   std::vector<std::vector<int32_t>> tables_;
   std::vector<int32_t> tokens_;
-  std::vector<float> hidden_, logits_;
+  std::vector<float> hidden_;
 };
 
 struct Measured {

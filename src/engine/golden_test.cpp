@@ -40,9 +40,11 @@ Greedy greedy(Stage& stage, std::vector<int32_t> tokens, int32_t n) {
     const auto end = static_cast<int32_t>(tokens.size());
     hidden.resize(hidden_width * static_cast<size_t>(end - done));
     const StepSpan span{done, end, std::span(tokens).subspan(static_cast<size_t>(done)), blocks};
-    stage.run({{&span, 1}}, hidden);
+    EXPECT_TRUE(stage.run({{&span, 1}}, hidden));
     const int32_t row = end - done - 1;
-    stage.logits(hidden, {&row, 1}, logits);
+    const auto row_logits = stage.logits(hidden, {&row, 1});
+    EXPECT_TRUE(row_logits);
+    std::ranges::copy(*row_logits, logits.begin());
     done = end;
     const int32_t best = arg_max(logits);
     out.tokens.push_back(best);

@@ -14,9 +14,10 @@ RowEvaluator::RowEvaluator(Stage& stage, const KernelTable& kernels, ComputeTeam
   scratch_.resize(static_cast<size_t>(team.threads()));
 }
 
-std::vector<RowOutcome> RowEvaluator::evaluate(std::span<const float> hidden,
-                                               std::span<const EvalRow> rows) {
-  std::vector<RowOutcome> outcomes(rows.size(), RowOutcome(EvaluatedToken{}));
+Result<std::vector<RowOutcome>> RowEvaluator::evaluate(std::span<const float> hidden,
+                                                       std::span<const EvalRow> rows) {
+  const bool samples_here = stage_->shard().rank == 0;
+  std::vector<RowOutcome> outcomes(samples_here ? rows.size() : 0, RowOutcome(EvaluatedToken{}));
   const auto vocab = static_cast<size_t>(stage_->desc().vocab);
   const auto most = static_cast<size_t>(stage_->max_logit_rows());
   std::vector<int32_t> indices;
@@ -24,12 +25,11 @@ std::vector<RowOutcome> RowEvaluator::evaluate(std::span<const float> hidden,
     const size_t count = std::min(rows.size() - from, most);
     indices.clear();
     for (const EvalRow& row : rows.subspan(from, count)) indices.push_back(row.row);
-    logits_.resize(std::max(logits_.size(), count * vocab));
-    stage_->logits(hidden, indices, logits_);
+    ASSIGN_OR_RETURN(const std::span<const float> logits, stage_->logits(hidden, indices));
+    if (!samples_here) continue;
     team_->parallel_for(static_cast<int64_t>(count), [&](int64_t i, int thread) {
       const auto at = static_cast<size_t>(i);
-      outcomes[from + at] =
-          outcome(rows[from + at], std::span(logits_).subspan(at * vocab, vocab), thread);
+      outcomes[from + at] = outcome(rows[from + at], logits.subspan(at * vocab, vocab), thread);
     });
   }
   return outcomes;

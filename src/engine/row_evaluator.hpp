@@ -55,8 +55,11 @@ class RowEvaluator {
   // All of them must outlive the evaluator; `stage` must be a last one.
   RowEvaluator(Stage& stage, const KernelTable& kernels, ComputeTeam& team);
 
-  // One outcome a row, in order. Two rows of one call may not sample for the same sequence.
-  std::vector<RowOutcome> evaluate(std::span<const float> hidden, std::span<const EvalRow> rows);
+  // One outcome a row, in order. Two rows of one call may not sample for the same sequence. In a
+  // tensor-parallel group all ranks call it alike, and rank 0 alone gets outcomes (the others none).
+  // kUnavailable if the group was aborted.
+  Result<std::vector<RowOutcome>> evaluate(std::span<const float> hidden,
+                                           std::span<const EvalRow> rows);
 
  private:
   RowOutcome outcome(const EvalRow& row, std::span<const float> logits, int thread);
@@ -64,7 +67,6 @@ class RowEvaluator {
   Stage* stage_;
   const KernelTable* kernels_;
   ComputeTeam* team_;
-  std::vector<float> logits_;            // [max_logit_rows][vocab]
   std::vector<SamplerScratch> scratch_;  // by thread
 };
 

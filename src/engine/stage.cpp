@@ -73,12 +73,37 @@ bool is_quantised(const PackedMatrix& w) { return act_kind(w.dtype) == ActKind::
 
 size_t floats(int64_t rows, int64_t cols) { return static_cast<size_t>(rows * cols); }
 
+// The ranks' sums of one row, n numbers each and `stride` apart, added in a balanced tree: the upper
+// levels of the tree whose lower ones are inside the products (k_shards).
+void sum_parts(const float* parts, int32_t ranks, int64_t stride, int64_t n, float* out) {
+  constexpr int64_t kChunk = 64;
+  constexpr int kMaxRanks = 64;
+  float sum[kMaxRanks][kChunk];
+  for (int64_t at = 0; at < n; at += kChunk) {
+    const int64_t count = std::min(kChunk, n - at);
+    for (int32_t r = 0; r < ranks; ++r) std::copy_n(parts + r * stride + at, count, sum[r]);
+    for (int32_t left = ranks / 2; left > 0; left /= 2) {
+      for (int32_t r = 0; r < left; ++r) {
+        for (int64_t i = 0; i < count; ++i) sum[r][i] = sum[2 * r][i] + sum[2 * r + 1][i];
+      }
+    }
+    std::copy_n(sum[0], count, out + at);
+  }
+}
+
 }  // namespace
 
 int32_t StepView::rows() const {
   int32_t total = 0;
   for (const StepSpan& span : spans) total += span.rows();
   return total;
+}
+
+int64_t Stage::shared_floats(const spec::ModelDesc& d, const StageOptions& options,
+                             int32_t ranks) {
+  const int64_t logit_rows = std::max(options.max_logit_rows, 1);
+  const int64_t rows = std::max<int64_t>(options.max_rows, logit_rows);
+  return 2 * (ranks * rows * d.hidden + logit_rows * d.vocab);
 }
 
 Result<Stage> Stage::load(std::shared_ptr<const ModelFile> file, const StageOptions& options,
@@ -91,18 +116,29 @@ Result<Stage> Stage::load(std::shared_ptr<const ModelFile> file, const StageOpti
   if (stage.options_.layers.empty()) stage.options_.layers = {0, d.layers};
   stage.options_.max_logit_rows = std::max(options.max_logit_rows, 1);
   stage.options_.max_rows = std::max(options.max_rows, stage.options_.max_logit_rows);
-  ASSIGN_OR_RETURN(Weights weights, Weights::load(file, stage.options_.layers, team, progress));
+  stage.shard_ = options.shard();
+  ASSIGN_OR_RETURN(stage.own_, shard_shape(d, stage.shard_));
+  if (stage.shard_.of > 1) {
+    const auto needed = static_cast<size_t>(shared_floats(d, options, stage.shard_.of));
+    const size_t given = options.collective->memory().size();
+    if (given < needed) {
+      return errorf(Code::kInvalidArgument,
+                    "the tensor-parallel group shares {} numbers; {} are needed", given, needed);
+    }
+  }
+  ASSIGN_OR_RETURN(Weights weights, Weights::load(file, stage.options_.layers, team, progress,
+                                                  stage.shard_));
   stage.weights_ = std::make_unique<Weights>(std::move(weights));
   ASSIGN_OR_RETURN(stage.pool_, kv::BlockPool::create(stage.options_.layers.size(),
                                                       options.kv_blocks,
-                                                      {d.kv_heads, d.head_dim}));
+                                                      {stage.own_.kv_heads, d.head_dim}));
   stage.rope_frequencies_ = rope_frequencies(d);
   TRY(stage.allocate_buffers());
   return stage;
 }
 
 Result<void> Stage::allocate_buffers() {
-  const spec::ModelDesc& d = desc();
+  const spec::ModelDesc& d = own_;
   const int64_t rows = options_.max_rows;
   cos_.resize(floats(rows, d.rope_dim / 2));
   sin_.resize(floats(rows, d.rope_dim / 2));
@@ -114,6 +150,7 @@ Result<void> Stage::allocate_buffers() {
   up_.resize(floats(rows, d.ffn));
   update_.resize(floats(rows, d.hidden));
   normed_.resize(floats(rows, d.hidden));
+  if (weights_->is_last() && shard_.of == 1) logits_.resize(floats(options_.max_logit_rows, d.vocab));
   const int64_t bytes = attention_scratch_floats(d.head_dim) * static_cast<int64_t>(sizeof(float));
   ASSIGN_OR_RETURN(scratch_arena_, Arena::create(Arena::rounded(bytes) * team_->threads()));
   for (int t = 0; t < team_->threads(); ++t) {
@@ -124,26 +161,30 @@ Result<void> Stage::allocate_buffers() {
 
 // --- one step -----------------------------------------------------------------------------------
 
-void Stage::run(const StepView& step, std::span<float> hidden, LayerRange sub) {
+Result<void> Stage::run(const StepView& step, std::span<float> hidden, LayerRange sub) {
   const LayerRange held = options_.layers;
   if (sub.empty()) sub = held;
   CHECK(held.begin <= sub.begin && sub.end <= held.end, sub.begin, sub.end);
   const int32_t rows = step.rows();
   CHECK(rows <= options_.max_rows, rows, options_.max_rows);
   CHECK(hidden.size() >= floats(rows, desc().hidden), hidden.size(), rows);
-  if (rows == 0) return;
+  if (rows == 0) return {};
   place_rows(step);
+  parts_ = nullptr;
   const bool embed = sub.begin == 0;
   team_->parallel_for(rows, [&](int64_t row, int) { prepare_row(row, hidden.data(), embed); });
-  for (int32_t i = sub.begin; i < sub.end; ++i) run_layer(i - held.begin, rows, hidden.data());
+  for (int32_t i = sub.begin; i < sub.end; ++i) {
+    TRY(run_layer(i - held.begin, rows, hidden.data()));
+  }
   team_->parallel_for(rows, [&](int64_t row, int) { add_update(hidden.data(), row); });
+  return {};
 }
 
 // Where every row lives, and the pieces that attention is cut into.
 void Stage::place_rows(const StepView& step) {
   places_.clear();
   items_.clear();
-  const int32_t item_rows = std::max(1, kAttentionPairs / (desc().heads / desc().kv_heads));
+  const int32_t item_rows = std::max(1, kAttentionPairs / (own_.heads / own_.kv_heads));
   for (const StepSpan& span : step.spans) {
     const auto first = static_cast<int32_t>(places_.size());
     for (int32_t p = span.from; p < span.to; ++p) {
@@ -173,13 +214,32 @@ void Stage::prepare_row(int64_t row, float* hidden, bool embed) {
   std::fill_n(update_.begin() + row * d.hidden, d.hidden, 0.0f);
 }
 
-void Stage::add_update(float* hidden, int64_t row) const {
-  const int64_t n = desc().hidden;
-  kernels_->add(hidden + row * n, update_.data() + row * n, n);
+void Stage::add_update(float* hidden, int64_t row) {
+  const int64_t n = own_.hidden;
+  float* update = update_.data() + row * n;
+  if (parts_ != nullptr) {
+    sum_parts(parts_ + row * n, shard_.of, options_.max_rows * n, n, update);
+  }
+  kernels_->add(hidden + row * n, update, n);
 }
 
-void Stage::run_layer(int32_t index, int32_t rows, float* hidden) {
-  const spec::ModelDesc& d = desc();
+float* Stage::update_target() {
+  if (shard_.of == 1) return update_.data();
+  const int64_t part = options_.max_rows * int64_t{own_.hidden};
+  return options_.collective->memory().data() + (exchange_ * shard_.of + shard_.rank) * part;
+}
+
+Result<void> Stage::finish_update() {
+  if (shard_.of == 1) return {};
+  TRY(options_.collective->barrier());
+  const int64_t part = options_.max_rows * int64_t{own_.hidden};
+  parts_ = options_.collective->memory().data() + exchange_ * shard_.of * part;
+  exchange_ = 1 - exchange_;
+  return {};
+}
+
+Result<void> Stage::run_layer(int32_t index, int32_t rows, float* hidden) {
+  const spec::ModelDesc& d = own_;
   const LayerWeights& w = weights_->layer(index);
   const auto normalise = [&](const float* weight, const PackedMatrix& next) {
     return [this, weight, hidden, &d, half = is_quantised(next)](int64_t row) {
@@ -195,17 +255,19 @@ void Stage::run_layer(int32_t index, int32_t rows, float* hidden) {
   multiply(qkv, normed_.data(), rows, normalise(w.attention_norm, w.q));
   rotate_and_store(index, rows);
   attend(index);
-  const Product o[] = {{&w.o, update_.data(), d.hidden}};
+  const Product o[] = {{&w.o, update_target(), d.hidden}};
   multiply(o, mixed_.data(), rows, [&](int64_t row) {
     if (is_quantised(w.o)) round_to_half(*kernels_, mixed_.data() + row * d.q_width(), d.q_width());
   });
+  TRY(finish_update());
   const Product gate_up[] = {{&w.gate, gate_.data(), d.ffn}, {&w.up, up_.data(), d.ffn}};
   multiply(gate_up, normed_.data(), rows, normalise(w.ffn_norm, w.gate));
-  const Product down[] = {{&w.down, update_.data(), d.hidden}};
+  const Product down[] = {{&w.down, update_target(), d.hidden}};
   multiply(down, gate_.data(), rows, [&](int64_t row) {
     float* gate = gate_.data() + row * d.ffn;
     kernels_->silu_mul(gate, up_.data() + row * d.ffn, d.ffn, gate);
   });
+  return finish_update();
 }
 
 template <class BeforeRow>
@@ -252,7 +314,7 @@ void Stage::multiply_prepared(std::span<const Product> products) {
 
 // Bias, norm of each head, rotation; keys and values go to the KV cache as float16.
 void Stage::rotate_and_store(int32_t index, int32_t rows) {
-  const spec::ModelDesc& d = desc();
+  const spec::ModelDesc& d = own_;
   const LayerWeights& w = weights_->layer(index);
   const kv::BlockLayout& layout = pool_.layout();
   uint16_t* const cache = pool_.layer(index);
@@ -289,7 +351,7 @@ void Stage::rotate_and_store(int32_t index, int32_t rows) {
 }
 
 void Stage::attend(int32_t index) {
-  const spec::ModelDesc& d = desc();
+  const spec::ModelDesc& d = own_;
   const kv::BlockLayout& layout = pool_.layout();
   const int32_t group = d.heads / d.kv_heads;
   const auto items = static_cast<int64_t>(items_.size());
@@ -320,19 +382,27 @@ void Stage::attend(int32_t index) {
 
 // --- the end of the last stage ------------------------------------------------------------------
 
-void Stage::logits(std::span<const float> hidden, std::span<const int32_t> rows,
-                   std::span<float> out) {
+Result<std::span<const float>> Stage::logits(std::span<const float> hidden,
+                                             std::span<const int32_t> rows) {
   const spec::ModelDesc& d = desc();
   const auto count = static_cast<int64_t>(rows.size());
   CHECK(weights_->is_last() && count <= options_.max_logit_rows, count, options_.max_logit_rows);
-  CHECK(out.size() >= floats(count, d.vocab), out.size(), count);
-  if (count == 0) return;
-  const Product head[] = {{&weights_->output(), out.data(), d.vocab}};
+  if (count == 0) return std::span<const float>();
+  float* out = logits_.data();
+  if (shard_.of > 1) {  // every rank writes its columns; the buffers follow those of the sums
+    const int64_t sums = 2 * shard_.of * int64_t{options_.max_rows} * d.hidden;
+    const int64_t buffer = options_.max_logit_rows * int64_t{d.vocab};
+    out = options_.collective->memory().data() + sums + logits_exchange_ * buffer;
+    logits_exchange_ = 1 - logits_exchange_;
+  }
+  const Product head[] = {{&weights_->output(), out + weights_->first_output_row(), d.vocab}};
   multiply(head, normed_.data(), count, [&](int64_t i) {
     float* state = normed_.data() + i * d.hidden;
     final_state(hidden, rows[static_cast<size_t>(i)], {state, static_cast<size_t>(d.hidden)});
     if (is_quantised(weights_->output())) round_to_half(*kernels_, state, d.hidden);
   });
+  if (shard_.of > 1) TRY(options_.collective->barrier());
+  return std::span<const float>(out, floats(count, d.vocab));
 }
 
 void Stage::final_state(std::span<const float> hidden, int32_t row, std::span<float> out) const {

@@ -19,6 +19,11 @@
 // A model of one stage: run() then logits(). A pipeline: the first stage's run() fills `hidden`, the
 // float32 residual stream, which is sent on as it is; the last stage's logits() follows its run().
 //
+// Tensor parallelism: the ranks of a group (engine/collective.hpp) run the same steps on the same
+// `hidden`; each has its heads, its part of the feed-forward width and of the vocabulary, and its
+// part of the KV cache. o and down are summed in a tree that is fixed by the model, not by the number
+// of ranks (reduction_pieces), so that any number of ranks gives the bits of one.
+//
 // Threading: one caller at a time; work is divided over the team given to load().
 #pragma once
 
@@ -55,6 +60,10 @@ struct StageOptions {
   int32_t kv_blocks = 64;       // of 16 tokens, shared by all sequences
   int32_t max_rows = 512;       // rows of one step, at most
   int32_t max_logit_rows = 32;  // rows of one logits() call, at most
+  // With more than one rank: the group, which must outlive the stage and have the memory that
+  // Stage::shared_floats() says; all ranks' options are alike otherwise.
+  Collective* collective = nullptr;
+  Shard shard() const { return collective == nullptr ? Shard{} : collective->shard(); }
 };
 
 class Stage {
@@ -64,7 +73,12 @@ class Stage {
                             const KernelTable& kernels, ComputeTeam& team,
                             const LoadProgress& progress = {});
 
+  // Floats of shared memory that a tensor-parallel group of `ranks` needs.
+  static int64_t shared_floats(const spec::ModelDesc& d, const StageOptions& options,
+                               int32_t ranks);
+
   const spec::ModelDesc& desc() const { return weights_->desc(); }
+  Shard shard() const { return shard_; }
   const Weights& weights() const { return *weights_; }
   const kv::BlockPool& pool() const { return pool_; }
   int32_t max_rows() const { return options_.max_rows; }
@@ -73,11 +87,13 @@ class Stage {
   // Evaluates the layers `sub` (a part of this stage's, numbered from the model's first; empty: all).
   // hidden: [rows][hidden], read unless sub begins with the model's first layer, and written.
   // Token ids and block numbers must be valid (the caller checked them); writes the KV cache.
-  void run(const StepView& step, std::span<float> hidden, LayerRange sub = {});
+  // kUnavailable if the tensor-parallel group was aborted; a stage of one rank cannot fail.
+  Result<void> run(const StepView& step, std::span<float> hidden, LayerRange sub = {});
 
-  // Last stage: logits of the chosen rows of `hidden`, out: [rows.size()][vocab].
-  // At most max_logit_rows().
-  void logits(std::span<const float> hidden, std::span<const int32_t> rows, std::span<float> out);
+  // Last stage: logits of the chosen rows of `hidden`, [rows.size()][vocab], valid until the next
+  // call. At most max_logit_rows(). Errors as run().
+  Result<std::span<const float>> logits(std::span<const float> hidden,
+                                        std::span<const int32_t> rows);
   // Last stage: row `row` of `hidden` after the output norm (embeddings), out: [hidden].
   void final_state(std::span<const float> hidden, int32_t row, std::span<float> out) const;
 
@@ -104,8 +120,11 @@ class Stage {
   Result<void> allocate_buffers();
   void place_rows(const StepView& step);
   void prepare_row(int64_t row, float* hidden, bool embed);
-  void add_update(float* hidden, int64_t row) const;
-  void run_layer(int32_t index, int32_t rows, float* hidden);
+  void add_update(float* hidden, int64_t row);
+  Result<void> run_layer(int32_t index, int32_t rows, float* hidden);
+  // o and down: into update_, or into this rank's part of a sum over the ranks.
+  float* update_target();
+  Result<void> finish_update();
   // Calls before(row) for every row (it may write x), then does all products with the rows of x,
   // which are as far apart as the products are wide.
   template <class BeforeRow>
@@ -119,11 +138,18 @@ class Stage {
   const KernelTable* kernels_;
   ComputeTeam* team_;
   StageOptions options_;
+  Shard shard_;
+  spec::ModelDesc own_;                   // desc() with this rank's heads, KV heads and ffn
   std::unique_ptr<Weights> weights_;
   kv::BlockPool pool_;
   std::vector<double> rope_frequencies_;  // [rope_dim / 2] radians a position
 
-  // Working memory of a step; R = max_rows.
+  // Exchanges with the other ranks: two buffers in turn (engine/collective.hpp).
+  int exchange_ = 0;                        // which buffer comes next
+  const float* parts_ = nullptr;            // [ranks][R][hidden] to be summed into update_, if any
+  int logits_exchange_ = 0;
+
+  // Working memory of a step; R = max_rows. Widths are the rank's.
   std::vector<RowPlace> places_;            // [rows]
   std::vector<AttentionItem> items_;
   std::vector<float> cos_, sin_;            // [R][rope_dim / 2]
@@ -132,6 +158,7 @@ class Stage {
   std::vector<float> gate_, up_;            // [R][ffn]
   std::vector<float> update_;               // [R][hidden] what is added to the residual stream
   std::vector<float> normed_;               // [R][hidden] input of the next products
+  std::vector<float> logits_;               // [max_logit_rows][vocab], if there is one rank
   std::vector<float*> attention_scratch_;   // [threads], in scratch_arena_
   Arena scratch_arena_;
   static constexpr size_t kActKinds = 3;

@@ -83,14 +83,13 @@ class Pipeline {
   std::vector<float> run(std::span<const StepSpan> spans) {
     const StepView view{spans};
     const auto rows = static_cast<size_t>(view.rows());
-    const spec::ModelDesc& d = stages_[0]->desc();
-    std::vector<float> hidden(rows * static_cast<size_t>(d.hidden));
-    for (const auto& stage : stages_) stage->run(view, hidden);
+    std::vector<float> hidden(rows * static_cast<size_t>(stages_[0]->desc().hidden));
+    for (const auto& stage : stages_) EXPECT_TRUE(stage->run(view, hidden));
     std::vector<int32_t> all(rows);
     for (size_t i = 0; i < rows; ++i) all[i] = static_cast<int32_t>(i);
-    std::vector<float> logits(rows * static_cast<size_t>(d.vocab));
-    stages_.back()->logits(hidden, all, logits);
-    return logits;
+    const auto logits = stages_.back()->logits(hidden, all);
+    EXPECT_TRUE(logits);
+    return {logits->begin(), logits->end()};
   }
 
   // A whole prompt in pieces of at most `chunk` tokens, in KV blocks from `first_block`.
@@ -272,14 +271,14 @@ TEST(Stage, AnyPartsOfTheLayersInARowAreTheWhole) {
         Stage& stage = *stages[layer < handover ? 0 : 1];
         const int32_t most = layer < handover ? handover : 5;
         const auto to = static_cast<int32_t>(rng.between(layer + 1, most));
-        stage.run({{&span, 1}}, hidden, {layer, to});
+        ASSERT_TRUE(stage.run({{&span, 1}}, hidden, {layer, to}));
         layer = to;
       }
       std::vector<int32_t> indices(rows);
       for (size_t i = 0; i < rows; ++i) indices[i] = static_cast<int32_t>(i);
-      std::vector<float> part(rows * 300);
-      stages[1]->logits(hidden, indices, part);
-      logits.insert(logits.end(), part.begin(), part.end());
+      const auto part = stages[1]->logits(hidden, indices);
+      ASSERT_TRUE(part);
+      logits.insert(logits.end(), part->begin(), part->end());
     }
     EXPECT_EQ(logits, expected) << "hand-over " << handover << " chunk " << chunk;
   });

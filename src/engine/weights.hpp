@@ -10,6 +10,10 @@
 // (rows are dequantised as tokens need them); a tied one that is also the output matrix is packed
 // once, and look-ups unpack rows of it. Nothing is held twice, and nothing is re-quantised.
 //
+// A tensor-parallel rank (engine/collective.hpp) holds its heads' rows of q, k and v, its rows of gate
+// and up, the columns of o and down that belong to these, and its rows of the output matrix; norms
+// and the embedding table are everyone's. Only its part of the file is read.
+//
 // Immutable once loaded; safe to share between threads.
 #pragma once
 
@@ -21,6 +25,7 @@
 
 #include "base/ids.hpp"
 #include "base/result.hpp"
+#include "engine/collective.hpp"
 #include "engine/format/model_file.hpp"
 #include "engine/kernel/arena.hpp"
 #include "engine/kernel/compute_team.hpp"
@@ -28,6 +33,17 @@
 
 namespace towline::engine {
 
+// A matrix whose input is split over the ranks (o, down) is summed in this many equal pieces, and
+// the pieces in a fixed tree, whether one rank holds them all or each of several holds some: 8 if a
+// piece has 1024 columns then, else as many up to 4 as leave whole blocks. It is also the largest
+// number of ranks. A function of the matrix alone, so that bits do not depend on the ranks.
+int32_t reduction_pieces(DType dtype, int64_t cols);
+
+// The dimensions of a rank's share: d with heads, kv_heads and ffn of the rank (vocab stays; see
+// Weights::output_rows). kUnsupported if the model cannot be split that way.
+Result<spec::ModelDesc> shard_shape(const spec::ModelDesc& d, Shard shard);
+
+// Widths are the rank's.
 struct LayerWeights {
   PackedMatrix q, k, v;      // [q_width, hidden], [kv_width, hidden] twice
   PackedMatrix o;            // [hidden, q_width]
@@ -50,7 +66,8 @@ class Weights {
  public:
   // `file` is kept: the embedding table may stay in its mapping.
   static Result<Weights> load(std::shared_ptr<const ModelFile> file, LayerRange layers,
-                              ComputeTeam& team, const LoadProgress& progress = {});
+                              ComputeTeam& team, const LoadProgress& progress = {},
+                              Shard shard = {});
 
   const spec::ModelDesc& desc() const { return file_->desc(); }
   LayerRange layers() const { return layers_; }
@@ -63,7 +80,8 @@ class Weights {
   void embed(int32_t token, std::span<float> row) const;
   // Last stage.
   const float* output_norm() const { return output_norm_; }  // [hidden]
-  const PackedMatrix& output() const { return output_; }     // [vocab, hidden]
+  const PackedMatrix& output() const { return output_; }     // [rank's part of vocab, hidden]
+  int32_t first_output_row() const { return first_output_row_; }  // where that part begins
 
   // Packed bytes held in memory (not counting an embedding table left in the file).
   int64_t bytes() const;
@@ -77,6 +95,7 @@ class Weights {
   std::vector<LayerWeights> stack_;
   const Tensor* embedding_ = nullptr;  // in the file; null if look-ups use output_
   PackedMatrix output_;
+  int32_t first_output_row_ = 0;
   const float* output_norm_ = nullptr;
   Arena head_arena_;
 };

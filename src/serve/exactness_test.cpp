@@ -115,12 +115,12 @@ class Machine {
       who.push_back(e.seq);
     }
     hidden_.resize(static_cast<size_t>(row) * static_cast<size_t>(stage_->desc().hidden));
-    logits_.resize(rows.size() * vocab);
-    stage_->run({spans}, hidden_);
-    stage_->logits(hidden_, rows, logits_);
+    EXPECT_TRUE(stage_->run({spans}, hidden_));
+    const auto all_logits = stage_->logits(hidden_, rows);
+    EXPECT_TRUE(all_logits);
     std::vector<policy::Sampled> sampled;
     for (size_t i = 0; i < rows.size(); ++i) {
-      const std::span<const float> logits = std::span(logits_).subspan(i * vocab, vocab);
+      const std::span<const float> logits = all_logits->subspan(i * vocab, vocab);
       Output& output = outputs[who[i].value];
       engine::SamplingParams params;
       params.temperature = who[i].value % 2 == 0 ? 0.0f : 1.0f;
@@ -139,7 +139,7 @@ class Machine {
   engine::ComputeTeam team_;
   const engine::KernelTable* kernels_ = nullptr;
   std::unique_ptr<engine::Stage> stage_;
-  std::vector<float> hidden_, logits_;
+  std::vector<float> hidden_;
   engine::SamplerScratch scratch_;
   int64_t preemptions_ = 0, hits_ = 0;
 };

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <utility>
 
+#include "base/check.hpp"
 #include "base/fmt.hpp"
 
 namespace towline::serve {
@@ -267,7 +268,7 @@ void LocalEngine::run_step() {
           std::chrono::duration_cast<std::chrono::nanoseconds>(now - session.taken).count());
     }
   }
-  stage_->run({spans}, hidden_);
+  CHECK(stage_->run({spans}, hidden_), "a stage of one rank cannot fail");
 
   pool_rows(step);
   std::vector<policy::Sampled> sampled;
@@ -305,7 +306,9 @@ void LocalEngine::evaluate_rows(const policy::Step& step, std::vector<policy::Sa
     }
     first_row += entry.to - entry.from;
   }
-  std::vector<engine::RowOutcome> outcomes = evaluator_->evaluate(hidden_, rows);
+  auto evaluated = evaluator_->evaluate(hidden_, rows);
+  CHECK(evaluated, "a stage of one rank cannot fail");
+  std::vector<engine::RowOutcome>& outcomes = *evaluated;
   for (size_t i = 0; i < rows.size(); ++i) {
     Session& session = sessions_.at(who[i]);
     if (rows[i].samples) {

@@ -232,7 +232,7 @@ TEST_P(Conformance, AnAddressOfAnotherKindIsRefused) {
   EXPECT_EQ(a->connect(other, kSoon).error().code(), Code::kInvalidArgument);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Conformance, ::testing::Values(TransportKind::kInproc),
+INSTANTIATE_TEST_SUITE_P(All, Conformance, ::testing::Values(TransportKind::kInproc, TransportKind::kTcp),
                          [](const auto& p) { return std::string(kind_name(p.param)); });
 
 TEST(Inbox, WakeAndDeadline) {

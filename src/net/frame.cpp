@@ -7,8 +7,8 @@
 #include <cstring>
 
 #include "base/check.hpp"
+#include "base/crc32c.hpp"
 #include "base/fmt.hpp"
-#include "net/crc32c.hpp"
 
 namespace towline::net {
 namespace {
@@ -30,6 +30,10 @@ T get(const uint8_t* at) {
   return value;
 }
 
+uint32_t crc_of(std::span<const uint8_t> bytes, uint32_t before) {
+  return crc32c(std::as_bytes(bytes), before);
+}
+
 Error bad_crc(const FrameHeader& h) {
   return errorf(Code::kDataCorrupt,
                 "a frame of {} bytes arrived damaged (crc32c mismatch): the line or its peer is faulty",
@@ -46,7 +50,7 @@ DraftFrame draft_frame(std::span<const std::span<const uint8_t>> parts) {
   draft.bytes.resize(kHeaderBytes);
   for (const auto part : parts) {
     draft.bytes.insert(draft.bytes.end(), part.begin(), part.end());
-    draft.payload_crc = crc32c(draft.payload_crc, part);
+    draft.payload_crc = crc_of(part, draft.payload_crc);
   }
   return draft;
 }
@@ -70,7 +74,7 @@ FrameBytes finish_frame(DraftFrame draft, FrameHeader header) {
   put(at + 16, header.seq);
   put(at + 20, header.ack);
   put(at + 24, header.consumed);
-  put(at + kCrcAt, crc32c(draft.payload_crc, {at, kCrcAt}));
+  put(at + kCrcAt, crc_of({at, kCrcAt}, draft.payload_crc));
   return std::make_shared<const std::vector<uint8_t>>(std::move(draft.bytes));
 }
 
@@ -117,7 +121,7 @@ Result<RawFrame> decode_frame(std::span<const uint8_t> message, uint32_t max_pay
     return errorf(Code::kDataCorrupt, "a frame says {} bytes but carries {}", frame.header.length,
                   payload.size());
   }
-  if (crc32c(crc32c(0, payload), message.first(kCrcAt)) != frame.header.crc) {
+  if (crc_of(message.first(kCrcAt), crc_of(payload, 0)) != frame.header.crc) {
     return bad_crc(frame.header);
   }
   frame.payload.assign(payload.begin(), payload.end());
@@ -136,11 +140,11 @@ Result<std::optional<RawFrame>> FrameParser::next(std::span<const uint8_t>& byte
     first_ = false;
   }
   const size_t take = std::min<size_t>(bytes.size(), frame_.header.length - frame_.payload.size());
-  payload_crc_ = crc32c(payload_crc_, bytes.first(take));
+  payload_crc_ = crc_of(bytes.first(take), payload_crc_);
   frame_.payload.insert(frame_.payload.end(), bytes.begin(), bytes.begin() + take);
   bytes = bytes.subspan(take);
   if (frame_.payload.size() < frame_.header.length) return std::optional<RawFrame>();
-  if (crc32c(payload_crc_, {header_bytes_, kCrcAt}) != frame_.header.crc) {
+  if (crc_of({header_bytes_, kCrcAt}, payload_crc_) != frame_.header.crc) {
     return bad_crc(frame_.header);
   }
   header_fill_ = 0;

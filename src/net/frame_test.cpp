@@ -7,7 +7,6 @@
 #include <algorithm>
 
 #include "base/for_seeds.hpp"
-#include "net/crc32c.hpp"
 #include "net/faults.hpp"
 
 namespace towline::net {
@@ -28,23 +27,6 @@ FrameBytes make_frame(std::span<const uint8_t> payload, uint32_t seq) {
   header.ack = 9;
   header.consumed = 8;
   return finish_frame(draft_frame({&payload, 1}), header);
-}
-
-TEST(Crc32c, KnownVectors) {  // RFC 3720 B.4
-  EXPECT_EQ(crc32c(0, std::vector<uint8_t>(32, 0x00)), 0x8a9136aau);
-  EXPECT_EQ(crc32c(0, std::vector<uint8_t>(32, 0xff)), 0x62a8ab43u);
-  const std::string digits = "123456789";
-  EXPECT_EQ(crc32c(0, std::vector<uint8_t>(digits.begin(), digits.end())), 0xe3069283u);
-}
-
-TEST(Crc32c, FastEqualsPortableInAnyPieces) {
-  for_seeds(100, [](Rng& rng) {
-    const std::vector<uint8_t> bytes = random_bytes(rng, rng.below(300));
-    const size_t cut = rng.below(bytes.size() + 1);
-    const std::span<const uint8_t> all(bytes);
-    EXPECT_EQ(crc32c(0, all), crc32c_portable(0, all));
-    EXPECT_EQ(crc32c(crc32c(0, all.first(cut)), all.subspan(cut)), crc32c(0, all));
-  });
 }
 
 TEST(Frame, StreamInAnyPiecesGivesTheFramesBack) {

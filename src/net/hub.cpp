@@ -17,6 +17,7 @@ namespace towline::net {
 namespace {
 
 constexpr Duration kMaxBackoff = milliseconds(200);
+constexpr size_t kMaxChannels = 4096;
 
 uint64_t draw_incarnation() {
   uint64_t value = 0;
@@ -136,8 +137,11 @@ void Hub::on_hello(LineId line, RawFrame frame) {
     log_warn("net", "line refused", {{"reason", hello.error().message()}});
     return refuse(line, hello.error().message());
   }
-  if (stopping_) return refuse(line, "this side is shutting down");
   ChannelPtr& channel = accepted_[{hello->incarnation, hello->session}];
+  if (!channel && (stopping_ || channels_.size() >= kMaxChannels)) {
+    accepted_.erase({hello->incarnation, hello->session});
+    return refuse(line, stopping_ ? "this side is shutting down" : "too many channels are open here");
+  }
   if (!channel && hello->resume) {
     accepted_.erase({hello->incarnation, hello->session});
     return refuse(line, "the conversation is not known here any more: it ended or this side was restarted");

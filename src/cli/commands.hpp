@@ -9,6 +9,7 @@
 namespace towline::cli {
 
 extern const Command kBenchEngine;
+extern const Command kBenchLoad;
 extern const Command kClusterCheck;
 extern const Command kClusterGenerate;
 extern const Command kClusterPrune;

@@ -34,6 +34,7 @@ std::span<const Command> commands() {
       &kCompare,
       &kReport,
       &kBenchEngine,
+      &kBenchLoad,
       &kDoctor,
       &kVersion,
       &kCompletions,

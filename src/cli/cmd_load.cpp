@@ -1,0 +1,231 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// `towline bench URL`: load on any server with OpenAI's API.
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+
+#include "base/file.hpp"
+#include "base/fmt.hpp"
+#include "base/rng.hpp"
+#include "cli/commands.hpp"
+#include "cli/load_report.hpp"
+#include "serve/load_client.hpp"
+#include "spec/workload.hpp"
+
+namespace towline::cli {
+namespace {
+
+struct LoadCommandOptions {
+  std::string url, model, api_key, endpoint = "completions", arrivals = "poisson", trace, out;
+  int64_t requests = 100;
+  double rate = 0, variation = 2, duration = 0, timeout = 600, slo_ttft = 0, slo_tpot = 0;
+  double temperature = 0;
+  int64_t clients = 0, input = 128, output = 64, vocabulary = 256, seed = 0;
+  bool stop_at_eos = false, json = false, progress = false;
+};
+
+OptionTable table(LoadCommandOptions& o) {
+  OptionTable t("bench", "Load a server that speaks OpenAI's API, and time its answers.");
+  t.describe(
+      "Open loop (--rate, or --trace with times): requests are sent when they are due, answered or "
+      "not, and latencies count from then. Closed loop (--clients): each client sends its next "
+      "request when the last is answered. TTFT is the time to the first token, TPOT the mean of "
+      "the further ones, ITL the single gaps, E2E the whole. Ctrl-C ends the run and reports what "
+      "is there. The exit code is 1 if a request failed.");
+  t.positional("url", &o.url, "http://host:port, with /v1 or another path if it differs")
+      .required();
+  t.value("requests", &o.requests, "how many; a trace may end before").range(1, 1e9);
+  t.value("duration", &o.duration, "send for so many seconds at most; 0: no such end")
+      .range(0, 1e7);
+  t.value("rate", &o.rate, "open loop: requests/s; with --trace its own times are scaled to this")
+      .range(0, 1e6);
+  t.value("arrivals", &o.arrivals, "how the times are drawn")
+      .one_of({"poisson", "gamma", "uniform", "diurnal"});
+  t.value("variation", &o.variation, "gamma: standard deviation / mean").range(0.01, 100);
+  t.value("trace", &o.trace, "lengths (and times) from a trace: Azure, Mooncake, Vidur, ... CSV or "
+                             "JSON lines").metavar("FILE");
+  t.value("clients", &o.clients, "closed loop with so many clients; 0: open loop").range(0, 1e5);
+  t.value("input", &o.input, "prompt tokens, without --trace").range(1, 1e6);
+  t.value("output", &o.output, "output tokens, without --trace").range(1, 1e6);
+  t.value("endpoint", &o.endpoint,
+          "completions sends token ids; chat sends words (about a token each)")
+      .one_of({"completions", "chat"});
+  t.value("vocabulary", &o.vocabulary, "token ids are drawn from 3 up to this").range(4, 1e6);
+  t.flag("stop-at-eos", &o.stop_at_eos,
+         "let the model end early (default: ignore_eos is sent, so that lengths are as wanted)");
+  t.value("temperature", &o.temperature, "of the sampling").range(0, 2);
+  t.value("model", &o.model, "name in the requests; empty: the first that the server lists");
+  t.value("api-key", &o.api_key, "sent as bearer token").secret();
+  t.value("seed", &o.seed, "of times, prompts and sampling").range(0, 1e15);
+  t.value("timeout", &o.timeout, "seconds for one request").range(0.001, 1e6);
+  t.value("slo-ttft", &o.slo_ttft, "goal for the first token, seconds; 0: none").range(0, 1e6);
+  t.value("slo-tpot", &o.slo_tpot, "goal for further tokens, seconds; 0: none").range(0, 1e6);
+  t.value("out", &o.out, "folder for summary.json, requests.csv, report.html").metavar("DIR");
+  t.flag("json", &o.json, "print the summary as JSON");
+  t.flag("progress", &o.progress, "show progress even if this is no terminal");
+  t.example("towline bench http://127.0.0.1:8000 --rate 4 --requests 200 --slo-ttft 0.5");
+  t.example("towline bench http://127.0.0.1:8000 --trace azure.csv --rate 2 --duration 60");
+  t.example("towline bench http://127.0.0.1:8000 --clients 32 --requests 256 --json");
+  return t;
+}
+
+// The times of a trace scaled to a rate need its length: what is sent is read once before.
+Result<double> rate_of_trace(const std::string& path, int64_t requests) {
+  ASSIGN_OR_RETURN(spec::TraceReader reader, spec::TraceReader::open(path));
+  int64_t last = 0, count = 0;
+  for (; count < requests; ++count) {
+    ASSIGN_OR_RETURN(const std::optional<spec::TraceRequest> item, reader.next());
+    if (!item) break;
+    last = item->arrival_ns;
+  }
+  return last > 0 ? static_cast<double>(count) / (static_cast<double>(last) * 1e-9) : 0;
+}
+
+// What is sent when. A fault in the trace's middle ends the run and is told at its end.
+struct Schedule {
+  std::optional<spec::TraceReader> trace;
+  std::optional<spec::ArrivalClock> clock;  // else the trace's own times
+  double stretch = 1;                       // of the trace's times
+  std::optional<Error> fault;
+  int64_t left = 0;
+  int64_t end_ns = INT64_MAX;
+  spec::TraceRequest fixed;
+
+  std::optional<spec::TraceRequest> next() {
+    if (left-- <= 0) return std::nullopt;
+    spec::TraceRequest item = fixed;
+    if (trace) {
+      auto read = trace->next();
+      if (!read) {
+        fault = std::move(read).error();
+        return std::nullopt;
+      }
+      if (!*read) return std::nullopt;
+      item = **read;
+      item.arrival_ns = static_cast<int64_t>(static_cast<double>(item.arrival_ns) * stretch);
+    }
+    if (clock) item.arrival_ns = clock->next();
+    if (item.arrival_ns > end_ns) return std::nullopt;
+    return item;
+  }
+};
+
+Result<Schedule> make_schedule(const LoadCommandOptions& o) {
+  Schedule schedule;
+  schedule.left = o.requests;
+  schedule.fixed = {0, static_cast<int32_t>(o.input), static_cast<int32_t>(o.output)};
+  if (o.duration > 0) schedule.end_ns = static_cast<int64_t>(o.duration * 1e9);
+  bool own_times = false;
+  if (!o.trace.empty()) {
+    ASSIGN_OR_RETURN(schedule.trace, spec::TraceReader::open(o.trace));
+    own_times = schedule.trace->has_arrivals();
+    if (own_times && o.rate > 0) {
+      ASSIGN_OR_RETURN(const double rate, rate_of_trace(o.trace, o.requests));
+      if (rate > 0) schedule.stretch = rate / o.rate;
+    }
+  }
+  if (o.clients > 0 || own_times) return schedule;
+  if (o.rate <= 0) {
+    return Error(Code::kInvalidArgument,
+                 "nothing says when to send: give --rate, --clients, or a --trace with times");
+  }
+  spec::ArrivalProcess process;
+  process.rate = o.rate;
+  process.variation = o.variation;
+  process.kind = o.arrivals == "gamma"     ? spec::ArrivalKind::kGamma
+                 : o.arrivals == "uniform" ? spec::ArrivalKind::kUniform
+                 : o.arrivals == "diurnal" ? spec::ArrivalKind::kDiurnal
+                                           : spec::ArrivalKind::kPoisson;
+  schedule.clock.emplace(process, static_cast<uint64_t>(o.seed));
+  return schedule;
+}
+
+Result<void> write_results(const LoadCommandOptions& o, const LoadReport& report,
+                           const std::string& csv) {
+  std::error_code error;
+  std::filesystem::create_directories(o.out, error);
+  if (error) {
+    return errorf(Code::kUnavailable, "{}: cannot be made: {}", o.out, error.message());
+  }
+  TRY(write_file_atomic(o.out + "/summary.json", report.json().dump(2) + "\n"));
+  TRY(write_file_atomic(o.out + "/requests.csv", csv));
+  return write_file_atomic(o.out + "/report.html", report.html("Load on " + o.url));
+}
+
+serve::LoadOptions load_options(const LoadCommandOptions& o, serve::LoadTarget target) {
+  serve::LoadOptions options;
+  options.target = std::move(target);
+  options.model = o.model;
+  options.api_key = o.api_key;
+  options.chat = o.endpoint == "chat";
+  options.ignore_eos = !o.stop_at_eos;
+  options.clients = static_cast<int32_t>(o.clients);
+  options.vocabulary = static_cast<int32_t>(o.vocabulary);
+  options.temperature = o.temperature;
+  options.seed = static_cast<uint64_t>(o.seed);
+  options.timeout = Duration(static_cast<int64_t>(o.timeout * 1e9));
+  return options;
+}
+
+Result<int> run(std::span<const std::string> args) {
+  LoadCommandOptions o;
+  ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
+  if (outcome == ParseOutcome::kDone) return 0;
+  ASSIGN_OR_RETURN(serve::LoadTarget target, serve::LoadTarget::parse(o.url));
+  ASSIGN_OR_RETURN(Schedule schedule, make_schedule(o));
+  serve::LoadOptions options = load_options(o, std::move(target));
+  if (options.model.empty()) {
+    Loop asking;
+    ASSIGN_OR_RETURN(options.model, serve::LoadClient::first_model(asking, options));
+  }
+  Loop loop;
+  LoadReport report({o.slo_ttft, o.slo_tpot});
+  std::string csv = LoadReport::csv_header();
+  const bool show = o.progress || ::isatty(STDERR_FILENO) != 0;
+  int64_t ended = 0;
+  bool interrupted = false;
+  serve::LoadClient client(
+      loop, std::move(options), [&] { return schedule.next(); },
+      [&](serve::LoadResult&& result) {
+        report.add(result);
+        if (!o.out.empty()) csv += LoadReport::csv_row(result);
+        ++ended;
+      });
+  std::function<void()> tick = [&] {
+    std::fputs(format("\r{} sent, {} under way, {} ended ", client.sent(), client.in_flight(),
+                      ended).c_str(), stderr);
+    loop.after(milliseconds(500), tick);
+  };
+  if (show) tick();
+  const auto interrupt = [&] {
+    interrupted = true;
+    client.stop();
+  };
+  loop.on_signal(SIGINT, interrupt);
+  loop.on_signal(SIGTERM, interrupt);
+  if (o.clients > 0 && o.duration > 0) {
+    loop.after(Duration(static_cast<int64_t>(o.duration * 1e9)), [&] { schedule.left = 0; });
+  }
+  client.start([&] { loop.stop(); });
+  loop.run();
+  if (show) std::fputs("\n", stderr);
+  report.finish(client.sent(), client.most_in_flight(), interrupted);
+  if (!o.out.empty()) TRY(write_results(o, report, csv));
+  std::fputs(o.json ? (report.json().dump(2) + "\n").c_str() : report.table().c_str(), stdout);
+  if (schedule.fault) return std::move(*schedule.fault);
+  return report.all_answered() ? 0 : 1;
+}
+
+}  // namespace
+
+const Command kBenchLoad = {"bench", "load a server that speaks OpenAI's API, and time its answers",
+                            run, [](void (*sink)(const OptionTable&)) {
+                              LoadCommandOptions o;
+                              sink(table(o));
+                            }};
+
+}  // namespace towline::cli

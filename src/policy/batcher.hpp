@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Batcher: which tokens of which sequences the engine evaluates next.
+// Batcher: which tokens of which sequences are evaluated next.
 //
 // Continuous batching with a token budget. A step is filled in this order:
 //   1. one token of every sequence that is generating ("decode first": nobody who is reading a
@@ -14,18 +14,31 @@
 // in the prefix cache are not even recomputed). A waiting sequence of strictly better priority
 // preempts running ones as well.
 //
+// Pools and lanes. A pool is the KV memory of one node; a lane is a way through one or more pools
+// (the hops of a pipeline), and a sequence belongs to one lane: it needs a block in each of the
+// lane's pools for every 16 tokens. Steps are formed lane by lane. One process is the case of one
+// pool and one lane, lane 0. Lanes that share a pool compete by rank; while the best-ranked waiting
+// sequence of one lane wants a pool, no worse-ranked one of another lane is admitted to that pool.
+//
+// Several steps may be in flight. A sequence is in at most 1 + limits.ahead of them, and these
+// complete in the order in which they were formed. With limits.placeholders a step may evaluate a
+// token that is still being sampled by the step before (asynchronous scheduling): its value in
+// StepEntry::tokens is kPlaceholder, and who evaluates it fills it in.
+//
 // Guarantees (property-tested): a step holds at most `step_tokens` tokens and a sequence at most
 // once; no block is written by two sequences; every sequence added ends exactly once; while one
-// is unfinished and no step is in flight, next_step() is not empty.
+// that has a lane is unfinished and no step is in flight, some lane's next_step() is not empty.
 //
-// Several steps may be in flight (a pipeline): a sequence is in at most one of them.
+// A sequence may be given by its prompt's length alone (simulation: no token vectors): then nothing
+// of it is ever found in, or goes to, the prefix cache.
 //
 // A pure machine: no clock, no I/O, integers only; copyable. The caller runs
-//   add / cancel -> next_step() -> evaluate -> complete() -> take_ended().
+//   add / cancel -> next_step() -> evaluate -> complete() or abort() -> take_ended().
 #pragma once
 
 #include <compare>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -38,21 +51,27 @@
 
 namespace towline::policy {
 
+inline constexpr int32_t kPlaceholder = -1;  // a token that is being sampled
+
 struct BatcherLimits {
   int32_t step_tokens = 512;   // rows a step, at most
-  int32_t sequences = 64;      // running at the same time, at most
+  int32_t sequences = 64;      // running at the same time, at most, over all lanes
   int32_t chunk_tokens = 512;  // of one prompt in one step, at most
   bool prefix_cache = true;
+  int32_t ahead = 0;           // steps a sequence may be in besides one
+  bool placeholders = false;   // ...also for tokens that are not known yet
 };
 
 struct SequenceSpec {
   SeqId id;
-  std::vector<int32_t> prompt;  // at least one token
+  std::vector<int32_t> prompt;  // at least one token...
+  int32_t prompt_length = 0;    // ...or empty, and only its length
   int32_t max_tokens = 16;      // output tokens; 0: the prompt is only evaluated
   int32_t priority = 0;         // lower first
   // Every row of the prompt yields logits (or must be seen), so nothing may come from the cache.
   bool every_row = false;
   uint64_t cache_salt = 0;      // sequences of different salts never share KV blocks
+  LaneId lane{0};
 };
 
 // A run of rows of one sequence.
@@ -62,15 +81,17 @@ struct StepEntry {
   int32_t logits_from = 0;       // rows [logits_from, to) yield logits; == to: none
   bool samples = false;          // the last row's logits choose the next token
   bool fresh = false;            // first entry since (re-)admission: `blocks` is the whole table
-  std::vector<BlockId> blocks;   // appended to the sequence's block table
-  std::vector<int32_t> tokens;   // the tokens at [from, to)
+  // Appended to the sequence's block tables: as many for each of the lane's pools, pool by pool.
+  std::vector<BlockId> blocks;
+  std::vector<int32_t> tokens;   // the tokens at [from, to); empty if only lengths are known
   friend bool operator==(const StepEntry&, const StepEntry&) = default;
 };
 
 struct Step {
-  StepNo number;
+  StepNo number;                 // counts the steps of all lanes
+  LaneId lane;
   std::vector<StepEntry> entries;
-  // Sequences whose block tables are void since the step before: ended or preempted.
+  // Sequences (of any lane) whose block tables are void since the step before: ended or preempted.
   std::vector<SeqId> dropped;
   int32_t rows() const;
   bool empty() const { return entries.empty(); }
@@ -91,25 +112,62 @@ struct Ended {
   EndReason reason;
 };
 
+// A pool on a lane's way. Blocks are shared through the prefix cache only between lanes that give
+// the pool the same salt (which layers of the node the lane uses).
+struct LanePool {
+  int32_t pool = 0;
+  uint64_t salt = 0;
+};
+
 class Batcher {
  public:
+  // No pool, no lane.
+  explicit Batcher(BatcherLimits limits);
+  // One pool, and lane 0 through it.
   Batcher(BatcherLimits limits, int32_t blocks);
 
-  // Refuses an empty prompt, a duplicate id, or what could not run even alone.
+  // --- pools and lanes -------------------------------------------------------------------------
+  int32_t add_pool(int32_t blocks);
+  // The pool's memory is another one now: nothing of the old one is cached. No sequence may hold a
+  // block of it (close its lanes first).
+  void replace_pool(int32_t pool, int32_t blocks);
+  // At least one pool, none twice. Ids ascend and are never used again.
+  LaneId open_lane(std::vector<LanePool> pools);
+  // Its sequences lose their blocks and have no lane (they stay; move() gives them another). None
+  // may be in flight: abort() the lane's steps before. Returns them, best rank first.
+  std::vector<SeqId> close_lane(LaneId lane);
+  bool has_lane(LaneId lane) const { return lanes_.contains(lane); }
+  // Sequences of the lane, running and waiting; 0 if it is closed.
+  int32_t sequences_of(LaneId lane) const;
+  // Gives a sequence that is not in flight another lane; it waits there in its old rank. Refuses
+  // what could not run there even alone.
+  Result<void> move(SeqId seq, LaneId lane);
+
+  // --- sequences -------------------------------------------------------------------------------
+  // Refuses an empty prompt, a duplicate id, a closed lane, or what could not run even alone.
   Result<void> add(SequenceSpec spec);
-  // Ends now, or when the step it is in completes. Unknown ids are ignored.
+  // Ends now, or when the last step it is in completes. Unknown ids are ignored.
   void cancel(SeqId seq);
 
-  Step next_step();
+  // At most `most_entries` sequences (a pipeline divides its sequences over several steps).
+  Step next_step(LaneId lane = LaneId(0),
+                 int32_t most_entries = std::numeric_limits<int32_t>::max());
   // The step was evaluated. `sampled` has one item for each of its entries with `samples`.
   void complete(const Step& step, std::span<const Sampled> sampled);
+  // The step was lost: none of its rows count. Every other step in flight that holds one of its
+  // sequences must be aborted as well.
+  void abort(const Step& step);
   // Sequences that ended since the last call, in order; each appears once, ever.
   std::vector<Ended> take_ended();
 
   bool idle() const { return sequences_.empty(); }
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
-  int32_t waiting() const { return static_cast<int32_t>(waiting_.size()); }
-  const BlockLedger& ledger() const { return ledger_; }
+  int32_t waiting() const { return static_cast<int32_t>(sequences_.size() - running_.size()); }
+  // Sequences of a lane that could have rows in a step now, and those waiting for admission.
+  int32_t ready(LaneId lane) const;
+  int32_t waiting(LaneId lane) const;
+  const BlockLedger& ledger(int32_t pool = 0) const { return at(pool).ledger; }
+  int32_t pools() const { return static_cast<int32_t>(pools_.size()); }
   // Prompt and output so far; empty if unknown.
   std::span<const int32_t> tokens(SeqId seq) const;
   // Prompt tokens that came from the prefix cache at first admission.
@@ -120,6 +178,7 @@ class Batcher {
     int64_t prefix_queries = 0;  // tokens looked up at admission
     int64_t prefix_hits = 0;     // tokens found
     int64_t evaluated = 0;       // rows completed
+    int64_t aborted = 0;         // rows lost in aborted steps
   };
   const Counters& counters() const { return counters_; }
 
@@ -136,48 +195,90 @@ class Batcher {
     SeqId seq;
     friend auto operator<=>(const Rank&, const Rank&) = default;
   };
+  struct Pool {
+    BlockLedger ledger;
+    std::set<Rank> running;      // of all lanes through it
+    std::optional<Rank> wanted;  // the best rank that waits for blocks of this pool
+  };
+  struct Lane {
+    std::vector<LanePool> pools;
+    std::set<Rank> waiting;
+    std::set<Rank> running;
+    std::set<Rank> ready;        // of these: may be in one more step
+  };
+  struct Table {                 // of a sequence in one pool
+    std::vector<BlockId> blocks;
+    std::vector<ChainLink> links;  // of the leading full blocks
+  };
   struct Sequence {
     Rank rank;
-    std::vector<int32_t> tokens;      // prompt, then output
+    LaneId lane;                      // negative: none
+    std::vector<int32_t> tokens;      // prompt, then output; empty if only lengths are known
+    int32_t length = 0;               // of the prompt and the output known
     int32_t prompt = 0;
     int32_t max_tokens = 0;
     bool every_row = false;
+    bool lengths_only = false;
     uint64_t salt = 0;
     int32_t computed = 0;             // rows whose KV exists
-    std::vector<BlockId> blocks;
-    std::vector<ChainLink> links;     // of the leading full blocks
-    int32_t announced = 0;            // blocks already told in a step
-    bool is_running = false, in_flight = false, cancelled = false;
+    int32_t scheduled = 0;            // those, and the rows in flight
+    int32_t expected = 0;             // tokens being sampled
+    int32_t flying = 0;               // steps it is in
+    std::vector<Table> tables;        // [pool of the lane]
+    int32_t announced = 0;            // blocks a table already told in a step
+    bool is_running = false;
+    std::optional<EndReason> ending;  // ends when it is in no step any more
     std::optional<int32_t> cached;    // at first admission
-    int32_t length() const { return static_cast<int32_t>(tokens.size()); }
-    int32_t output() const { return length() - prompt; }
-    int32_t pending() const { return length() - computed; }
+    int32_t output() const { return length - prompt; }
+    int32_t held() const {            // blocks in each table
+      return tables.empty() ? 0 : static_cast<int32_t>(tables.front().blocks.size());
+    }
+    bool has_lane() const { return lane.value >= 0; }
   };
+  using Matches = std::vector<std::vector<BlockLedger::Match>>;  // [pool of the lane][block]
+  static constexpr int32_t kNothing = -1;     // what_blocks: not blocked
+  static constexpr int32_t kPlaces = -2;      // by the limit of running sequences
+  static constexpr int32_t kLanePlaces = -3;  // by the rows of a step of its lane
 
   static int32_t blocks_for(int64_t tokens) {
     return static_cast<int32_t>((tokens + kBlockTokens - 1) / kBlockTokens);
   }
-  void yield_to_priority();
-  bool admit_next(Step& step, int32_t& budget);
-  std::vector<BlockLedger::Match> match_prefix(const Sequence& s) const;
-  bool can_admit(const Sequence& s, std::span<const BlockLedger::Match> cached) const;
-  // Blocks for rows [0, to); takes them from worse-ranked sequences that are not in this step.
-  // Returns the rows that have a block afterwards (may be less than `to`).
+  Pool& at(int32_t pool);
+  const Pool& at(int32_t pool) const;
+  Lane& lane_of(const Sequence& s) { return lanes_.at(s.lane); }
+  Result<void> check_fits(int64_t prompt, int32_t max_tokens, LaneId lane) const;
+  // Rows [0, horizon) can be scheduled now.
+  int32_t horizon(const Sequence& s) const;
+  void refresh_ready(const Sequence& s);
+  void enter_waiting(Sequence& s);
+  void leave_lane(Sequence& s);
+  void forget_wish(const Sequence& s);
+  void yield_to_priority(Lane& lane);
+  bool admit_next(Lane& lane, Step& step, int32_t& budget);
+  void hold(Sequence& s, const Matches& cached);
+  Matches match_prefix(const Sequence& s) const;
+  // The pool that has too little for `s`, or one of the constants above.
+  int32_t what_blocks(const Sequence& s, const Matches& cached) const;
+  // Blocks for rows [0, to); takes them from worse-ranked sequences that are not in flight.
+  // Returns the rows that have a block in every pool afterwards (may be less than `to`).
   int32_t provide_blocks(Sequence& s, int32_t to);
-  bool preempt_worse_than(const Rank& rank);
+  bool preempt_worse_than(const Rank& rank, const std::set<Rank>& among);
   void preempt(Sequence& s);
   void release_blocks(Sequence& s);
   void schedule(Sequence& s, int32_t to, Step& step, int32_t& budget);
+  void settle(Sequence& s, const StepEntry& entry, const Sampled* choice);
   void publish_full_blocks(Sequence& s);
   void end(SeqId seq, EndReason reason);
 
   BatcherLimits limits_;
-  BlockLedger ledger_;
+  std::vector<Pool> pools_;
+  std::map<LaneId, Lane> lanes_;
   std::map<SeqId, Sequence> sequences_;
-  std::set<Rank> waiting_, running_;
+  std::set<Rank> running_;
   std::vector<SeqId> dropped_;
   std::vector<Ended> ended_;
   int64_t next_arrival_ = 0;
+  int32_t next_lane_ = 0;
   StepNo next_step_{0};
   Counters counters_;
 };

@@ -26,6 +26,7 @@
 #include "base/json.hpp"
 #include "base/result.hpp"
 #include "policy/step_delta.hpp"
+#include "policy/step_result.hpp"
 
 namespace towline::worker {
 
@@ -52,27 +53,8 @@ struct RunItem {
   }
 };
 
-struct ScoredToken {
-  int32_t token = 0;
-  float logprob = 0;
-  std::vector<std::pair<int32_t, float>> top;  // (token, logprob), best first
-  friend bool operator==(const ScoredToken&, const ScoredToken&) = default;
-};
-
-// What one row of a sampling hop produced. Nothing to report, no result.
-struct RowResult {
-  policy::LaneStep step;
-  policy::SlotGen slot;
-  int32_t position = 0;                       // of the sampled token in its sequence
-  bool sampled = false;
-  ScoredToken token;                          // if sampled
-  std::vector<ScoredToken> prompt;            // scores of prompt tokens, with prompt_logprobs...
-  int32_t prompt_from = 0;                    // ... the first one's position
-  std::vector<float> pooled;                  // sum over these rows of the final state, if embed
-  int32_t pooled_rows = 0;
-  std::string error;                          // this sequence failed, the others did not
-  friend bool operator==(const RowResult&, const RowResult&) = default;
-};
+using policy::RowResult;
+using policy::ScoredToken;
 
 // LoRA adapters in two phases, so that all ranks have one or none has it. Ids are the
 // coordinator's and are never used again for other weights.

@@ -162,6 +162,7 @@ struct Lanes {
     __m256i sum[4] = {};
     for (int64_t i = 0; i < bytes; i += 128) {
       _mm_prefetch(reinterpret_cast<const char*>(from + i + 4096), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(from + i + 4160), _MM_HINT_T0);
       for (int k = 0; k < 4; ++k) {
         const auto* at = reinterpret_cast<const __m256i*>(from + i + k * 32);
         sum[k] = _mm256_xor_si256(sum[k], _mm256_loadu_si256(at));

@@ -125,9 +125,8 @@ struct Lanes {
   static uint64_t read_all(const std::byte* from, int64_t bytes) {
     __m512i sum[4] = {};
     for (int64_t i = 0; i < bytes; i += 256) {
-      _mm_prefetch(reinterpret_cast<const char*>(from + i + 4096), _MM_HINT_T0);
-      _mm_prefetch(reinterpret_cast<const char*>(from + i + 4096 + 128), _MM_HINT_T0);
       for (int k = 0; k < 4; ++k) {
+        _mm_prefetch(reinterpret_cast<const char*>(from + i + k * 64 + 4096), _MM_HINT_T0);
         sum[k] = _mm512_xor_si512(sum[k], _mm512_loadu_si512(from + i + k * 64));
       }
     }

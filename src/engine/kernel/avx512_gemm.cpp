@@ -504,7 +504,11 @@ struct Plan {
 // docs/kernels.md).
 Plan choose_plan(const PackedMatrix& w, const Activations& acts) {
   const int64_t groups = acts.group_count();
-  if (groups == 1) return {false, acts.group_size(0) <= 6 ? 2 : 1};
+  if (groups == 1) {
+    // One row is bound by memory, and one stream a thread is read faster than two.
+    const int64_t size = acts.group_size(0);
+    return {false, size > 1 && size <= 6 ? 2 : 1};
+  }
   const int64_t enough = w.dtype == DType::kQ4_K ? 8 : 2;
   const bool fits = w.cols / kActBlock * kUnpackedBlock <= kScratchBytes;
   return {unpacked(w.dtype).tiles != nullptr && groups >= enough && fits, 2};

@@ -1,0 +1,327 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "spec/scenario.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <filesystem>
+#include <functional>
+#include <set>
+#include <span>
+
+#include "base/fmt.hpp"
+#include "spec/cluster_desc.hpp"
+#include "spec/toml_text.hpp"
+
+namespace towline::spec {
+namespace {
+
+constexpr std::string_view kCoordinator = "coordinator";
+constexpr size_t kMaxWorkers = 100'000;
+
+// One key of a table: how its value is checked and stored.
+struct Key {
+  std::string_view name;
+  std::function<Result<void>(const Json&)> store;
+};
+
+Error wrong(const Json& value, std::string_view wanted) {
+  return errorf(Code::kInvalidArgument, "{} is not {}", value.dump(), wanted);
+}
+
+auto text(std::string& field) {
+  return [&field](const Json& v) -> Result<void> {
+    if (!v.is_string()) return wrong(v, "a text in quotes");
+    field = v.as_string();
+    return {};
+  };
+}
+auto flag(bool& field) {
+  return [&field](const Json& v) -> Result<void> {
+    if (!v.is_bool()) return wrong(v, "true or false");
+    field = v.as_bool();
+    return {};
+  };
+}
+template <class Int>
+auto whole(Int& field, int64_t low, int64_t high) {
+  return [&field, low, high](const Json& v) -> Result<void> {
+    if (!v.is_int() || v.as_int() < low || v.as_int() > high) {
+      return wrong(v, format("a whole number from {} to {}", low, high));
+    }
+    field = static_cast<Int>(v.as_int());
+    return {};
+  };
+}
+auto number(double& field, double low, double high) {
+  return [&field, low, high](const Json& v) -> Result<void> {
+    if (!v.is_number() || !(v.as_double() >= low) || !(v.as_double() <= high)) {
+      return wrong(v, format("a number from {} to {}", low, high));
+    }
+    field = v.as_double();
+    return {};
+  };
+}
+auto time(Seconds& field) {
+  return [&field](const Json& v) -> Result<void> {
+    ASSIGN_OR_RETURN(field, parse_seconds(v));
+    if (!(field.value >= 0) || field.value > 3600) return wrong(v, "a time from 0 to 3600 s");
+    return {};
+  };
+}
+auto speed(BytesPerSec& field) {
+  return [&field](const Json& v) -> Result<void> {
+    ASSIGN_OR_RETURN(field, parse_speed(v));
+    return {};
+  };
+}
+auto one_of(std::string& field, std::initializer_list<std::string_view> choices) {
+  return [&field, choices = std::vector<std::string_view>(choices)](const Json& v) -> Result<void> {
+    if (std::find(choices.begin(), choices.end(), v.as_string()) == choices.end()) {
+      std::string list;
+      for (const std::string_view c : choices) list += (list.empty() ? "" : ", ") + std::string(c);
+      return wrong(v, "one of " + list);
+    }
+    field = v.as_string();
+    return {};
+  };
+}
+
+// Stores every member of `table`; a key that is not listed is an error that lists what there is.
+Result<void> read_table(const Json& table, std::string_view where, std::span<const Key> keys) {
+  if (table.is_null()) return {};
+  if (!table.is_object()) return errorf(Code::kInvalidArgument, "{} is not a table", where);
+  for (const auto& [name, value] : table.members()) {
+    const auto key = std::find_if(keys.begin(), keys.end(),
+                                  [&](const Key& k) { return k.name == name; });
+    if (key == keys.end()) {
+      std::string known;
+      for (const Key& k : keys) known += format("{}{}", known.empty() ? "" : ", ", k.name);
+      return errorf(Code::kInvalidArgument, "{} has no key '{}'; it has {}", where, name, known);
+    }
+    TRY(key->store(value).context(format("{}, {}", where, name)));
+  }
+  return {};
+}
+
+Result<ScenarioWorker> read_worker(const Json& item, size_t index) {
+  ScenarioWorker w;
+  const auto layers = [&w](const Json& v) -> Result<void> {
+    const auto in_range = [](const Json& n) {
+      return n.is_int() && n.as_int() >= 0 && n.as_int() <= 100'000;
+    };
+    if (v.size() != 2 || !in_range(v[0]) || !in_range(v[1]) || v[0].as_int() >= v[1].as_int()) {
+      return wrong(v, "[begin, end) with begin below end, as [0, 4]");
+    }
+    w.layers = {static_cast<int32_t>(v[0].as_int()), static_cast<int32_t>(v[1].as_int())};
+    return {};
+  };
+  const std::array<Key, 9> keys = {
+      {{"name", text(w.name)},
+       {"layers", layers},
+       {"threads", whole(w.threads, 1, 1024)},
+       {"tensor_parallel", whole(w.tensor_parallel, 1, 64)},
+       {"kv_tokens", whole(w.kv_tokens, 0, int64_t{1} << 40)},
+       {"speed", number(w.speed, 1e-6, 1e6)},
+       {"type", text(w.type)},
+       {"emulate", flag(w.emulate)},
+       {"site", text(w.site)}}};
+  TRY(read_table(item, format("[[workers]] {}", index + 1), keys));
+  if (w.name.empty()) w.name = format("worker-{}", index + 1);
+  return w;
+}
+
+Result<ScenarioLink> read_link(const Json& item, size_t index) {
+  ScenarioLink link;
+  const auto between = [&link](const Json& v) -> Result<void> {
+    if (v.size() != 2 || !v[0].is_string() || !v[1].is_string()) {
+      return wrong(v, "two names, as [\"attic\", \"cellar\"]");
+    }
+    link.from = v[0].as_string();
+    link.to = v[1].as_string();
+    return {};
+  };
+  const std::array<Key, 5> keys = {{{"between", between},
+                                    {"latency", time(link.latency)},
+                                    {"jitter", time(link.jitter)},
+                                    {"bandwidth", speed(link.bandwidth)},
+                                    {"loss", number(link.loss, 0, 0.99)}}};
+  const std::string where = format("[[links]] {}", index + 1);
+  TRY(read_table(item, where, keys));
+  if (link.from.empty()) {
+    return errorf(Code::kInvalidArgument, "{}: 'between' is missing; give two sites or workers",
+                  where);
+  }
+  return link;
+}
+
+Result<void> check(const Scenario& s) {
+  std::set<std::string_view> names = {kCoordinator}, places = {kCoordinator};
+  for (const ScenarioWorker& w : s.workers) {
+    if (!names.insert(w.name).second) {
+      return errorf(Code::kInvalidArgument, "two workers are called '{}'; names must differ",
+                    w.name);
+    }
+    places.insert(w.name);
+    if (!w.site.empty()) places.insert(w.site);
+    if (w.emulate && w.type.empty()) {
+      return errorf(Code::kInvalidArgument,
+                    "worker '{}' is to be emulated; give the machine type whose times it shall "
+                    "take", w.name);
+    }
+  }
+  for (const ScenarioLink& link : s.links) {
+    for (const std::string& end : {link.from, link.to}) {
+      if (!places.contains(end)) {
+        return errorf(Code::kInvalidArgument,
+                      "a link leads to '{}', which is neither a worker nor a site of one", end);
+      }
+    }
+  }
+  return {};
+}
+
+Result<Scenario> read_scenario(const Json& tree) {
+  Scenario s;
+  ScenarioServing& v = s.serving;
+  ScenarioWorkload& load = s.workload;
+  const auto schema = [](const Json& value) -> Result<void> {
+    if (!value.is_int() || value.as_int() != 1) return wrong(value, "1, the schema of this build");
+    return {};
+  };
+  const std::array<Key, 7> serving_keys = {
+      {{"context", whole(v.context, 0, 1 << 30)},
+       {"sequences", whole(v.sequences, 1, 1 << 20)},
+       {"step_tokens", whole(v.step_tokens, 1, 1 << 20)},
+       {"chunk_tokens", whole(v.chunk_tokens, 1, 1 << 20)},
+       {"prefix_cache", flag(v.prefix_cache)},
+       {"router", one_of(v.router, {"iwrr", "swarm", "random", "shortest_queue"})},
+       {"queue", whole(v.queue, 0, 1 << 30)}}};
+  const std::array<Key, 2> net_keys = {
+      {{"transport", one_of(s.transport, {"tcp", "shm", "zmq", "mpi", "inproc"})},
+       {"curve", flag(s.curve)}}};
+  const std::array<Key, 4> load_keys = {{{"trace", text(load.trace)},
+                                         {"rate", number(load.rate, 0, 1e9)},
+                                         {"requests", whole(load.requests, 0, INT64_MAX)},
+                                         {"seed", whole(load.seed, 0, INT64_MAX)}}};
+  const auto workers = [&s](const Json& list) -> Result<void> {
+    if (!list.is_array() || list.size() > kMaxWorkers) return wrong(list, "a list of workers");
+    for (const Json& item : list.items()) {
+      ASSIGN_OR_RETURN(ScenarioWorker worker, read_worker(item, s.workers.size()));
+      s.workers.push_back(std::move(worker));
+    }
+    return {};
+  };
+  const auto links = [&s](const Json& list) -> Result<void> {
+    if (!list.is_array()) return wrong(list, "a list of links");
+    for (const Json& item : list.items()) {
+      ASSIGN_OR_RETURN(ScenarioLink link, read_link(item, s.links.size()));
+      s.links.push_back(std::move(link));
+    }
+    return {};
+  };
+  const std::array<Key, 10> keys = {
+      {{"schema", schema},
+       {"model", text(s.model)},
+       {"name", text(s.name)},
+       {"cluster", text(s.cluster)},
+       {"plan", text(s.plan)},
+       {"serving", [&](const Json& t) { return read_table(t, "[serving]", serving_keys); }},
+       {"net", [&](const Json& t) { return read_table(t, "[net]", net_keys); }},
+       {"workload", [&](const Json& t) { return read_table(t, "[workload]", load_keys); }},
+       {"workers", workers},
+       {"links", links}}};
+  if (!tree.contains("schema")) {
+    return Error(Code::kInvalidArgument, "'schema' is missing; write schema = 1 at the top");
+  }
+  TRY(read_table(tree, "the file", keys));
+  TRY(check(s));
+  return s;
+}
+
+}  // namespace
+
+const ScenarioLink* Scenario::link_between(std::string_view a, std::string_view b) const {
+  const auto site_of = [this](std::string_view who) -> std::string_view {
+    for (const ScenarioWorker& w : workers) {
+      if (w.name == who) return w.site;
+    }
+    return who;
+  };
+  const auto find = [this](std::string_view x, std::string_view y) -> const ScenarioLink* {
+    for (const ScenarioLink& link : links) {
+      if ((link.from == x && link.to == y) || (link.from == y && link.to == x)) return &link;
+    }
+    return nullptr;
+  };
+  if (const ScenarioLink* direct = find(a, b)) return direct;
+  const std::string_view x = site_of(a), y = site_of(b);
+  if (const ScenarioLink* half = find(a, y)) return half;
+  if (const ScenarioLink* half = find(x, b)) return half;
+  return x.empty() || y.empty() ? nullptr : find(x, y);
+}
+
+Result<Scenario> parse_scenario(const Json& tree, std::string_view source) {
+  return read_scenario(tree).context(source);
+}
+
+Result<Scenario> load_scenario(const std::string& path) {
+  ASSIGN_OR_RETURN(const Json tree, load_json(path));
+  ASSIGN_OR_RETURN(Scenario s, parse_scenario(tree, path));
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  const auto resolve = [&folder](std::string& file, bool may_be_a_name) {
+    if (file.empty() || file.front() == '/' || folder.empty()) return;
+    const std::filesystem::path full = folder / file;
+    std::error_code error;
+    // A model may be given by a built-in name: then there is no such file.
+    if (!may_be_a_name || std::filesystem::exists(full, error)) file = full.string();
+  };
+  resolve(s.model, true);
+  resolve(s.cluster, false);
+  resolve(s.plan, false);
+  resolve(s.workload.trace, false);
+  return s;
+}
+
+std::string print_scenario(const Scenario& s) {
+  std::string out = format("schema = 1\nmodel = {}\n", toml_string(s.model));
+  const auto text_line = [&out](std::string_view key, const std::string& value) {
+    if (!value.empty()) out += format("{} = {}\n", key, toml_string(value));
+  };
+  text_line("name", s.name);
+  text_line("cluster", s.cluster);
+  text_line("plan", s.plan);
+  const ScenarioServing& v = s.serving;
+  out += format(
+      "\n[serving]\ncontext = {}\nsequences = {}\nstep_tokens = {}\nchunk_tokens = {}\n"
+      "prefix_cache = {}\nrouter = {}\nqueue = {}\n\n[net]\ntransport = {}\ncurve = {}\n",
+      v.context, v.sequences, v.step_tokens, v.chunk_tokens, v.prefix_cache,
+      toml_string(v.router), v.queue, toml_string(s.transport), s.curve);
+  for (const ScenarioWorker& w : s.workers) {
+    out += format("\n[[workers]]\nname = {}\n", toml_string(w.name));
+    if (w.layers) out += format("layers = [{}, {}]\n", w.layers->begin, w.layers->end);
+    out += format("threads = {}\ntensor_parallel = {}\nkv_tokens = {}\nspeed = {}\n", w.threads,
+                  w.tensor_parallel, w.kv_tokens, toml_number(w.speed));
+    text_line("type", w.type);
+    if (w.emulate) out += "emulate = true\n";
+    text_line("site", w.site);
+  }
+  for (const ScenarioLink& link : s.links) {
+    out += format("\n[[links]]\nbetween = [{}, {}]\nlatency = {}\njitter = {}\n",
+                  toml_string(link.from), toml_string(link.to), toml_number(link.latency.value),
+                  toml_number(link.jitter.value));
+    if (link.bandwidth.value > 0) out += format("bandwidth = {}\n", toml_number(link.bandwidth.value));
+    out += format("loss = {}\n", toml_number(link.loss));
+  }
+  const ScenarioWorkload& load = s.workload;
+  if (!(load == ScenarioWorkload{})) {
+    out += "\n[workload]\n";
+    text_line("trace", load.trace);
+    out += format("rate = {}\nrequests = {}\nseed = {}\n", toml_number(load.rate), load.requests,
+                  load.seed);
+  }
+  return out;
+}
+
+}  // namespace towline::spec

@@ -1,0 +1,126 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// Scenario: one file that says what is served, on which machines, how, and under which load. The
+// same file drives `towline up` (real processes) and `towline simulate --scenario` (virtual clock).
+// Pure data. Paths in it are relative to the file's own folder.
+//
+//   schema = 1
+//   model = "demo.gguf"          # GGUF file, Hugging Face folder, or a built-in name
+//   name = "demo"                # what clients call it; default: the file's name
+//   cluster = "cluster.toml"     # machines and links; may be missing
+//   plan = "plan.toml"           # placement; missing: planned from the workers below
+//
+//   [serving]                    # each may be missing; these are the defaults
+//   context = 0                  # tokens of one request at most; 0: the model's
+//   sequences = 64               # running at the same time
+//   step_tokens = 512            # rows of one step
+//   chunk_tokens = 512           # of one prompt in one step
+//   prefix_cache = true
+//   router = "iwrr"              # or swarm, random, shortest_queue
+//   queue = 256                  # requests waiting; more are refused
+//
+//   [net]
+//   transport = "tcp"            # or shm, zmq, mpi
+//   curve = true                 # zmq: encrypted and authenticated
+//
+//   [[workers]]
+//   name = "alpha"
+//   layers = [0, 4]              # [begin, end); missing: by the plan
+//   threads = 1                  # compute threads (of each rank)
+//   tensor_parallel = 1          # ranks
+//   kv_tokens = 0                # KV capacity; 0: chosen from the memory
+//   speed = 1.0                  # relative to the other workers, for planning without a profile
+//   type = "A100"                # machine type, for planning and emulation
+//   emulate = false              # kernel time is replaced by the type's profiled time
+//   site = "attic"
+//
+//   [[links]]                    # between two sites, or two workers ("coordinator" is one), both ways
+//   between = ["attic", "cellar"]
+//   latency = "50 ms"
+//   jitter = "0 ms"
+//   bandwidth = "100 mbit"       # missing: unlimited
+//   loss = 0.0                   # share of messages lost (and sent again)
+//
+//   [workload]                   # for simulate and bench
+//   trace = "azure.csv"
+//   rate = 2.0                   # requests/s
+//   requests = 1000
+//   seed = 0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "base/json.hpp"
+#include "base/result.hpp"
+#include "base/units.hpp"
+
+namespace towline::spec {
+
+struct ScenarioWorker {
+  std::string name;
+  std::optional<LayerRange> layers;
+  int32_t threads = 1;
+  int32_t tensor_parallel = 1;
+  int64_t kv_tokens = 0;
+  double speed = 1;
+  std::string type;
+  bool emulate = false;
+  std::string site;
+  friend bool operator==(const ScenarioWorker&, const ScenarioWorker&) = default;
+};
+
+struct ScenarioLink {
+  std::string from, to;        // sites or workers; both ways
+  Seconds latency, jitter;
+  BytesPerSec bandwidth;       // 0: unlimited
+  double loss = 0;             // 0..1
+  friend bool operator==(const ScenarioLink&, const ScenarioLink&) = default;
+};
+
+struct ScenarioServing {
+  int32_t context = 0;
+  int32_t sequences = 64;
+  int32_t step_tokens = 512;
+  int32_t chunk_tokens = 512;
+  bool prefix_cache = true;
+  std::string router = "iwrr";
+  int32_t queue = 256;
+  friend bool operator==(const ScenarioServing&, const ScenarioServing&) = default;
+};
+
+struct ScenarioWorkload {
+  std::string trace;
+  double rate = 0;
+  int64_t requests = 0;
+  int64_t seed = 0;
+  friend bool operator==(const ScenarioWorkload&, const ScenarioWorkload&) = default;
+};
+
+struct Scenario {
+  std::string model, name, cluster, plan;
+  ScenarioServing serving;
+  std::string transport = "tcp";
+  bool curve = true;
+  std::vector<ScenarioWorker> workers;
+  std::vector<ScenarioLink> links;
+  ScenarioWorkload workload;
+
+  // The link between two workers ("coordinator" is one): by their names, else by their sites.
+  const ScenarioLink* link_between(std::string_view a, std::string_view b) const;
+  friend bool operator==(const Scenario&, const Scenario&) = default;
+};
+
+// `source` names the text in errors. Unknown keys, duplicate or missing names, numbers out of range
+// and links to nobody are one sentence each. parse_scenario(parse_toml(print_scenario(s))) == s.
+Result<Scenario> parse_scenario(const Json& tree, std::string_view source);
+// .toml or .json; relative paths inside become relative to the caller's folder.
+Result<Scenario> load_scenario(const std::string& path);
+std::string print_scenario(const Scenario& scenario);
+
+}  // namespace towline::spec

@@ -73,29 +73,6 @@ TEST(Json, RefusesHostileText) {
   EXPECT_EQ((*parse_json(R"({"a":1,"b":2,"a":3})", "dup"))["a"].as_int(), 3);
 }
 
-TEST(Toml, TakesLettersBeyondAsciiInsideQuotesOnly) {
-  const auto tree = parse_toml("a = \"é\" # é\n'ü' = '''ä\nö'''\n\"x\\\"é\" = 1\n", "t");
-  ASSERT_TRUE(tree) << tree.error().to_string();
-  EXPECT_EQ((*tree)["a"].as_string(), "é");
-  EXPECT_EQ((*tree)["ü"].as_string(), "ä\nö");
-  for (const char* text : {"\xcc\x89"
-                           "a = 1",
-                           "é = 1", "a = é", "a = 1\n[é]", "a = \"\"\"x\"\"\"\" é"}) {
-    const auto refused = parse_toml(text, "t");
-    ASSERT_FALSE(refused) << text;
-    EXPECT_NE(refused.error().to_string().find("t: not valid TOML at line "), std::string::npos);
-  }
-}
-
-TEST(Toml, KeepsOrderAndKinds) {
-  Result<Json> j = parse_toml("z = 1\na = 2.5\n[t]\nk = [\"x\", true]\n", "test.toml");
-  ASSERT_TRUE(j) << j.error().to_string();
-  EXPECT_EQ(j->dump(), R"({"z":1,"a":2.5,"t":{"k":["x",true]}})");
-  const Result<Json> bad = parse_toml("a = \nb = 2", "test.toml");
-  ASSERT_FALSE(bad);
-  EXPECT_NE(bad.error().to_string().find("line"), std::string::npos);
-}
-
 struct Fields {
   int port = 8080;
   double rate = 1.5;

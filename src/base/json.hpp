@@ -6,7 +6,8 @@
 // The parsers are nlohmann-json (json.cpp) and toml++ (toml.cpp), each in that one file: both cost
 // five seconds a translation unit. Numbers keep their kind: integers that fit int64 stay integers.
 // Hostile input is bounded: nesting deeper than kMaxDepth, invalid UTF-8 and trailing text are
-// errors that give the byte offset (JSON) or the line (TOML).
+// errors that give the byte offset (JSON) or the line (TOML). TOML is read up to 16 MiB, with at
+// most 1000 dots in a line.
 //
 // Reading: j["a"]["b"] never fails (missing members read as null); as_*() convert leniently and
 // take a default; to check input strictly, test is_*() first.
@@ -58,6 +59,11 @@ class Json {
     j.data_ = Object(members);
     return j;
   }
+  static Json object(Object members) {  // whose keys differ
+    Json j;
+    j.data_ = std::move(members);
+    return j;
+  }
 
   bool is_null() const { return data_.index() == 0; }
   bool is_bool() const { return data_.index() == 1; }
@@ -72,12 +78,12 @@ class Json {
   bool as_bool(bool fallback = false) const;
   int64_t as_int(int64_t fallback = 0) const;  // a double is truncated if it fits
   double as_double(double fallback = 0) const;
-  const std::string& as_string() const;        // empty string if not a string
+  const std::string& as_string() const;  // empty string if not a string
   std::string as_string_or(std::string_view fallback) const;
-  const Array& items() const;                  // empty if not an array
-  const Object& members() const;               // empty if not an object
-  Array& items();                              // turns null into an array; else must be one
-  size_t size() const;                         // of an array or object; else 0
+  const Array& items() const;     // empty if not an array
+  const Object& members() const;  // empty if not an object
+  Array& items();                 // turns null into an array; else must be one
+  size_t size() const;            // of an array or object; else 0
 
   bool contains(std::string_view key) const { return find(key) != nullptr; }
   const Json* find(std::string_view key) const;

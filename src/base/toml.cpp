@@ -4,33 +4,107 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <optional>
 #include <sstream>
 
 #include "base/fmt.hpp"
 #include "base/json.hpp"
+#include "base/utf8.hpp"
 
 namespace towline {
 namespace {
 
-Json convert(const toml::node& node) {
+// toml++ 3.3 must not see a letter beyond ASCII: wherever it asks whether one is white space it
+// runs into undefined behaviour, and what it takes for white space is not what TOML does. So the
+// parser is given ASCII alone: a byte beyond ASCII is written as a mark and two digits ("~C3~A9"),
+// and read back from the strings that come out. The mark is a character that TOML takes nowhere but
+// in strings and comments, so such a letter anywhere else is toml++'s own error at that line.
+constexpr std::string_view kMarks = "~!?^|;@&%$`";
+constexpr char kDigits[] = "0123456789ABCDEF";
+constexpr size_t kMaxBytes = size_t{8} << 20;  // toml++ takes up to about 100 bytes of memory each
+// A dotted key makes a table a dot, all on one line, and tables are freed by recursion.
+constexpr int kMaxDotsInLine = 1000;
+
+unsigned char byte_of(char c) { return static_cast<unsigned char>(c); }
+bool beyond_ascii(char c) { return byte_of(c) >= 0x80; }
+
+std::string hex(char c) { return {kDigits[byte_of(c) >> 4], kDigits[byte_of(c) & 15]}; }
+
+class Marking {
+ public:
+  // A mark for `text` that no escape in it (\u007E) can make; none if every mark is escaped there.
+  static std::optional<Marking> choose(std::string_view text) {
+    std::string upper(text);
+    for (char& c : upper) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+    for (const char mark : kMarks) {
+      if (upper.find("\\U00" + hex(mark)) == upper.npos &&
+          upper.find("\\U000000" + hex(mark)) == upper.npos) {
+        return Marking(mark);
+      }
+    }
+    return std::nullopt;
+  }
+
+  std::string encode(std::string_view text) const {
+    std::string out;
+    for (const char c : text) {
+      if (beyond_ascii(c) || c == mark_) {
+        out += mark_ + hex(c);
+      } else {
+        out += c;
+      }
+    }
+    return out;
+  }
+  std::string decode(std::string_view text) const {
+    const auto digit = [&](size_t i) {
+      return std::string_view(kDigits).find(text[i]);  // encode() wrote them
+    };
+    std::string out;
+    for (size_t i = 0; i < text.size(); ++i) {
+      if (text[i] == mark_ && i + 2 < text.size()) {
+        out += static_cast<char>(digit(i + 1) << 4 | digit(i + 2));
+        i += 2;
+      } else {
+        out += text[i];
+      }
+    }
+    return out;
+  }
+  char mark() const { return mark_; }
+
+ private:
+  explicit Marking(char mark) : mark_(mark) {}
+  char mark_;
+};
+
+std::optional<Json> convert(const toml::node& node, const Marking& marking, int depth) {
+  if (depth > Json::kMaxDepth) return std::nullopt;
   if (const auto* table = node.as_table()) {
     // toml++ keeps tables sorted by key; give members back in the order of their lines.
     std::vector<std::pair<toml::source_position, Json::Member>> rows;
     for (const auto& [key, value] : *table) {
-      rows.push_back({key.source().begin, {std::string(key.str()), convert(value)}});
+      std::optional<Json> child = convert(value, marking, depth + 1);
+      if (!child) return std::nullopt;
+      rows.push_back({key.source().begin, {marking.decode(key.str()), std::move(*child)}});
     }
     std::stable_sort(rows.begin(), rows.end(),
                      [](const auto& a, const auto& b) { return a.first < b.first; });
-    Json out = Json::object();
-    for (auto& row : rows) out.set(row.second.first, std::move(row.second.second));
-    return out;
+    Json::Object members;
+    members.reserve(rows.size());
+    for (auto& row : rows) members.push_back(std::move(row.second));
+    return Json::object(std::move(members));
   }
   if (const auto* array = node.as_array()) {
     Json out = Json::array();
-    for (const toml::node& item : *array) out.push(convert(item));
+    for (const toml::node& item : *array) {
+      std::optional<Json> child = convert(item, marking, depth + 1);
+      if (!child) return std::nullopt;
+      out.push(std::move(*child));
+    }
     return out;
   }
-  if (const auto* v = node.as_string()) return Json(v->get());
+  if (const auto* v = node.as_string()) return Json(marking.decode(v->get()));
   if (const auto* v = node.as_integer()) return Json(v->get());
   if (const auto* v = node.as_floating_point()) return Json(v->get());
   if (const auto* v = node.as_boolean()) return Json(v->get());
@@ -39,64 +113,64 @@ Json convert(const toml::node& node) {
   return Json(text.str());
 }
 
-// The first byte that is not ASCII and stands outside strings and comments, where TOML 1.0 has no
-// place for it; npos if there is none. toml++ 3.3 runs into undefined behaviour on such letters
-// when it asks whether they are white space (its tables are wrong for U+00A1 to U+0499), so they
-// must not reach it. Follows the quoting rules of TOML for text that is valid up to that byte.
-size_t stray_letter(std::string_view text) {
-  constexpr std::string_view kBeforeString = "\n=,[{";  // a quote elsewhere is a fault of the text
-  size_t at = 0;
-  char before = '\n';  // the last character that is not a blank
-  while (at < text.size()) {
-    const char c = text[at];
-    if (static_cast<unsigned char>(c) >= 0x80) return at;
-    const bool opens = kBeforeString.find(before) != std::string_view::npos;
-    const bool bracket = c == '[' || c == '{';  // opens a list or a table only there itself
-    if (c != ' ' && c != '\t' && c != '\r') before = bracket && !opens ? 'x' : c;
-    if (c == '#') {
-      at = std::min(text.find('\n', at), text.size());
-    } else if (opens && (c == '"' || c == '\'')) {
-      const std::string_view triple = c == '"' ? "\"\"\"" : "\'\'\'";
-      const bool multi = text.substr(at, 3) == triple;
-      at += multi ? 3 : 1;
-      while (at < text.size() && (multi || text[at] != '\n')) {
-        if (c == '"' && text[at] == '\\') {
-          at += 2;
-        } else if (text[at] == c && (!multi || text.substr(at, 3) == triple)) {
-          at += multi ? 3 : 1;
-          // A multi-line string may end in up to two quotes of its own.
-          for (int extra = 0; multi && extra < 2 && at < text.size() && text[at] == c; ++extra)
-            ++at;
-          break;
-        } else {
-          ++at;
-        }
-      }
-    } else {
-      ++at;
+Error invalid(std::string_view source, std::ptrdiff_t line, std::string_view why) {
+  return errorf(Code::kInvalidArgument, "{}: not valid TOML at line {}: {}", source, line, why);
+}
+
+std::string_view line_of(std::string_view text, size_t line) {  // from 1
+  for (; line > 1; --line) text.remove_prefix(std::min(text.find('\n'), text.size() - 1) + 1);
+  return text.substr(0, text.find('\n'));
+}
+
+Result<void> check_lines(std::string_view text, std::string_view source) {
+  std::ptrdiff_t line = 1;
+  for (size_t at = 0; at < text.size(); ++line) {
+    const std::string_view here = text.substr(at, text.find('\n', at) - at);
+    if (utf8_valid_run(here, 0) != here.size()) {
+      return invalid(source, line, "bytes that are not UTF-8");
     }
+    if (std::count(here.begin(), here.end(), '.') > kMaxDotsInLine) {
+      return invalid(source, line,
+                     format("more than {} dots in one line; write long lists over several lines",
+                            kMaxDotsInLine));
+    }
+    at += here.size() + 1;
   }
-  return std::string_view::npos;
+  return {};
 }
 
 }  // namespace
 
 Result<Json> parse_toml(std::string_view text, std::string_view source) {
-  std::string_view body = text;
-  if (body.starts_with("\xEF\xBB\xBF")) body.remove_prefix(3);  // a byte order mark is no letter
-  if (const size_t stray = stray_letter(body); stray != std::string_view::npos) {
-    return errorf(
-        Code::kInvalidArgument,
-        "{}: not valid TOML at line {}: a letter that is not ASCII outside quotes; put it "
-        "in quotes",
-        source, 1 + std::count(body.begin(), body.begin() + stray, '\n'));
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // a byte order mark is no letter
+  if (text.size() > kMaxBytes) {
+    return errorf(Code::kInvalidArgument, "{}: {} bytes; TOML is read up to {}, JSON of any size",
+                  source, text.size(), kMaxBytes);
   }
-  const toml::parse_result parsed = toml::parse(text, source);
+  TRY(check_lines(text, source));
+  const std::optional<Marking> marking = Marking::choose(text);
+  if (!marking) {
+    return errorf(Code::kInvalidArgument,
+                  "{}: every one of the characters {} is written as a \\u escape; write one of "
+                  "them as it is",
+                  source, kMarks);
+  }
+  const toml::parse_result parsed = toml::parse(marking->encode(text), source);
   if (!parsed) {
-    return errorf(Code::kInvalidArgument, "{}: not valid TOML at line {}: {}", source,
-                  parsed.error().source().begin.line, parsed.error().description());
+    const auto line = parsed.error().source().begin.line;
+    std::string why(parsed.error().description());
+    const std::string_view there = line_of(text, line);
+    if (std::any_of(there.begin(), there.end(), beyond_ascii)) {
+      std::replace(why.begin(), why.end(), marking->mark(), '?');
+      why += " (outside quotes and comments TOML takes no letter that is not ASCII)";
+    }
+    return invalid(source, line, why);
   }
-  return convert(parsed.table());
+  std::optional<Json> json = convert(parsed.table(), *marking, 0);
+  if (!json) {
+    return errorf(Code::kInvalidArgument, "{}: nested deeper than {}", source, Json::kMaxDepth);
+  }
+  return std::move(*json);
 }
 
 }  // namespace towline

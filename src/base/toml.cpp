@@ -21,7 +21,7 @@ namespace {
 // in strings and comments, so such a letter anywhere else is toml++'s own error at that line.
 constexpr std::string_view kMarks = "~!?^|;@&%$`";
 constexpr char kDigits[] = "0123456789ABCDEF";
-constexpr size_t kMaxBytes = size_t{8} << 20;  // toml++ takes up to about 100 bytes of memory each
+constexpr size_t kMaxBytes = size_t{8} << 20;  // of which toml++ makes up to 80 times as much
 // A dotted key makes a table a dot, all on one line, and tables are freed by recursion.
 constexpr int kMaxDotsInLine = 1000;
 

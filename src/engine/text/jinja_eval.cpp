@@ -338,16 +338,19 @@ Result<Value> Interpreter::eval_binary(const Expr& e, Scope* scope) {
     const int64_t size = static_cast<int64_t>(
         sequence.is_string() ? sequence.string().size() : sequence.items().size() * sizeof(Value));
     TRY(charge(1, size * n));
-    std::string repeated;
+    if (sequence.is_string()) {
+      std::string repeated = n > 0 ? sequence.string() : "";
+      const size_t whole = static_cast<size_t>(size * n);
+      repeated.reserve(whole);
+      while (repeated.size() < whole) {  // doubling: n may be millions
+        repeated.append(repeated, 0, std::min(repeated.size(), whole - repeated.size()));
+      }
+      return Value(std::move(repeated));
+    }
     std::vector<Value> items;
     for (int64_t i = 0; i < n && size > 0; ++i) {
-      if (sequence.is_string()) {
-        repeated += sequence.string();
-      } else {
-        items.insert(items.end(), sequence.items().begin(), sequence.items().end());
-      }
+      items.insert(items.end(), sequence.items().begin(), sequence.items().end());
     }
-    if (sequence.is_string()) return Value(std::move(repeated));
     return Value::list(std::move(items), sequence.is_tuple());
   }
   if (!a.is_number() || !b.is_number()) {

@@ -51,6 +51,12 @@ TEST(Jinja, MethodsComeBeforeKeysOnlyWithADot) {
                  "{{ k }}{{ v }}{% endfor %}"), "12a1");
 }
 
+TEST(Jinja, RepeatsTextAndLists) {
+  EXPECT_EQ(text("{{ 'ab' * 5 }}|{{ 3 * 'x' }}|{{ 'x' * 0 }}|{{ '' * 9 }}|{{ 'x' * -1 }}"),
+            "ababababab|xxx|||");
+  EXPECT_EQ(text("{{ [1, 2] * 2 }}{{ [] * 4000000000 }}"), "[1, 2, 1, 2][]");
+}
+
 TEST(Jinja, ErrorsSayWhatAndWhere) {
   EXPECT_TRUE(fails_with("\n\n{% if %}", "line 3"));
   EXPECT_TRUE(fails_with("{{ nope.x }}", "'nope' is undefined"));

@@ -36,6 +36,12 @@ void Inbox::wake() {
   const std::lock_guard lock(mutex_);
   woken_ = true;
   if (waiting_) ready_.notify_one();
+  if (bell_) bell_();
+}
+
+void Inbox::set_doorbell(std::function<void()> bell) {
+  const std::lock_guard lock(mutex_);
+  bell_ = std::move(bell);
 }
 
 size_t Inbox::size() const {
@@ -52,6 +58,7 @@ void Inbox::deliver(Event event, std::shared_ptr<CreditSink> credit) {
   const std::lock_guard lock(mutex_);
   items_.push_back({std::move(event), std::move(credit)});
   if (waiting_) ready_.notify_one();
+  if (bell_) bell_();
 }
 
 }  // namespace towline::net

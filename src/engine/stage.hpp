@@ -90,6 +90,9 @@ class Stage {
   // kUnavailable if the tensor-parallel group was aborted; a stage of one rank cannot fail.
   Result<void> run(const StepView& step, std::span<float> hidden, LayerRange sub = {});
 
+  // Gives the KV cache's memory back to the system; all its contents are lost.
+  void forget_kv() { pool_.forget(); }
+
   // Last stage: logits of the chosen rows of `hidden`, [rows.size()][vocab], valid until the next
   // call. At most max_logit_rows(). Errors as run().
   Result<std::span<const float>> logits(std::span<const float> hidden,

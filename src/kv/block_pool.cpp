@@ -50,6 +50,10 @@ std::span<std::byte> BlockPool::block(int32_t layer_index, BlockId id) const {
   return {reinterpret_cast<std::byte*>(first), static_cast<size_t>(layout_.block_bytes().value)};
 }
 
+void BlockPool::forget() {
+  for (uint16_t* layer : layers_) ::madvise(layer, mapping_bytes_, MADV_DONTNEED);
+}
+
 void BlockPool::unmap() {
   for (uint16_t* layer : layers_) ::munmap(layer, mapping_bytes_);
   layers_.clear();

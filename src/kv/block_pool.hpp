@@ -60,6 +60,8 @@ class BlockPool {
 
   // Block 0 of a layer (0-based within this pool).
   uint16_t* layer(int32_t index) const { return layers_[static_cast<size_t>(index)]; }
+  // Gives all memory back to the system; every block reads as zeros until it is written again.
+  void forget();
   // One (layer, block) range: what is streamed, copied, swapped.
   std::span<std::byte> block(int32_t layer, BlockId block) const;
 

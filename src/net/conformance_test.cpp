@@ -3,11 +3,13 @@
 //
 // One contract, every back end: each test here runs over all transports of this build.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
-#include <atomic>
+#include <cstdlib>
 #include <thread>
 
 #include "base/fmt.hpp"
+#include "net/keys.hpp"
 #include "net/transport.hpp"
 
 namespace towline::net {
@@ -17,6 +19,18 @@ const Deadline kSoon = deadline_in(seconds(120));  // a bound for the test, neve
 
 std::vector<uint8_t> bytes_of(std::string_view text) { return {text.begin(), text.end()}; }
 std::string text_of(const Frame& frame) { return {frame.payload.begin(), frame.payload.end()}; }
+
+// A key file of this run; removed when the process ends.
+const std::string& test_keys() {
+  static const std::string path = [] {
+    std::string made = ::testing::TempDir() + format("towline-net-test-{}.keys", ::getpid());
+    const Result<ClusterKeys> keys = make_keys();
+    EXPECT_TRUE(keys && write_keys(made, *keys));
+    std::atexit([] { ::unlink(test_keys().c_str()); });
+    return made;
+  }();
+  return path;
+}
 
 class Conformance : public ::testing::TestWithParam<TransportKind> {
  protected:
@@ -30,11 +44,11 @@ class Conformance : public ::testing::TestWithParam<TransportKind> {
         case TransportKind::kInproc: o.listen = "inproc://" + identity; break;
         case TransportKind::kShm: o.listen = format("shm://towline-test-{}-{}", ::getpid(), identity); break;
         case TransportKind::kTcp: o.listen = "tcp://127.0.0.1:0"; break;
-        case TransportKind::kZmq: o.listen = "zmq://127.0.0.1:0"; o.insecure = true; break;
+        case TransportKind::kZmq: o.listen = "zmq://127.0.0.1:0"; break;
         case TransportKind::kMpi: break;
       }
     }
-    if (GetParam() == TransportKind::kZmq) o.insecure = true;
+    if (GetParam() == TransportKind::kZmq) o.key_file = test_keys();
     return o;
   }
   std::unique_ptr<Transport> open(const TransportOptions& o, Inbox& inbox) {
@@ -232,7 +246,8 @@ TEST_P(Conformance, AnAddressOfAnotherKindIsRefused) {
   EXPECT_EQ(a->connect(other, kSoon).error().code(), Code::kInvalidArgument);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Conformance, ::testing::Values(TransportKind::kInproc, TransportKind::kTcp),
+INSTANTIATE_TEST_SUITE_P(All, Conformance, ::testing::Values(TransportKind::kInproc, TransportKind::kTcp,
+                                           TransportKind::kZmq),
                          [](const auto& p) { return std::string(kind_name(p.param)); });
 
 TEST(Inbox, WakeAndDeadline) {

@@ -18,6 +18,7 @@ uint64_t expand(uint64_t near, uint32_t low) {
   return near + static_cast<uint64_t>(int64_t{step});
 }
 
+constexpr int kMaxFruitlessBreaks = 16;
 constexpr int kResendBurst = 32;  // frames per expiry of the retransmission timer
 
 }  // namespace
@@ -72,7 +73,9 @@ void Session::line_down(Instant now, std::string_view reason) {
     return;
   }
   down_reason_ = reason;
-  if (options_.reconnect_window <= Duration(0)) {
+  fruitless_breaks_ = progress_ == acked_ + received_ ? fruitless_breaks_ + 1 : 0;
+  progress_ = acked_ + received_;
+  if (options_.reconnect_window <= Duration(0) || fruitless_breaks_ >= kMaxFruitlessBreaks) {
     fail(now, reason);
     return;
   }

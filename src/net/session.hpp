@@ -12,6 +12,8 @@
 //                a lossy line also after a timeout (RFC 6298's estimator, doubled on each expiry)
 //   credits      the peer may have window_frames frames and window_bytes bytes here that the
 //                application has not taken; a peer that sends more is closed
+//   give up      when the line does not come back in time, or breaks kMaxFruitlessBreaks times in a
+//                row without a new frame having passed (a frame that breaks the line would for ever)
 //   heartbeat    an empty kAck when nothing was sent for a while; silence for peer_timeout is death.
 //                A driver that was itself stopped for long grants the peer half the time anew
 //   end          kBye is numbered like data, so all that was sent before it arrives first
@@ -111,6 +113,8 @@ class Session {
   // The line.
   bool line_up_ = false;
   std::string down_reason_;
+  uint64_t progress_ = 0;      // acked_ + received_ when the line broke last
+  int fruitless_breaks_ = 0;   // in a row
   Instant give_up_ = kNever;     // end of the reconnect window
   Instant linger_until_ = kNever;
   Instant last_out_, last_heard_, last_tick_;

@@ -9,6 +9,5 @@ Error absent(std::string_view what) {
 }
 }  // namespace
 Result<std::unique_ptr<Wire>> make_shm_wire(const TransportOptions&, WireEvents&) { return absent("the shm"); }
-Result<std::unique_ptr<Wire>> make_zmq_wire(const TransportOptions&, WireEvents&) { return absent("the zmq"); }
 Result<std::unique_ptr<Wire>> make_mpi_wire(const TransportOptions&, WireEvents&) { return absent("the mpi"); }
 }  // namespace towline::net

@@ -12,6 +12,7 @@
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
 #include "cli/plan_inputs.hpp"
+#include "cli/plan_judge.hpp"
 #include "cli/plan_milp.hpp"
 #include "cli/plan_search.hpp"
 #include "plan/auto.hpp"
@@ -20,7 +21,7 @@
 #include "plan/heuristics.hpp"
 #include "plan/instance.hpp"
 #include "plan/picture.hpp"
-#include "sim/judge.hpp"
+#include "plan/plan_cluster.hpp"
 
 namespace towline::cli {
 namespace {
@@ -29,6 +30,7 @@ constexpr size_t kFailuresUpTo = 200;  // nodes; the failure of each is a maximu
 
 struct PlanOptions {
   PlanInputs inputs;
+  ObjectiveInputs objective;
   MilpInputs milp;
   std::string instance;
   std::string method = "auto";
@@ -39,7 +41,6 @@ struct PlanOptions {
   int stages = 0;
   int max_out_links = 24;
   std::string picture;
-  int judge = 0;
   bool partial = false;
   std::string out;
   bool json = false;
@@ -69,9 +70,7 @@ OptionTable table(PlanOptions& o) {
       .range(0, 10'000);
   t.value("max-out-links", &o.max_out_links, "petals, swarm: links that leave a node")
       .range(1, 100'000);
-  t.value("judge", &o.judge,
-          "simulate the best so many plans at full load and take the one that decodes most")
-      .range(0, 1000);
+  o.objective.add_to(t);
   o.milp.add_to(t);
   t.flag("partial", &o.partial, "partial inference: a node may take over inside its range");
   t.value("out", &o.out, "folder for the plan's files").metavar("DIR");
@@ -92,23 +91,38 @@ struct Planned {
   plan::SearchResult search;     // of baselines: placement alone
   plan::LinkedPlacement linked;  // of clusters
   plan::FlowReport report;
-  std::optional<sim::Judgement> judged;
+  std::optional<plan::ServingEstimate> estimate;     // where the machines are known
+  std::optional<plan::JudgedPlacement> judged;       // by the simulator
+  int32_t simulations = 0;
 };
 
+int threads_of(const PlanOptions& o) {
+  return o.threads > 0 ? o.threads : static_cast<int>(std::thread::hardware_concurrency());
+}
+
+bool show_progress(const PlanOptions& o) {
+  return o.progress || (!o.json && isatty(STDERR_FILENO) != 0);
+}
+
 plan::SearchResult search(const PlanOptions& o, const plan::Instance& instance,
-                          std::vector<plan::Placement> starts) {
-  SearchTable progress(o.progress || (!o.json && isatty(STDERR_FILENO) != 0));
+                          std::vector<plan::Placement> starts, const PreparedObjective& objective) {
+  SearchTable progress(show_progress(o));
   plan::SearchOptions options;
   options.seed = static_cast<uint64_t>(o.seed);
   options.partial = o.partial;
   options.steps = o.steps;
-  options.threads =
-      o.threads > 0 ? o.threads : static_cast<int>(std::thread::hardware_concurrency());
+  options.threads = threads_of(o);
   options.starts = std::move(starts);
+  options.worth = objective.worth();
+  options.worth_per_flow = objective.objective.stretch;
   options.stop = StopOnSignal::flag();
   options.progress = [&](const plan::SearchProgress& p) { progress.row(p); };
   const StopOnSignal guard(o.seconds);
   return plan::search_placement(instance, options);
+}
+
+plan::ReportOptions report_options(const PlanOptions& o, int32_t nodes) {
+  return {.failures = static_cast<size_t>(nodes) <= kFailuresUpTo || o.objective.least_n1 > 0};
 }
 
 Result<void> check_flow(const plan::FlowReport& report) {
@@ -129,37 +143,63 @@ Result<plan::LinkedPlacement> baseline(const std::string& method, const PlanOpti
   return plan::separate(problem, options);
 }
 
-plan::LinkedPlacement link(const PlanOptions& o, const plan::PlanProblem& problem,
-                           plan::Placement placement) {
-  plan::LinkedPlacement linked;
-  linked.method = "auto";
-  linked.arcs = plan::valid_arcs(problem, placement, o.partial);
-  for (int32_t unit = 0; unit < problem.size(); ++unit) {
-    if (!placement.nodes[unit].empty()) linked.written.push_back(unit);
-  }
-  linked.placement = std::move(placement);
-  return linked;
+// The plan among the search's best, and variants of them, that decodes most when simulated.
+Result<void> judge_plans(const PlanOptions& o, const ProblemAndProfile& loaded,
+                         const plan::Instance& instance, const PreparedObjective& objective,
+                         Planned& planned) {
+  SearchTable progress(show_progress(o));
+  plan::JudgedOptions options;
+  options.seed = static_cast<uint64_t>(o.seed);
+  options.threads = threads_of(o);
+  options.partial = o.partial;
+  options.bound = planned.search.bound;
+  options.stop = StopOnSignal::flag();
+  options.progress = [&](const plan::JudgedProgress& p) {
+    progress.judged(p.simulations, p.best.decode_tps, p.best.decode_latency, p.in_full);
+  };
+  const StopOnSignal guard(o.seconds);
+  ASSIGN_OR_RETURN(plan::JudgedResult judged,
+                   judge_placements(loaded, instance, o.objective, objective, planned.search.best,
+                                    std::move(options)));
+  planned.simulations = judged.simulations;
+  planned.judged = std::move(judged.finalists.front());
+  planned.search.placement = planned.judged->placement;
+  planned.search.found_by += ", then " + planned.judged->origin;
+  return {};
 }
 
-// The plan among the best few that decodes most when simulated.
-Result<void> judge_plans(const ProblemAndProfile& loaded,
-                         std::vector<plan::LinkedPlacement> candidates, Planned& planned) {
-  std::string refused;
-  for (plan::LinkedPlacement& candidate : candidates) {
-    const Result<sim::Judgement> judged = sim::judge(loaded.problem, candidate, loaded.profile);
-    if (!judged) {
-      refused = judged.error().to_string();
-      continue;
-    }
-    if (planned.judged && judged->decode_tps <= planned.judged->decode_tps) continue;
-    planned.judged = *judged;
-    planned.linked = std::move(candidate);
+// The search that `auto` is, under the objective, and the simulator's choice if it is asked.
+Result<void> plan_auto(const PlanOptions& o, const ProblemAndProfile& loaded, Planned& planned) {
+  const plan::PlanProblem& problem = loaded.problem;
+  TRY(plan::check_capacity(problem));
+  const plan::Instance instance = plan::to_instance(problem);
+  ASSIGN_OR_RETURN(const PreparedObjective objective, prepare_objective(o.objective, &loaded));
+  std::vector<plan::Placement> starts;
+  const auto seed = static_cast<uint64_t>(o.seed);
+  for (plan::LinkedPlacement& start : plan::baseline_plans(problem, instance, seed)) {
+    starts.push_back(std::move(start.placement));
   }
-  if (!planned.judged) {
-    return errorf(Code::kExhausted, "none of the {} plans could be simulated: {}",
-                  candidates.size(), refused);
+  planned.search = search(o, instance, std::move(starts), objective);
+  if (o.objective.finalists > 0) TRY(judge_plans(o, loaded, instance, objective, planned));
+  planned.linked = plan::link_all(problem, planned.search.placement, o.partial, "auto");
+  if (objective.model) {
+    plan::FlowEvaluator evaluator(instance, o.partial);
+    const std::vector<LayerRange>& ranges = planned.search.placement.nodes;
+    const double flow = evaluator.flow(ranges);
+    planned.estimate = plan::ServingEstimator(*objective.model)
+                           .estimate(evaluator, ranges, flow, objective.objective.latency,
+                                     objective.objective.stretch);
   }
   return {};
+}
+
+// A demand on what remains after a failure is met, or the plan is refused.
+Result<void> check_survival(const PlanOptions& o, const plan::FlowReport& report) {
+  if (report.n_minus_1_flow >= o.objective.least_n1 * (1 - 1e-9)) return {};
+  return errorf(Code::kExhausted,
+                "--n1 {}: no plan was found that keeps so much when a node fails; the best found "
+                "keeps {:.3f} of {:.3f} tokens/s",
+                o.objective.least_n1, report.n_minus_1_flow, report.max_flow);
 }
 
 Result<void> plan_milp(const PlanOptions& o, const plan::PlanProblem& problem, Planned& planned) {
@@ -191,30 +231,12 @@ Result<Planned> plan_cluster(const PlanOptions& o) {
     ASSIGN_OR_RETURN(planned.linked, baseline(o.method, o, problem));
     planned.search.found_by = o.method;
   } else {
-    const plan::Instance instance = plan::to_instance(problem);
-    std::vector<plan::Placement> starts;
-    std::vector<plan::LinkedPlacement> candidates;
-    for (const char* method : {"petals", "swarm", "homogeneous", "separate"}) {
-      Result<plan::LinkedPlacement> start = baseline(method, o, problem);
-      // A baseline may not apply to this cluster, or exceed the memory rule: then it is no start.
-      if (!start || !plan::validate(start->placement, instance)) continue;
-      starts.push_back(start->placement);
-      candidates.push_back(std::move(*start));
-    }
-    planned.search = search(o, instance, std::move(starts));
-    planned.linked = link(o, problem, planned.search.placement);
-    if (o.judge > 0) {
-      for (const plan::Placement& placement : planned.search.best) {
-        if (candidates.size() >= static_cast<size_t>(o.judge)) break;
-        candidates.push_back(link(o, problem, placement));
-      }
-      TRY(judge_plans(loaded, std::move(candidates), planned));
-    }
+    TRY(plan_auto(o, loaded, planned));
   }
   planned.search.placement = planned.linked.placement;
-  planned.report = plan::report_flow(problem, planned.linked,
-                                     {.failures = problem.units.size() <= kFailuresUpTo});
+  planned.report = plan::report_flow(problem, planned.linked, report_options(o, problem.size()));
   TRY(check_flow(planned.report));
+  TRY(check_survival(o, planned.report));
   if (!o.out.empty()) {
     TRY(write_cluster_plan(o.out, problem, planned.linked, planned.report));
     if (!planned.lp.empty()) {
@@ -231,16 +253,14 @@ Result<Planned> plan_instance(const PlanOptions& o) {
                   "--method {} needs a cluster with machine types; an instance has only auto",
                   o.method);
   }
-  if (o.judge > 0) {
-    return Error(Code::kInvalidArgument,
-                 "--judge simulates machines; give --cluster, an instance has none");
-  }
+  ASSIGN_OR_RETURN(const PreparedObjective objective, prepare_objective(o.objective, nullptr));
   ASSIGN_OR_RETURN(const plan::Instance instance, plan::load_instance(o.instance));
   Planned planned;
-  planned.search = search(o, instance, {});
+  planned.search = search(o, instance, {}, objective);
   planned.report = plan::report_flow(instance, planned.search.placement, o.partial,
-                                     {.failures = instance.rates.size() <= kFailuresUpTo});
+                                     report_options(o, instance.nodes()));
   TRY(check_flow(planned.report));
+  TRY(check_survival(o, planned.report));
   if (!o.out.empty()) {
     TRY(write_instance_plan(o.out, o.instance, planned.search.placement, planned.report));
   }
@@ -265,10 +285,21 @@ Json report_json(const PlanOptions& o, const Planned& planned) {
                             {"evaluations", planned.search.evaluations},
                             {"bottleneck", report.bottleneck}});
   if (report.units.size() <= kFailuresUpTo) json.set("n_minus_1_flow", report.n_minus_1_flow);
+  json.set("objective", o.objective.finalists > 0 ? "judged" : o.objective.objective);
+  if (planned.estimate) {
+    const plan::ServingEstimate& e = *planned.estimate;
+    json.set("estimate", Json::object({{"decode_tps", e.decode_tps},
+                                       {"tokens_per_second", e.tokens},
+                                       {"prompt_latency", e.prompt_latency},
+                                       {"decode_latency", e.decode_latency},
+                                       {"in_flight", e.in_flight}}));
+  }
   if (planned.judged) {
-    json.set("judged", Json::object({{"decode_tps", planned.judged->decode_tps},
-                                     {"prompt_latency", planned.judged->prompt_latency},
-                                     {"decode_latency", planned.judged->decode_latency}}));
+    const plan::Verdict& verdict = planned.judged->verdict;
+    json.set("judged", Json::object({{"decode_tps", verdict.decode_tps},
+                                     {"prompt_latency", verdict.prompt_latency},
+                                     {"decode_latency", verdict.decode_latency},
+                                     {"simulations", planned.simulations}}));
   }
   json.set("cpu_seconds", cpu_seconds());
   Json nodes = Json::array();
@@ -302,13 +333,19 @@ Result<int> run(std::span<const std::string> args) {
                     planned.search.found_by, planned.search.steps, cpu_seconds())
                  .c_str(),
              stdout);
-  if (planned.judged) {
-    std::fputs(format("simulated at full load: {:.1f} tokens/s decoded, {:.3f} s to the first "
-                      "token, {:.3f} s a token\n",
-                      planned.judged->decode_tps, planned.judged->prompt_latency,
-                      planned.judged->decode_latency)
+  const auto print_serving = [](const char* how, double rate, double first, double further) {
+    std::fputs(format("{}: {:.1f} tokens/s decoded, {:.3f} s to the first token, {:.3f} s a token\n",
+                      how, rate, first, further)
                    .c_str(),
                stdout);
+  };
+  if (planned.estimate) {
+    print_serving("estimated at full load", planned.estimate->decode_tps,
+                  planned.estimate->prompt_latency, planned.estimate->decode_latency);
+  }
+  if (planned.judged) {
+    print_serving("simulated at full load", planned.judged->verdict.decode_tps,
+                  planned.judged->verdict.prompt_latency, planned.judged->verdict.decode_latency);
   }
   return 0;
 }

@@ -80,6 +80,18 @@ void SearchTable::row(const plan::SearchProgress& progress) {
              stderr);
 }
 
+void SearchTable::judged(int32_t simulations, double rate, double latency, bool in_full) {
+  if (!shown_) return;
+  if (rows_++ == 0) {
+    std::fputs("    time s  simulations  decoded tok/s   s a token  window\n", stderr);
+  }
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start_;
+  std::fputs(format("{:>10.2f} {:>12} {:>14.1f} {:>11.3f}  {}\n", elapsed.count(), simulations, rate,
+                    latency, in_full ? "full" : "short")
+                 .c_str(),
+             stderr);
+}
+
 Result<void> write_cluster_plan(const std::string& folder, const plan::PlanProblem& problem,
                                 const plan::LinkedPlacement& linked,
                                 const plan::FlowReport& report) {

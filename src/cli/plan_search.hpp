@@ -43,6 +43,8 @@ class SearchTable {
  public:
   explicit SearchTable(bool shown) : shown_(shown), start_(std::chrono::steady_clock::now()) {}
   void row(const plan::SearchProgress& progress);
+  // A look at simulated plans: how many so far, the best one's tokens/s and seconds a token.
+  void judged(int32_t simulations, double rate, double latency, bool in_full);
 
  private:
   bool shown_;

@@ -43,7 +43,7 @@ RunPlan run_plan(int64_t run) {
   }
 }
 
-using Met = std::vector<std::pair<double, Placement>>;  // (flow, placement)
+using Met = std::vector<std::pair<double, Placement>>;  // (worth, placement)
 
 class Portfolio {
  public:
@@ -51,13 +51,17 @@ class Portfolio {
             const std::vector<Start>& starts, Met& met)
       : instance_(instance), options_(options), result_(result), starts_(starts), met_(met) {
     dense_ = FlowEvaluator(instance, options.partial).groups() == 1;
-    total_steps_ = options.steps > 0 ? options.steps : dense_ ? 400'000 : 16'000'000;
+    total_steps_ = options.steps > 0 ? options.steps
+                   : options.worth   ? 3'200'000
+                   : dense_          ? 400'000
+                                     : 16'000'000;
     if (options.steps == 0 && instance.nodes() > kManyNodes) {
       // A step costs about as much as there are nodes, and tells less.
       const double shrink = std::pow(1.0 * kManyNodes / instance.nodes(), 2.5);
       total_steps_ = static_cast<int64_t>(static_cast<double>(total_steps_) * shrink);
     }
-    const int64_t rounds = std::clamp<int64_t>(total_steps_ / 400'000, 1, dense_ ? 2 : 4);
+    const int64_t most_rounds = options.worth ? 6 : dense_ ? 2 : 4;
+    const int64_t rounds = std::clamp<int64_t>(total_steps_ / 400'000, 1, most_rounds);
     steps_per_run_ = std::max<int64_t>(total_steps_ / (rounds * kRunsPerRound), 1);
   }
 
@@ -77,15 +81,15 @@ class Portfolio {
       for (int32_t i = 0; i < kRunsPerRound; ++i) {
         result_.steps += found[i].steps;
         result_.evaluations += found[i].evaluations;
-        met_.emplace_back(found[i].flow, found[i].placement);
-        if (found[i].flow > result_.flow * (1 + 1e-12)) {
-          result_.flow = found[i].flow;
+        met_.emplace_back(found[i].worth, found[i].placement);
+        if (found[i].worth > result_.worth * (1 + 1e-12)) {
+          result_.worth = found[i].worth;
           result_.placement = found[i].placement;
           result_.found_by = format("annealing run {}", round * kRunsPerRound + i + 1);
         }
       }
       if (options_.progress) {
-        options_.progress({result_.steps, result_.flow, result_.bound, result_.found_by});
+        options_.progress({result_.steps, result_.worth, result_.bound, result_.found_by});
       }
     }
   }
@@ -93,7 +97,7 @@ class Portfolio {
  private:
   bool done() const {
     const bool stopped = options_.stop != nullptr && options_.stop->load();
-    return stopped || result_.flow >= result_.bound * kMet;
+    return stopped || result_.worth >= result_.bound * options_.worth_per_flow * kMet;
   }
 
   // One node more or less is a larger part of the flow where there are few.
@@ -113,10 +117,12 @@ class Portfolio {
     anneal.hot = plan.hot * small_scale();
     anneal.cover_weight = plan.cover_weight;
     anneal.bound = result_.bound;
-    anneal.cover_cap = result_.flow > 0.5 * result_.bound
-                           ? std::min(plan.incumbent_cap * result_.flow, result_.bound)
-                           : plan.bound_cap * result_.bound;
+    const bool near = options_.worth ? result_.worth > 0 : result_.worth > 0.5 * result_.bound;
+    anneal.cover_cap = near ? std::min(plan.incumbent_cap * result_.worth, result_.bound)
+                            : plan.bound_cap * result_.bound;
     anneal.stop = options_.stop;
+    if (options_.worth) anneal.worth = options_.worth();
+    anneal.worth_per_flow = options_.worth_per_flow;
     return Annealer(instance_, options_.partial)
         .run(plan.from_incumbent ? result_.placement : fresh_start(run), anneal);
   }
@@ -141,11 +147,14 @@ SearchResult search_placement(const Instance& instance, const SearchOptions& opt
 
   Met met;
   FlowEvaluator evaluator(instance, options.partial);
+  const Worth worth = options.worth ? options.worth() : Worth();
   const auto offer = [&](const Placement& placement, const std::string& name) {
     const double flow = evaluator.flow(placement.nodes);
-    if (flow > 0) met.emplace_back(flow, placement);
-    if (flow <= result.flow) return;
-    result.flow = flow;
+    if (flow <= 0) return;
+    const double value = worth ? worth(evaluator, placement.nodes, flow) : flow;
+    met.emplace_back(value, placement);
+    if (value <= result.worth) return;
+    result.worth = value;
     result.placement = placement;
     result.found_by = name;
   };
@@ -157,7 +166,7 @@ SearchResult search_placement(const Instance& instance, const SearchOptions& opt
   }
   for (const Start& start : starts) offer(start.placement, start.name);
   if (options.progress) {
-    options.progress({0, result.flow, result.bound, result.found_by});
+    options.progress({0, result.worth, result.bound, result.found_by});
   }
   // The pool of the annealing runs begins with the stages; whatever passes no flow beside something
   // that does is left in: it may be closer to a better plan.
@@ -166,13 +175,14 @@ SearchResult search_placement(const Instance& instance, const SearchOptions& opt
   Portfolio(instance, options, result, starts, met).run();
   std::stable_sort(met.begin(), met.end(),
                    [](const auto& a, const auto& b) { return a.first > b.first; });
-  for (const auto& [flow, placement] : met) {
+  for (const auto& [_, placement] : met) {
     if (std::find(result.best.begin(), result.best.end(), placement) == result.best.end()) {
       result.best.push_back(placement);
     }
   }
   result.flow = static_flow(instance, result.placement, options.partial);
-  result.optimal = result.flow >= result.bound * kMet;
+  if (!options.worth) result.worth = result.flow;
+  result.optimal = result.worth >= result.bound * kMet;
   return result;
 }
 

@@ -8,7 +8,8 @@
 // worked off in rounds of kRunsPerRound; the incumbent changes only between rounds, in the order of
 // the runs. So the result depends on the seed and the steps, never on the number of threads.
 //
-// The result is never worse than the given starts, the stage plan, or the best single node.
+// The result is never worse, under the objective, than the given starts, the stage plan, or the best
+// single node.
 #pragma once
 
 #include <atomic>
@@ -18,12 +19,13 @@
 #include <vector>
 
 #include "plan/instance.hpp"
+#include "plan/worth.hpp"
 
 namespace towline::plan {
 
 struct SearchProgress {
   int64_t steps = 0;
-  double flow = 0;     // incumbent, tokens/s
+  double flow = 0;     // incumbent, tokens/s (its worth, if another objective is given)
   double bound = 0;    // tokens/s
   std::string method;  // what found the incumbent
 };
@@ -34,6 +36,8 @@ struct SearchOptions {
   int64_t steps = 0;              // proposed moves in all; 0: by the kind and size of the instance
   int32_t threads = 1;            // at most kRunsPerRound are of use
   std::vector<Placement> starts;  // valid placements that must not be undercut
+  WorthMaker worth;               // the objective; empty: the static flow
+  double worth_per_flow = 1;      // nothing's worth exceeds its flow times this
   const std::atomic<bool>* stop = nullptr;              // set: return the incumbent soon
   std::function<void(const SearchProgress&)> progress;  // from the calling thread, between rounds
 };
@@ -41,10 +45,11 @@ struct SearchOptions {
 struct SearchResult {
   Placement placement;
   double flow = 0;       // tokens/s, by static_flow()
+  double worth = 0;      // under the objective; the flow if there is none
   double bound = 0;      // tokens/s, no placement can do better
-  bool optimal = false;  // flow meets the bound
+  bool optimal = false;  // the worth meets the bound
   std::string found_by;  // "single node", "start 2", "stages", "annealing run 5"
-  // The incumbent, then other placements that were met: starts and the ends of runs, best flow
+  // The incumbent, then other placements that were met: starts and the ends of runs, most worth
   // first.
   std::vector<Placement> best;
   int64_t steps = 0;

@@ -155,6 +155,7 @@ void FlowEvaluator::sort_by_boundary(std::span<const LayerRange> ranges) {
 void FlowEvaluator::build(std::span<const LayerRange> ranges) {
   sort_by_boundary(ranges);
   arcs_.clear();
+  hub_boundary_.clear();
   first_.assign(2 * ranges.size() + 2, -1);
   for (size_t i = 0; i < ranges.size(); ++i) {
     const auto node = static_cast<int32_t>(i);
@@ -189,7 +190,7 @@ void FlowEvaluator::join(int32_t boundary, std::span<const LayerRange> ranges) {
     takers = takers_;
   }
   if (takers.empty()) return;
-  join_group_hubs(enders, takers);
+  join_group_hubs(boundary, enders, takers);
   if (groups_ == 1) return;
   if (dense_.empty()) {
     for (const int32_t i : enders) {
@@ -211,7 +212,7 @@ void FlowEvaluator::join(int32_t boundary, std::span<const LayerRange> ranges) {
   }
 }
 
-void FlowEvaluator::join_group_hubs(std::span<const int32_t> enders,
+void FlowEvaluator::join_group_hubs(int32_t boundary, std::span<const int32_t> enders,
                                     std::span<const int32_t> takers) {
   constexpr double kUnlimited = 1e18;
   constexpr int32_t kWanted = -2;
@@ -221,6 +222,7 @@ void FlowEvaluator::join_group_hubs(std::span<const int32_t> enders,
     if (hub == kWanted) {
       hub = static_cast<int32_t>(first_.size());
       first_.push_back(-1);
+      hub_boundary_.push_back(boundary);
     }
     if (hub >= 0) add_arc(hub, input(j), kUnlimited);
   }
@@ -300,6 +302,36 @@ double FlowEvaluator::flow(std::span<const LayerRange> ranges) {
 
 double FlowEvaluator::node_flow(int32_t node) const {
   return node_arc_[node] < 0 ? 0 : arcs_[node_arc_[node] ^ 1].rest;
+}
+
+void FlowEvaluator::add_flows(int32_t vertex, std::vector<VertexFlow>& list) const {
+  const auto station = [&](int32_t v) {
+    if (v == kSourceVertex) return kSource;
+    if (v == kSinkVertex) return kSink;
+    const int32_t hubs_from = 2 * instance_.nodes() + 2;
+    return v >= hubs_from ? instance_.nodes() + v - hubs_from : (v - 2) / 2;
+  };
+  for (int32_t a = first_[vertex]; a >= 0; a = arcs_[a].next) {
+    // Arcs with an even number lead forwards; what they carry is the rest of their reverse.
+    if ((a & 1) == 0 && arcs_[a ^ 1].rest > tolerance_) {
+      list.push_back({station(vertex), station(arcs_[a].to), arcs_[a ^ 1].rest});
+    }
+  }
+}
+
+void FlowEvaluator::flows(std::vector<VertexFlow>& list) const {
+  list.clear();
+  if (first_.empty() || ends_at_.empty()) return;
+  add_flows(kSourceVertex, list);
+  size_t hub = 0;
+  for (int32_t boundary = 1; boundary <= instance_.layers; ++boundary) {
+    for (int32_t e = ends_at_[boundary]; e < ends_at_[boundary + 1]; ++e) {
+      add_flows(output(ends_[e]), list);
+    }
+    for (; hub < hub_boundary_.size() && hub_boundary_[hub] == boundary; ++hub) {
+      add_flows(2 * instance_.nodes() + 2 + static_cast<int32_t>(hub), list);
+    }
+  }
 }
 
 bool FlowEvaluator::in_cut(int32_t node) const {

@@ -23,6 +23,14 @@
 
 namespace towline::plan {
 
+// Flow on an arc between two stations of the network: nodes by number, hubs from nodes() upwards,
+// kSource, kSink.
+struct VertexFlow {
+  int32_t from = kSource;
+  int32_t to = kSink;
+  double flow = 0;  // tokens/s
+};
+
 class FlowEvaluator {
  public:
   static constexpr int32_t kDenseNodes = 2048;
@@ -41,6 +49,10 @@ class FlowEvaluator {
   // i -> j is in the cut if output_reached(i) and not input_reached(j).
   bool input_reached(int32_t node) const { return level_[input(node)] >= 0; }
   bool output_reached(int32_t node) const { return level_[output(node)] >= 0; }
+
+  // Of the last flow() call: every arc with flow, ordered so that all arcs into a station come before
+  // those out of it.
+  void flows(std::vector<VertexFlow>& list) const;
 
   int32_t groups() const { return groups_; }
   int32_t group(int32_t node) const { return group_[node]; }
@@ -67,7 +79,9 @@ class FlowEvaluator {
   void build(std::span<const LayerRange> ranges);
   void sort_by_boundary(std::span<const LayerRange> ranges);
   void join(int32_t boundary, std::span<const LayerRange> ranges);
-  void join_group_hubs(std::span<const int32_t> enders, std::span<const int32_t> takers);
+  void add_flows(int32_t vertex, std::vector<VertexFlow>& list) const;
+  void join_group_hubs(int32_t boundary, std::span<const int32_t> enders,
+                       std::span<const int32_t> takers);
   void add_arc(int32_t tail, int32_t head, double capacity);
   bool label_levels();
   double augment_blocking();
@@ -93,6 +107,7 @@ class FlowEvaluator {
   std::vector<int32_t> node_arc_;                             // [node] its arc, -1 if idle
   std::vector<int32_t> begins_at_, begins_, ends_at_, ends_;  // nodes bucketed by boundary
   std::vector<int32_t> takers_, hub_of_group_;
+  std::vector<int32_t> hub_boundary_;  // [hub] ascending
 };
 
 }  // namespace towline::plan

@@ -301,23 +301,23 @@ bool Annealer::repair_machines() {
   return true;
 }
 
-// After an evaluation of the state that is now accepted: what is little used, what binds.
-void Annealer::note_state() {
-  cut_.clear();
+// After an evaluation of the state: what is little used, what binds.
+void Annealer::note_state(std::vector<double>& usage, std::vector<int32_t>& cut) const {
+  cut.clear();
   const int32_t nodes = instance_.nodes();
   for (int32_t node = 0; node < nodes; ++node) {
     if (state_[node].empty()) {
-      usage_[node] = 0;
+      usage[node] = 0;
       continue;
     }
     const double rate = instance_.rate(node, state_[node].size());
-    usage_[node] = rate > 0 ? evaluator_.node_flow(node) / rate : 0;
-    if (evaluator_.in_cut(node)) cut_.push_back(node);
+    usage[node] = rate > 0 ? evaluator_.node_flow(node) / rate : 0;
+    if (evaluator_.in_cut(node)) cut.push_back(node);
   }
-  if (!cut_.empty()) return;
+  if (!cut.empty()) return;
   // Only links bind, or there is no path at all: the frontier of what the source reaches.
   for (int32_t node = 0; node < nodes; ++node) {
-    if (!state_[node].empty() && evaluator_.output_reached(node)) cut_.push_back(node);
+    if (!state_[node].empty() && evaluator_.output_reached(node)) cut.push_back(node);
   }
 }
 
@@ -338,6 +338,7 @@ AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options)
   is_dirty_.assign(boundaries, false);
   dirty_.clear();
   usage_.assign(instance_.nodes(), 0);
+  next_usage_.assign(instance_.nodes(), 0);
   changes_.clear();
   home_ = options.move_price > 0 ? options.home : nullptr;
   moved_ = 0;
@@ -345,18 +346,24 @@ AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options)
   changes_.clear();
 
   AnnealResult best;
+  const auto worth_of = [&](double flow) {
+    if (!options.worth) return flow;
+    return flow > 0 ? options.worth(evaluator_, state_, flow) : 0.0;
+  };
   double flow = evaluator_.flow(state_);
-  double energy = flow + surrogate() - options.move_price * static_cast<double>(moved_);
-  note_state();
+  note_state(usage_, cut_);  // before worth_of(), which may compute other flows
+  double worth = worth_of(flow);
+  double energy = worth + surrogate() - options.move_price * static_cast<double>(moved_);
   best.placement.nodes = state_;
   best.flow = flow;
+  best.worth = worth;
   best.evaluations = 1;
-  double best_worth = flow - options.move_price * static_cast<double>(moved_);
+  double best_worth = worth - options.move_price * static_cast<double>(moved_);
   const double ratio = options.cold / options.hot;
   double temperature = options.hot * bound_;
   const double tolerance = 1e-9 * bound_;
   const double goal = bound_ * (1 - 1e-9);
-  for (int64_t step = 0; step < options.steps && best_worth < goal; ++step) {
+  for (int64_t step = 0; step < options.steps && (options.worth || best_worth < goal); ++step) {
     ++best.steps;
     if ((step & 255) == 0) {
       temperature = options.hot * bound_ *
@@ -372,30 +379,47 @@ AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options)
     // The lowest energy that would be accepted; a flow can be no more than the thinnest layer.
     const double needed = energy + temperature * std::log(1 - rng_.unit());
     const double extra = surrogate() - options.move_price * static_cast<double>(moved_);
-    if (extra + ceiling_ < needed) {
+    if (extra + ceiling_ * options.worth_per_flow < needed) {
       undo();
       continue;
     }
+    double next_flow = 0;
     double next = 0;
     if (ceiling_ > tolerance ||
         extra >= needed) {  // an uncovered layer: only if it is accepted anyway
-      next = evaluator_.flow(state_);
+      next_flow = evaluator_.flow(state_);
       ++best.evaluations;
+      if (next_flow * options.worth_per_flow + extra >= needed) {
+        if (options.worth) note_state(next_usage_, next_cut_);  // worth may compute other flows
+        next = worth_of(next_flow);
+      }
     }
     if (next + extra < needed) {
       undo();
       continue;
     }
     changes_.clear();
-    flow = next;
+    flow = next_flow;
+    worth = next;
     energy = next + extra;
-    note_state();
-    const double worth = flow - options.move_price * static_cast<double>(moved_);
-    if (worth > best_worth) {
-      best_worth = worth;
+    if (options.worth) {
+      usage_.swap(next_usage_);
+      cut_.swap(next_cut_);
+    } else {
+      note_state(usage_, cut_);
+    }
+    const double priced = worth - options.move_price * static_cast<double>(moved_);
+    if (priced > best_worth) {
+      best_worth = priced;
       best.flow = flow;
+      best.worth = worth;
       best.placement.nodes = state_;
     }
+  }
+  if (options.return_last) {
+    best.flow = flow;
+    best.worth = worth;
+    best.placement.nodes = state_;
   }
   return best;
 }

@@ -4,7 +4,7 @@
 // Annealer: simulated annealing over placements, guided by the minimum cut.
 //
 // A state gives every node a layer range. Its energy is
-//   flow + a * mean over layers of min(capacity of the nodes that hold the layer, cap)
+//   worth (as a rule the flow) + a * mean over layers of min(capacity of the nodes that hold the layer, cap)
 //        + b * mean over boundaries of min(capacity of the nodes and links that cross it, cap),
 // where the last two terms lead out of the plateau of zero flow; the thinnest layer or boundary is
 // also a bound of the flow that spares most evaluations. A third of the moves are directed:
@@ -24,6 +24,7 @@
 #include "base/rng.hpp"
 #include "plan/evaluator.hpp"
 #include "plan/instance.hpp"
+#include "plan/worth.hpp"
 
 namespace towline::plan {
 
@@ -40,12 +41,16 @@ struct AnnealOptions {
   // then that of the highest flow less this cost. Needs home, which outlives the run.
   double move_price = 0;
   const Placement* home = nullptr;
+  Worth worth = {};           // empty: the flow; in the energy it stands for the flow
+  double worth_per_flow = 1;  // no placement's worth exceeds its flow times this
+  bool return_last = false;   // the last state accepted instead of the best
   const std::atomic<bool>* stop = nullptr;  // set by another thread or a signal: end now
 };
 
 struct AnnealResult {
   Placement placement;
   double flow = 0;
+  double worth = 0;         // the flow, if no worth was given
   int64_t steps = 0;        // proposed moves
   int64_t evaluations = 0;  // maximum flows computed
 };
@@ -54,7 +59,7 @@ class Annealer {
  public:
   Annealer(const Instance& instance, bool partial);
 
-  // The best state seen, at least as good as `start` (which must be valid).
+  // The best state seen, worth at least as much as `start` (which must be valid).
   AnnealResult run(const Placement& start, const AnnealOptions& options);
 
  private:
@@ -71,7 +76,7 @@ class Annealer {
   bool repair_machines();
   double surrogate();
   double crossing(int32_t boundary) const;
-  void note_state();
+  void note_state(std::vector<double>& usage, std::vector<int32_t>& cut) const;
 
   bool propose();
   bool propose_directed();
@@ -112,6 +117,8 @@ class Annealer {
   std::vector<Change> changes_;
   std::vector<double> usage_;        // [node] flow / rate in the accepted state; 1 for cut nodes
   std::vector<int32_t> cut_;         // nodes in the accepted state's cut, or at its cut links
+  std::vector<double> next_usage_;   // of the proposal
+  std::vector<int32_t> next_cut_;
   std::vector<int32_t> machine_of_;  // [node], -1: its own
 };
 

@@ -115,6 +115,9 @@ plan::SearchResult search(const PlanOptions& o, const plan::Instance& instance,
   options.starts = std::move(starts);
   options.worth = objective.worth();
   options.worth_per_flow = objective.objective.stretch;
+  options.spare_one = objective.objective.goal == plan::Goal::kSurvival ||
+                      objective.objective.least_n1 > 0;
+  options.spare_cap = objective.objective.least_n1;
   options.stop = StopOnSignal::flag();
   options.progress = [&](const plan::SearchProgress& p) { progress.row(p); };
   const StopOnSignal guard(o.seconds);

@@ -51,10 +51,11 @@ class Portfolio {
             const std::vector<Start>& starts, Met& met)
       : instance_(instance), options_(options), result_(result), starts_(starts), met_(met) {
     dense_ = FlowEvaluator(instance, options.partial).groups() == 1;
-    total_steps_ = options.steps > 0 ? options.steps
-                   : options.worth   ? 3'200'000
-                   : dense_          ? 400'000
-                                     : 16'000'000;
+    total_steps_ = options.steps > 0   ? options.steps
+                   : options.spare_one ? 400'000  // a maximum flow for each node, each step
+                   : options.worth     ? 3'200'000
+                   : dense_            ? 400'000
+                                       : 16'000'000;
     if (options.steps == 0 && instance.nodes() > kManyNodes) {
       // A step costs about as much as there are nodes, and tells less.
       const double shrink = std::pow(1.0 * kManyNodes / instance.nodes(), 2.5);
@@ -123,6 +124,8 @@ class Portfolio {
     anneal.stop = options_.stop;
     if (options_.worth) anneal.worth = options_.worth();
     anneal.worth_per_flow = options_.worth_per_flow;
+    anneal.spare_one = options_.spare_one;
+    anneal.spare_cap = 1.02 * options_.spare_cap;
     return Annealer(instance_, options_.partial)
         .run(plan.from_incumbent ? result_.placement : fresh_start(run), anneal);
   }

@@ -38,6 +38,8 @@ struct SearchOptions {
   std::vector<Placement> starts;  // valid placements that must not be undercut
   WorthMaker worth;               // the objective; empty: the static flow
   double worth_per_flow = 1;      // nothing's worth exceeds its flow times this
+  bool spare_one = false;         // the objective wants layers to outlive their strongest holder,
+  double spare_cap = 0;           // with so many tokens/s; 0: as many as possible
   const std::atomic<bool>* stop = nullptr;              // set: return the incumbent soon
   std::function<void(const SearchProgress&)> progress;  // from the calling thread, between rounds
 };

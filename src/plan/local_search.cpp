@@ -85,6 +85,18 @@ double Annealer::crossing(int32_t boundary) const {
   return partial_ ? links : std::min(links, begin_rate_[boundary]);
 }
 
+void Annealer::find_strongest() {
+  std::fill(strongest_.begin(), strongest_.end(), 0);
+  for (int32_t node = 0; node < instance_.nodes(); ++node) {
+    const LayerRange range = state_[node];
+    if (range.empty()) continue;
+    const double rate = instance_.rate(node, range.size());
+    for (int32_t l = range.begin; l < range.end; ++l) {
+      strongest_[l] = std::max(strongest_[l], rate);
+    }
+  }
+}
+
 // The energy's terms beside the flow; also sets ceiling_.
 double Annealer::surrogate() {
   for (const int32_t boundary : dirty_) {
@@ -96,9 +108,10 @@ double Annealer::surrogate() {
   double covered = 0;
   double crossed = std::min(cross_[0], cover_cap_) + std::min(cross_[layers], cover_cap_);
   ceiling_ = std::min(cross_[0], cross_[layers]);
+  if (spare_one_) find_strongest();
   for (int32_t l = 0; l < layers; ++l) {
     ceiling_ = std::min(ceiling_, cover_[l]);
-    covered += std::min(cover_[l], cover_cap_);
+    covered += std::min(spare_one_ ? cover_[l] - strongest_[l] : cover_[l], layer_cap_);
     if (l == 0) continue;
     // Ranges on both sides of the boundary, and what is handed over at it.
     const double crosses = cover_[l - 1] - end_rate_[l] + cross_[l];
@@ -340,6 +353,9 @@ AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options)
   usage_.assign(instance_.nodes(), 0);
   next_usage_.assign(instance_.nodes(), 0);
   changes_.clear();
+  spare_one_ = options.spare_one;
+  layer_cap_ = spare_one_ && options.spare_cap > 0 ? options.spare_cap : cover_cap_;
+  strongest_.assign(instance_.layers, 0);
   home_ = options.move_price > 0 ? options.home : nullptr;
   moved_ = 0;
   for (int32_t node = 0; node < instance_.nodes(); ++node) set(node, start.nodes[node]);

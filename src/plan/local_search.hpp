@@ -43,6 +43,8 @@ struct AnnealOptions {
   const Placement* home = nullptr;
   Worth worth = {};           // empty: the flow; in the energy it stands for the flow
   double worth_per_flow = 1;  // no placement's worth exceeds its flow times this
+  bool spare_one = false;     // coverage counts without the strongest holder of each layer,
+  double spare_cap = 0;       // and up to this; 0: cover_cap
   bool return_last = false;   // the last state accepted instead of the best
   const std::atomic<bool>* stop = nullptr;  // set by another thread or a signal: end now
 };
@@ -75,6 +77,7 @@ class Annealer {
   int64_t away_from_home(int32_t node, LayerRange range) const;
   bool repair_machines();
   double surrogate();
+  void find_strongest();
   double crossing(int32_t boundary) const;
   void note_state(std::vector<double>& usage, std::vector<int32_t>& cut) const;
 
@@ -104,6 +107,9 @@ class Annealer {
   double bound_ = 0;
   double cover_cap_ = 0;
   double cover_weight_ = 0, cross_weight_ = 0;
+  bool spare_one_ = false;
+  double layer_cap_ = 0;  // of the coverage of layers; cover_cap_ is that of boundaries
+  std::vector<double> strongest_;  // [layer] the largest rate among its holders, if spare_one_
   std::vector<LayerRange> state_;
   std::vector<double> cover_;                             // [layer] sum of the rates of its holders
   std::vector<double> end_rate_, begin_rate_;             // [boundary] sum over the ranges there

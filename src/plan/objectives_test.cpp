@@ -44,6 +44,7 @@ TEST(Survival, IsWhatTheSearchMaximises) {
   for (std::vector<double>& rates : instance.rates) rates = {100, 50};
   SearchOptions options;
   options.steps = 40'000;
+  options.spare_one = true;
   options.worth = worth_of({.goal = Goal::kSurvival});
   const SearchResult result = search_placement(instance, options);
   EXPECT_NEAR(obvious_n1(instance, result.placement, false), 250, 1e-6);
@@ -81,6 +82,7 @@ TEST(Survival, AsADemandIsMetWhereItCanBe) {
     }
     SearchOptions options;
     options.steps = 60'000;
+    options.spare_one = true;
     options.worth = worth_of({.least_n1 = 0.5 * most});
     const SearchResult result = search_placement(instance, options);
     EXPECT_GE(obvious_n1(instance, result.placement, false), 0.5 * most - 1e-6);

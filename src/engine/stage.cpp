@@ -294,10 +294,11 @@ void Stage::multiply(std::span<const Product> products, const float* x, int64_t 
   multiply_prepared(products);
 }
 
-// The panels of all products in one row, divided evenly over the threads.
+// The panels of all products in one row, divided over the threads.
 void Stage::multiply_prepared(std::span<const Product> products) {
   int64_t panels = 0;
   for (const Product& product : products) panels += product.weights->panel_count();
+  const int64_t most = std::max<int64_t>(2, kGemmBatchBytes / products[0].weights->panel_bytes);
   team_->parallel_ranges(panels, [&](int64_t begin, int64_t end, int) {
     int64_t offset = 0;
     for (const Product& product : products) {
@@ -309,7 +310,7 @@ void Stage::multiply_prepared(std::span<const Product> products) {
       kernels_->gemm(w, from, to, acts_[static_cast<size_t>(act_kind(w.dtype))], product.out,
                      product.ldo);
     }
-  });
+  }, 2, most);
 }
 
 // Bias, norm of each head, rotation; keys and values go to the KV cache as float16.

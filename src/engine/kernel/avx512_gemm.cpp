@@ -479,8 +479,7 @@ void multiply_group(const PackedMatrix& w, const Tiles& tiles, const std::byte* 
   }
 }
 
-// A batch of panels (below) takes at most this much of L2; a pair of long panels may take more.
-constexpr int64_t kBatchBytes = 512 << 10;
+// A batch of panels (below) takes at most kGemmBatchBytes of L2; a pair of long panels may take more.
 constexpr int64_t kScratchBytes = 768 << 10;
 
 // The calling thread's scratch, made at its first use. (As a plain thread-local array it would count
@@ -535,7 +534,7 @@ void multiply_batches(const PackedMatrix& w, int64_t begin, int64_t end, const A
   const Tiles& tiles = plan.unpack ? *kind.tiles : packed_tiles(w.dtype);
   std::byte* const scratch = plan.unpack ? unpacked_scratch() : nullptr;
   const int64_t stride = plan.unpack ? steps * kUnpackedBlock : w.panel_bytes;
-  const int64_t fit = kBatchBytes / stride / 2 * 2;
+  const int64_t fit = kGemmBatchBytes / stride / 2 * 2;
   const int64_t batch = fit >= 2 ? fit : 2 * stride <= kScratchBytes ? 2 : 1;
   for (int64_t p = begin; p < end; p += batch) {
     const int64_t count = end - p < batch ? end - p : batch;
@@ -544,7 +543,8 @@ void multiply_batches(const PackedMatrix& w, int64_t begin, int64_t end, const A
     }
     const std::byte* const weights = plan.unpack ? scratch : w.panel(p);
     const int64_t rounds = groups * ((count + plan.at_once - 1) / plan.at_once);
-    const int64_t next = p + count < end ? count * w.panel_bytes : 0;
+    // What lies behind `end` is usually the caller's next range.
+    const int64_t next = p + count < w.panel_count() ? count * w.panel_bytes : 0;
     const int64_t step = (next / (rounds * steps) + 63) / 64 * 64;
     const std::byte* ahead = w.panel(p + count);
     for (int64_t g = 0; g < groups; ++g) {

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "base/check.hpp"
@@ -49,7 +50,8 @@ void pin_to_allowed(std::thread& thread, int n) {
 
 }  // namespace
 
-ComputeTeam::ComputeTeam(const TeamOptions& options) : threads_(options.threads) {
+ComputeTeam::ComputeTeam(const TeamOptions& options)
+    : threads_(options.threads), ranges_(static_cast<size_t>(std::max(options.threads, 1))) {
   CHECK(threads_ >= 1, threads_);
   workers_.reserve(static_cast<size_t>(threads_ - 1));
   for (int t = 1; t < threads_; ++t) {
@@ -65,26 +67,41 @@ ComputeTeam::~ComputeTeam() {
   for (std::thread& thread : workers_) thread.join();
 }
 
-void ComputeTeam::run(int64_t parts, Body body, void* context) {
-  if (parts <= 0) return;
-  if (threads_ == 1 || parts == 1) {
-    body(context, 0, parts, 0);
+void ComputeTeam::run(const Job& job) {
+  if (job.parts <= 0) return;
+  if (threads_ == 1 || job.parts == 1) {
+    job.body(job.context, 0, job.parts, 0);
     return;
   }
-  job_ = Job{body, context, parts};
+  job_ = job;
+  for (int t = 0; t < threads_; ++t) {
+    Range& range = ranges_[static_cast<size_t>(t)];
+    range.next.store(job.parts * t / threads_, std::memory_order_relaxed);
+    range.end = job.parts * (t + 1) / threads_;
+  }
   running_.store(static_cast<uint32_t>(threads_ - 1), std::memory_order_relaxed);
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
-  run_share(0);
+  run_pieces(0);
   for (uint32_t left; (left = running_.load(std::memory_order_acquire)) != 0;) {
     wait_for_change(running_, left);
   }
 }
 
-void ComputeTeam::run_share(int thread) const {
-  const int64_t begin = job_.parts * thread / threads_;
-  const int64_t end = job_.parts * (thread + 1) / threads_;
-  if (begin < end) job_.body(job_.context, begin, end, thread);
+void ComputeTeam::run_pieces(int thread) {
+  for (int t = 0; t < threads_; ++t) {
+    Range& range = ranges_[static_cast<size_t>((thread + t) % threads_)];
+    int64_t begin = range.next.load(std::memory_order_relaxed);
+    while (begin < range.end) {
+      const int64_t left = range.end - begin;
+      const int64_t piece = std::min(left, std::clamp(left / 4, job_.least, job_.most));
+      if (!range.next.compare_exchange_weak(begin, begin + piece, std::memory_order_relaxed)) {
+        continue;
+      }
+      job_.body(job_.context, begin, begin + piece, thread);
+      begin = range.next.load(std::memory_order_relaxed);
+    }
+  }
 }
 
 void ComputeTeam::worker(int thread) {
@@ -93,7 +110,7 @@ void ComputeTeam::worker(int thread) {
     wait_for_change(epoch_, seen);
     ++seen;  // the caller never runs ahead: it waits for every worker before the next job
     if (stop_.load(std::memory_order_relaxed)) return;
-    run_share(thread);
+    run_pieces(thread);
     if (running_.fetch_sub(1, std::memory_order_release) == 1) running_.notify_one();
   }
 }

@@ -4,31 +4,58 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
+#include <atomic>
 #include <vector>
 
+#include "base/for_seeds.hpp"
 #include "engine/kernel/arena.hpp"
 
 namespace towline::engine {
 namespace {
 
-TEST(ComputeTeam, RunsEveryPartOnceInConsecutiveRanges) {
+TEST(ComputeTeam, RunsEveryPartOnce) {
   for (const int threads : {1, 2, 3, 5}) {
     ComputeTeam team(threads);
-    for (const int64_t parts : {0, 1, 2, 3, 7, 100}) {
-      std::vector<int> thread_of(static_cast<size_t>(parts), -1);
-      std::vector<int> runs(static_cast<size_t>(parts), 0);
+    for (const int64_t parts : {0, 1, 2, 3, 7, 100, 3000}) {
+      std::vector<std::atomic<int>> runs(static_cast<size_t>(parts));
       team.parallel_for(parts, [&](int64_t part, int thread) {
-        thread_of[static_cast<size_t>(part)] = thread;
+        EXPECT_LT(thread, threads);
         ++runs[static_cast<size_t>(part)];
       });
-      for (int64_t i = 0; i < parts; ++i) {
-        EXPECT_EQ(runs[static_cast<size_t>(i)], 1);
-        EXPECT_LT(thread_of[static_cast<size_t>(i)], threads);
-      }
-      EXPECT_TRUE(std::is_sorted(thread_of.begin(), thread_of.end()));
+      for (const std::atomic<int>& r : runs) EXPECT_EQ(r, 1);
     }
   }
+}
+
+TEST(ComputeTeam, APartThatTakesLongKeepsNobodyElseWaiting) {
+  // The first part ends only when all the others are done, those of its own thread included.
+  ComputeTeam team(2);
+  std::atomic<int> others{0};
+  team.parallel_for(100, [&](int64_t part, int) {
+    if (part > 0) {
+      others.fetch_add(1);
+      others.notify_all();
+      return;
+    }
+    for (int n; (n = others.load()) < 99;) others.wait(n);
+  });
+  EXPECT_EQ(others, 99);
+}
+
+TEST(ComputeTeam, PiecesCoverThePartsAndKeepTheirSizes) {
+  for_seeds(300, [](Rng& rng) {
+    const int threads = static_cast<int>(rng.between(1, 4));
+    const int64_t parts = rng.between(0, 400), least = rng.between(1, 20);
+    const int64_t most = least + rng.between(0, 50);
+    ComputeTeam team(threads);
+    std::vector<std::atomic<int>> runs(static_cast<size_t>(parts));
+    team.parallel_ranges(parts, [&](int64_t begin, int64_t end, int) {
+      EXPECT_LT(begin, end);
+      EXPECT_LE(end - begin, threads > 1 ? most : parts);
+      for (int64_t i = begin; i < end; ++i) ++runs[static_cast<size_t>(i)];
+    }, least, most);
+    for (const std::atomic<int>& r : runs) EXPECT_EQ(r, 1);
+  });
 }
 
 TEST(ComputeTeam, StepsFollowEachOther) {

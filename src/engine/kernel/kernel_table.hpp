@@ -33,6 +33,10 @@ namespace towline::engine {
 
 inline constexpr int kKvBlockTokens = 16;
 
+// gemm keeps about this many bytes of panels in L2 while many rows pass by: shorter ranges of panels
+// than this are slower with many rows.
+inline constexpr int64_t kGemmBatchBytes = 512 << 10;
+
 // Attention of consecutive query rows of one sequence, for some query heads of one KV head.
 // KV memory of one layer: K and V of a block and KV head are float16 [16 tokens][head_dim].
 struct AttentionArgs {

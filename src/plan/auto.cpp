@@ -50,6 +50,7 @@ class Portfolio {
   Portfolio(const Instance& instance, const SearchOptions& options, SearchResult& result,
             const std::vector<Start>& starts, Met& met)
       : instance_(instance), options_(options), result_(result), starts_(starts), met_(met) {
+    scale_ = truncated_capacity_bound(instance);
     dense_ = FlowEvaluator(instance, options.partial).groups() == 1;
     total_steps_ = options.steps > 0   ? options.steps
                    : options.spare_one ? 400'000  // a maximum flow for each node, each step
@@ -117,10 +118,10 @@ class Portfolio {
     anneal.steps = steps_per_run_;
     anneal.hot = plan.hot * small_scale();
     anneal.cover_weight = plan.cover_weight;
-    anneal.bound = result_.bound;
-    const bool near = options_.worth ? result_.worth > 0 : result_.worth > 0.5 * result_.bound;
-    anneal.cover_cap = near ? std::min(plan.incumbent_cap * result_.worth, result_.bound)
-                            : plan.bound_cap * result_.bound;
+    anneal.bound = scale_;
+    const bool near = options_.worth ? result_.worth > 0 : result_.worth > 0.5 * scale_;
+    anneal.cover_cap = near ? std::min(plan.incumbent_cap * result_.worth, scale_)
+                            : plan.bound_cap * scale_;
     anneal.stop = options_.stop;
     if (options_.worth) anneal.worth = options_.worth();
     anneal.worth_per_flow = options_.worth_per_flow;
@@ -135,6 +136,7 @@ class Portfolio {
   SearchResult& result_;
   const std::vector<Start>& starts_;
   Met& met_;
+  double scale_;  // of the flow: temperatures and caps are parts of it
   bool dense_;
   int64_t total_steps_;
   int64_t steps_per_run_;
@@ -144,7 +146,7 @@ class Portfolio {
 
 SearchResult search_placement(const Instance& instance, const SearchOptions& options) {
   SearchResult result;
-  result.bound = truncated_capacity_bound(instance);
+  result.bound = link_aware_bound(instance, options.partial);
   result.placement.nodes.resize(instance.rates.size());
   if (result.bound <= 0) return result;
 

@@ -124,6 +124,14 @@ void fill_flows(FlowReport& report, const PlanGraph& plan, const ReportOptions& 
   report.bottleneck = describe_cut(report);
 }
 
+// Does the plan use partial inference?
+bool takes_over_midway(const LinkedPlacement& plan) {
+  return std::any_of(plan.arcs.begin(), plan.arcs.end(), [&](const PlanArc& arc) {
+    return arc.from >= 0 && arc.to >= 0 &&
+           plan.placement.nodes[arc.from].end != plan.placement.nodes[arc.to].begin;
+  });
+}
+
 }  // namespace
 
 FlowReport report_flow(const PlanProblem& problem, const LinkedPlacement& plan,
@@ -132,7 +140,7 @@ FlowReport report_flow(const PlanProblem& problem, const LinkedPlacement& plan,
   report.layers = problem.model.layers;
   const Instance instance = to_instance(problem);
   report.max_compute = capacity_bound(instance);
-  report.upper_bound = truncated_capacity_bound(instance);
+  report.upper_bound = link_aware_bound(instance, takes_over_midway(plan));
   const std::vector<std::string> regions = spec::infer_regions(problem.cluster);
   for (int32_t u = 0; u < problem.size(); ++u) {
     UnitFlow unit;
@@ -152,7 +160,7 @@ FlowReport report_flow(const Instance& instance, const Placement& placement, boo
   FlowReport report;
   report.layers = instance.layers;
   report.max_compute = capacity_bound(instance);
-  report.upper_bound = truncated_capacity_bound(instance);
+  report.upper_bound = link_aware_bound(instance, partial);
   for (int32_t i = 0; i < instance.nodes(); ++i) {
     UnitFlow unit;
     unit.name = instance.name(i);

@@ -10,6 +10,7 @@ namespace towline::cli {
 
 extern const Command kBenchEngine;
 extern const Command kBenchLoad;
+extern const Command kBenchPipeline;
 extern const Command kClusterCheck;
 extern const Command kClusterGenerate;
 extern const Command kClusterPrune;
@@ -24,6 +25,7 @@ extern const Command kModelMakeDummy;
 extern const Command kModelQuantize;
 extern const Command kOptions;
 extern const Command kPlan;
+extern const Command kProfile;
 extern const Command kReplan;
 extern const Command kReport;
 extern const Command kRun;

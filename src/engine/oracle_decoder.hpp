@@ -24,6 +24,12 @@ class OracleDecoder {
 
   explicit OracleDecoder(const ModelFile& file) : file_(file), d_(file.desc()) {}
 
+  // A matrix [rows][cols] of the file, to be altered before logits() (merged adapters).
+  Vector& edit(const std::string& name) {
+    matrix(name);
+    return cache_[name];
+  }
+
   // Logits after each position: [tokens.size()][vocab].
   std::vector<Vector> logits(const std::vector<int32_t>& tokens) {
     const bool own = file_.find("output.weight") != nullptr;

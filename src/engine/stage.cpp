@@ -73,24 +73,6 @@ bool is_quantised(const PackedMatrix& w) { return act_kind(w.dtype) == ActKind::
 
 size_t floats(int64_t rows, int64_t cols) { return static_cast<size_t>(rows * cols); }
 
-// The ranks' sums of one row, n numbers each and `stride` apart, added in a balanced tree: the upper
-// levels of the tree whose lower ones are inside the products (k_shards).
-void sum_parts(const float* parts, int32_t ranks, int64_t stride, int64_t n, float* out) {
-  constexpr int64_t kChunk = 64;
-  constexpr int kMaxRanks = 64;
-  float sum[kMaxRanks][kChunk];
-  for (int64_t at = 0; at < n; at += kChunk) {
-    const int64_t count = std::min(kChunk, n - at);
-    for (int32_t r = 0; r < ranks; ++r) std::copy_n(parts + r * stride + at, count, sum[r]);
-    for (int32_t left = ranks / 2; left > 0; left /= 2) {
-      for (int32_t r = 0; r < left; ++r) {
-        for (int64_t i = 0; i < count; ++i) sum[r][i] = sum[2 * r][i] + sum[2 * r + 1][i];
-      }
-    }
-    std::copy_n(sum[0], count, out + at);
-  }
-}
-
 }  // namespace
 
 int32_t StepView::rows() const {
@@ -103,7 +85,7 @@ int64_t Stage::shared_floats(const spec::ModelDesc& d, const StageOptions& optio
                              int32_t ranks) {
   const int64_t logit_rows = std::max(options.max_logit_rows, 1);
   const int64_t rows = std::max<int64_t>(options.max_rows, logit_rows);
-  return 2 * (ranks * rows * d.hidden + logit_rows * d.vocab);
+  return 2 * (ranks * rows * (d.hidden + kMaxLoraRank) + logit_rows * d.vocab);
 }
 
 Result<Stage> Stage::load(std::shared_ptr<const ModelFile> file, const StageOptions& options,
@@ -170,6 +152,7 @@ Result<void> Stage::run(const StepView& step, std::span<float> hidden, LayerRang
   CHECK(hidden.size() >= floats(rows, desc().hidden), hidden.size(), rows);
   if (rows == 0) return {};
   place_rows(step);
+  lora_.seal();
   parts_ = nullptr;
   const bool embed = sub.begin == 0;
   team_->parallel_for(rows, [&](int64_t row, int) { prepare_row(row, hidden.data(), embed); });
@@ -184,6 +167,7 @@ Result<void> Stage::run(const StepView& step, std::span<float> hidden, LayerRang
 void Stage::place_rows(const StepView& step) {
   places_.clear();
   items_.clear();
+  lora_.clear();
   const int32_t item_rows = std::max(1, kAttentionPairs / (own_.heads / own_.kv_heads));
   for (const StepSpan& span : step.spans) {
     const auto first = static_cast<int32_t>(places_.size());
@@ -191,6 +175,9 @@ void Stage::place_rows(const StepView& step) {
       const int32_t block = span.blocks[static_cast<size_t>(p / kv::kBlockTokens)];
       places_.push_back({p, block, span.tokens.empty() ? 0 : span.tokens[static_cast<size_t>(
                                                                  p - span.from)]});
+    }
+    for (int32_t row = 0; span.adapter != nullptr && row < span.rows(); ++row) {
+      lora_.add_row(*span.adapter, first + row);
     }
     for (int32_t p = span.from; p < span.to; p += item_rows) {
       items_.push_back({&span, first + p - span.from, p, std::min(item_rows, span.to - p)});
@@ -221,6 +208,7 @@ void Stage::add_update(float* hidden, int64_t row) {
     sum_parts(parts_ + row * n, shard_.of, options_.max_rows * n, n, update);
   }
   kernels_->add(hidden + row * n, update, n);
+  if (const float* more = lora_.kept(row, n)) kernels_->add(hidden + row * n, more, n);
 }
 
 float* Stage::update_target() {
@@ -229,11 +217,23 @@ float* Stage::update_target() {
   return options_.collective->memory().data() + (exchange_ * shard_.of + shard_.rank) * part;
 }
 
-Result<void> Stage::finish_update() {
-  if (shard_.of == 1) return {};
-  TRY(options_.collective->barrier());
+Result<void> Stage::finish_update(int32_t index, LoraTarget target, const float* x, int64_t ldx) {
+  const int64_t lora_part = options_.max_rows * int64_t{kMaxLoraRank};
+  if (shard_.of == 1) {
+    if (lora_.empty()) return {};
+    lora_parts_.resize(static_cast<size_t>(lora_part));
+    lora_.shrink(index, target, x, ldx, lora_parts_.data());
+    lora_.expand(index, target, lora_parts_.data(), 1, 0, own_.hidden);
+    return {};
+  }
+  float* const memory = options_.collective->memory().data();
   const int64_t part = options_.max_rows * int64_t{own_.hidden};
-  parts_ = options_.collective->memory().data() + exchange_ * shard_.of * part;
+  float* const lora = memory + 2 * (shard_.of * part + options_.max_logit_rows * int64_t{own_.vocab}) +
+                      exchange_ * shard_.of * lora_part;
+  lora_.shrink(index, target, x, ldx, lora + shard_.rank * lora_part);
+  TRY(options_.collective->barrier());
+  lora_.expand(index, target, lora, shard_.of, lora_part, own_.hidden);
+  parts_ = memory + exchange_ * shard_.of * part;
   exchange_ = 1 - exchange_;
   return {};
 }
@@ -253,21 +253,28 @@ Result<void> Stage::run_layer(int32_t index, int32_t rows, float* hidden) {
                          {&w.k, k_.data(), d.kv_width()},
                          {&w.v, v_.data(), d.kv_width()}};
   multiply(qkv, normed_.data(), rows, normalise(w.attention_norm, w.q));
+  const LoraRows::Output lora_qkv[] = {{LoraTarget::kQ, q_.data(), d.q_width()},
+                                       {LoraTarget::kK, k_.data(), d.kv_width()},
+                                       {LoraTarget::kV, v_.data(), d.kv_width()}};
+  lora_.add(index, lora_qkv, normed_.data(), d.hidden);
   rotate_and_store(index, rows);
   attend(index);
   const Product o[] = {{&w.o, update_target(), d.hidden}};
   multiply(o, mixed_.data(), rows, [&](int64_t row) {
     if (is_quantised(w.o)) round_to_half(*kernels_, mixed_.data() + row * d.q_width(), d.q_width());
   });
-  TRY(finish_update());
+  TRY(finish_update(index, LoraTarget::kO, mixed_.data(), d.q_width()));
   const Product gate_up[] = {{&w.gate, gate_.data(), d.ffn}, {&w.up, up_.data(), d.ffn}};
   multiply(gate_up, normed_.data(), rows, normalise(w.ffn_norm, w.gate));
+  const LoraRows::Output lora_gate_up[] = {{LoraTarget::kGate, gate_.data(), d.ffn},
+                                           {LoraTarget::kUp, up_.data(), d.ffn}};
+  lora_.add(index, lora_gate_up, normed_.data(), d.hidden);
   const Product down[] = {{&w.down, update_target(), d.hidden}};
   multiply(down, gate_.data(), rows, [&](int64_t row) {
     float* gate = gate_.data() + row * d.ffn;
     kernels_->silu_mul(gate, up_.data() + row * d.ffn, d.ffn, gate);
   });
-  return finish_update();
+  return finish_update(index, LoraTarget::kDown, gate_.data(), d.ffn);
 }
 
 template <class BeforeRow>

@@ -37,6 +37,7 @@
 #include "engine/kernel/activations.hpp"
 #include "engine/kernel/compute_team.hpp"
 #include "engine/kernel/kernel_table.hpp"
+#include "engine/lora_rows.hpp"
 #include "engine/weights.hpp"
 #include "kv/block_pool.hpp"
 
@@ -47,6 +48,8 @@ struct StepSpan {
   int32_t from = 0, to = 0;                // positions
   std::span<const int32_t> tokens;         // to - from of them; used by the first stage only
   std::span<const int32_t> blocks;         // KV blocks of positions [0, to), 16 a block
+  // Loaded for this stage's layers and shard; null: none. Its KV is another than without it.
+  const LoraAdapter* adapter = nullptr;
   int32_t rows() const { return to - from; }
 };
 
@@ -119,15 +122,17 @@ class Stage {
     int32_t rows;
   };
 
-  Stage(const KernelTable& kernels, ComputeTeam& team) : kernels_(&kernels), team_(&team) {}
+  Stage(const KernelTable& kernels, ComputeTeam& team)
+      : kernels_(&kernels), team_(&team), lora_(kernels, team) {}
   Result<void> allocate_buffers();
   void place_rows(const StepView& step);
   void prepare_row(int64_t row, float* hidden, bool embed);
   void add_update(float* hidden, int64_t row);
   Result<void> run_layer(int32_t index, int32_t rows, float* hidden);
-  // o and down: into update_, or into this rank's part of a sum over the ranks.
+  // o and down: into update_, or into this rank's part of a sum over the ranks; then, with the
+  // product's input x, what the adapters add, and the exchange.
   float* update_target();
-  Result<void> finish_update();
+  Result<void> finish_update(int32_t index, LoraTarget target, const float* x, int64_t ldx);
   // Calls before(row) for every row (it may write x), then does all products with the rows of x,
   // which are as far apart as the products are wide.
   template <class BeforeRow>
@@ -151,6 +156,8 @@ class Stage {
   int exchange_ = 0;                        // which buffer comes next
   const float* parts_ = nullptr;            // [ranks][R][hidden] to be summed into update_, if any
   int logits_exchange_ = 0;
+  LoraRows lora_;                           // of this step
+  std::vector<float> lora_parts_;           // [R][kMaxLoraRank], if there is one rank
 
   // Working memory of a step; R = max_rows. Widths are the rank's.
   std::vector<RowPlace> places_;            // [rows]

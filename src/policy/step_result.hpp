@@ -30,7 +30,9 @@ struct RowResult {
   ScoredToken token;                // if sampled
   std::vector<ScoredToken> prompt;  // scores of prompt tokens, with prompt_logprobs...
   int32_t prompt_from = 0;          // ... the first one's position
-  std::vector<float> pooled;        // sum over these rows of the final state, if embed
+  // If embed, with the row that ends the prompt: the mean final state as a unit vector, the very
+  // bits of one process, and over how many positions (all of the prompt, or it cannot be used).
+  std::vector<float> pooled;
   int32_t pooled_rows = 0;
   std::string error;                // this sequence failed, the others did not
   friend bool operator==(const RowResult&, const RowResult&) = default;

@@ -123,6 +123,8 @@ std::vector<std::string> builtin_models();
 Result<Profile> parse_profile(const Json& tree, std::string_view source);
 Result<Profile> load_profile(const std::string& path);
 Json profile_to_json(const Profile& profile);
+// The same as TOML text; parses to the same profile.
+std::string profile_to_toml(const Profile& profile);
 
 // Constants of the derivation, in tokens.
 inline constexpr int32_t kBlockTokens = 16;    // a KV block

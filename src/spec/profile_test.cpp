@@ -70,6 +70,11 @@ TEST(Profile, FilesKeepEverything) {
     const auto again = parse_profile(*tree, "p");
     ASSERT_TRUE(again) << again.error().to_string();
     EXPECT_EQ(*again, *profile);
+    const auto toml = parse_toml(profile_to_toml(*profile), "p.toml");
+    ASSERT_TRUE(toml) << toml.error().to_string();
+    const auto from_toml = parse_profile(*toml, "p.toml");
+    ASSERT_TRUE(from_toml) << from_toml.error().to_string();
+    EXPECT_EQ(*from_toml, *profile);
   }
 }
 

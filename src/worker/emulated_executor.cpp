@@ -99,9 +99,8 @@ Result<std::unique_ptr<EmulatedExecutor>> EmulatedExecutor::create(
   const LayerRange layers = options.layers;
   if (layers.begin < 0 || layers.empty() || layers.end > profile.model.layers ||
       !(options.slowness >= 0 && options.slowness <= 1e6)) {
-    return errorf(Code::kInvalidArgument,
-                  "layers {} to {} of {}, slowed by {}, cannot be emulated", layers.begin,
-                  layers.end, profile.model.layers, options.slowness);
+    return errorf(Code::kInvalidArgument, "layers {} to {} of {}, slowed by {}, cannot be emulated",
+                  layers.begin, layers.end, profile.model.layers, options.slowness);
   }
   self->options_ = options;
   self->place_ = place;
@@ -152,9 +151,9 @@ Result<void> EmulatedExecutor::run(std::span<const RunItem> items, std::span<flo
     const LayerRange layers = item.hop.layers;
     if (layers.empty() || layers.begin < options_.layers.begin ||
         layers.end > options_.layers.end) {
-      return errorf(Code::kInvalidArgument, "lane {} wants layers {} to {}; this node holds {} to {}",
-                    item.step.lane, layers.begin, layers.end, options_.layers.begin,
-                    options_.layers.end);
+      return errorf(Code::kInvalidArgument,
+                    "lane {} wants layers {} to {}; this node holds {} to {}", item.step.lane,
+                    layers.begin, layers.end, options_.layers.begin, options_.layers.end);
     }
     rows += item.row_count();
     for (const Row& row : item.rows) {
@@ -186,10 +185,11 @@ Result<void> EmulatedExecutor::pass_rows(std::span<const RunItem> items, std::sp
       for (int32_t p = row.from; p < row.to; ++p, at += width) {
         const std::span<float> state = hidden.subspan(at, width);
         if (!item.hop.embeds() && !is_row(row_seed(row, p, item.hop.layers.begin), state)) {
-          return errorf(Code::kDataCorrupt,
-                        "lane {} step {}: the activations of slot {} at position {} are not those of "
-                        "layer {}", item.step.lane, item.step.step, row.slot, p,
-                        item.hop.layers.begin);
+          return errorf(
+              Code::kDataCorrupt,
+              "lane {} step {}: the activations of slot {} at position {} are not those of "
+              "layer {}",
+              item.step.lane, item.step.step, row.slot, p, item.hop.layers.begin);
         }
         if (!item.hop.samples()) write_row(row_seed(row, p, item.hop.layers.end), state);
       }

@@ -22,7 +22,8 @@ std::unique_ptr<EmulatedExecutor> make(LayerRange layers, double slowness = 0) {
 
 struct Batch {
   // Row i: a prompt of sizes[i] tokens, or for 0 one generated token.
-  explicit Batch(const std::vector<int32_t>& sizes, int32_t entry, int32_t exit, int32_t layers = 80)
+  explicit Batch(const std::vector<int32_t>& sizes, int32_t entry, int32_t exit,
+                 int32_t layers = 80)
       : states(sizes.size()), rows(sizes.size()) {
     for (size_t i = 0; i < sizes.size(); ++i) {
       states[i].gen = 3;

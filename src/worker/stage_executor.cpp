@@ -82,6 +82,46 @@ Json StageExecutorOptions::to_json() const {
   return j;
 }
 
+// --- adapters -----------------------------------------------------------------------------------
+
+Result<void> StageAdapters::stage(int32_t id, const std::string& path) {
+  if (id < 0) return errorf(Code::kInvalidArgument, "adapter {} of '{}': ids start at 0", id, path);
+  ASSIGN_OR_RETURN(std::unique_ptr<engine::LoraAdapter> loaded,
+                   engine::LoraAdapter::load(path, model_, layers_, shard_));
+  const std::lock_guard lock(mutex_);
+  staged_[id] = std::move(loaded);
+  return {};
+}
+
+void StageAdapters::commit(int32_t id) {
+  const std::lock_guard lock(mutex_);
+  if (auto staged = staged_.extract(id)) {
+    committed_.erase(id);
+    committed_.insert(std::move(staged));
+  }
+}
+
+void StageAdapters::discard(int32_t id) {
+  const std::lock_guard lock(mutex_);
+  staged_.erase(id);
+}
+
+Result<void> StageAdapters::remove(int32_t id) {
+  if (committed_.erase(id) > 0) return {};
+  return errorf(Code::kNotFound, "adapter {} is not loaded", id);
+}
+
+std::vector<int32_t> StageAdapters::list() const {
+  std::vector<int32_t> ids;
+  for (const auto& [id, adapter] : committed_) ids.push_back(id);
+  return ids;
+}
+
+const engine::LoraAdapter* StageAdapters::find(int32_t id) const {
+  const auto at = committed_.find(id);
+  return at == committed_.end() ? nullptr : at->second.get();
+}
+
 // --- loading ------------------------------------------------------------------------------------
 
 Result<int64_t> StageExecutor::shared_floats(const StageExecutorOptions& options, int32_t ranks) {
@@ -118,6 +158,8 @@ Result<std::unique_ptr<StageExecutor>> StageExecutor::create(const StageExecutor
     self->region_ = std::move(region);
     self->collective_ = std::make_unique<ShmCollective>(*self->region_, place.rank);
   }
+  self->adapters_ = std::make_unique<StageAdapters>(self->desc_, self->options_.layers,
+                                                    engine::Shard{place.rank, place.of});
   TRY(self->load(progress));
   return self;
 }
@@ -179,6 +221,9 @@ Result<void> StageExecutor::check_row(const RunItem& item, const Row& row) const
   if (s.blocks.size() < blocks) return fail("the block table is too short");
   for (size_t i = 0; i < blocks; ++i) {
     if (s.blocks[i] < 0 || s.blocks[i] >= options_.kv_blocks) return fail("no such KV block");
+  }
+  if (s.spec.adapter >= 0 && adapters_->find(s.spec.adapter) == nullptr) {
+    return fail("its adapter is not loaded");
   }
   const bool needs_tokens = item.hop.embeds() || item.hop.samples();
   if (!needs_tokens) return {};
@@ -242,7 +287,9 @@ Result<void> StageExecutor::run_layers(std::span<const RunItem> items, std::span
           tokens = std::span(row.state->tokens)
                        .subspan(static_cast<size_t>(row.from), static_cast<size_t>(row.count()));
         }
-        spans.push_back({row.from, row.to, tokens, row.state->blocks});
+        const int32_t adapter = row.state->spec.adapter;
+        spans.push_back({row.from, row.to, tokens, row.state->blocks,
+                         adapter < 0 ? nullptr : adapters_->find(adapter)});
       }
     }
     const bool neighbours =

@@ -10,7 +10,9 @@
 // as in one process.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,6 +38,29 @@ struct StageExecutorOptions {
   Json to_json() const;
 };
 
+// The adapters that a rank holds: staged (loaded, not yet in use) and committed.
+class StageAdapters final : public Adapters {
+ public:
+  StageAdapters(const spec::ModelDesc& model, LayerRange layers, engine::Shard shard)
+      : model_(model), layers_(layers), shard_(shard) {}
+  Result<void> stage(int32_t id, const std::string& path) override;
+  void commit(int32_t id) override;
+  void discard(int32_t id) override;
+  Result<void> remove(int32_t id) override;
+  std::vector<int32_t> list() const override;
+  // Null if it is not committed. The rank's thread, as commit() and remove().
+  const engine::LoraAdapter* find(int32_t id) const;
+
+ private:
+  using Loaded = std::map<int32_t, std::unique_ptr<engine::LoraAdapter>>;
+  const spec::ModelDesc& model_;
+  const LayerRange layers_;
+  const engine::Shard shard_;
+  std::mutex mutex_;  // of staged_
+  Loaded staged_;
+  Loaded committed_;  // the rank's thread
+};
+
 class StageExecutor final : public Executor {
  public:
   // Loads the rank's part of the weights. With more than one rank, place.collective_fd must be a
@@ -53,6 +78,7 @@ class StageExecutor final : public Executor {
   Result<void> run(std::span<const RunItem> items, std::span<float> hidden,
                    std::vector<RowResult>& results) override;
   // 1: the KV cache's memory goes back to the system; 2: the weights go too, and wake() loads them.
+  Adapters* adapters() override { return adapters_.get(); }
   Result<void> sleep(int level) override;
   Result<void> wake() override;
   Json status() const override;
@@ -97,6 +123,7 @@ class StageExecutor final : public Executor {
   std::unique_ptr<ShmCollective> collective_;
   std::unique_ptr<engine::Stage> stage_;           // null while the weights sleep
   std::unique_ptr<engine::RowEvaluator> evaluator_;  // if the last layer is held
+  std::unique_ptr<StageAdapters> adapters_;
   bool asleep_ = false;
 
   std::vector<SlotCache> caches_;                  // by slot

@@ -11,6 +11,7 @@
 #include "base/for_seeds.hpp"
 #include "engine/format/dummy_model.hpp"
 #include "engine/format/test_files.hpp"
+#include "engine/testing_lora.hpp"
 #include "worker/layer_segments.hpp"
 
 namespace towline::worker {
@@ -48,8 +49,8 @@ class Node {
     options.max_logit_rows = 3;  // several turns
     options.threads = 1;
     if (ranks > 1) {
-      auto region = ShmCollectiveRegion::create(
-          ranks, *StageExecutor::shared_floats(options, ranks));
+      auto region =
+          ShmCollectiveRegion::create(ranks, *StageExecutor::shared_floats(options, ranks));
       EXPECT_TRUE(region) << region.error().to_string();
       region_ = std::make_unique<ShmCollectiveRegion>(std::move(region).value());
     }
@@ -157,7 +158,8 @@ std::vector<Answer> serve(std::vector<std::unique_ptr<Node>>& nodes,
       row.to = static_cast<int32_t>(rng.between(s.computed + 1, known));
       row.samples = row.to == known && requests[i].outputs > 0;
       row.logits_from = requests[i].prompt_logprobs || requests[i].embed ? row.from
-                        : row.samples ? row.to - 1 : row.to;
+                        : row.samples                                    ? row.to - 1
+                                                                         : row.to;
       active.push_back(i);
     }
     if (active.empty()) return answers;
@@ -211,8 +213,8 @@ std::vector<Answer> serve(std::vector<std::unique_ptr<Node>>& nodes,
 }
 
 std::vector<Answer> serve_over(const std::string& model, const std::vector<LayerRange>& nodes,
-                               const std::vector<int32_t>& ranks,
-                               std::vector<Request> requests, uint64_t seed) {
+                               const std::vector<int32_t>& ranks, std::vector<Request> requests,
+                               uint64_t seed) {
   std::vector<std::unique_ptr<Node>> made;
   for (size_t i = 0; i < nodes.size(); ++i) {
     made.push_back(std::make_unique<Node>(model, nodes[i], ranks[i]));
@@ -224,8 +226,8 @@ std::vector<Answer> serve_over(const std::string& model, const std::vector<Layer
     for (size_t i = 0; layer < kLayers; ++i) {
       const int32_t end = i + 1 == nodes.size()
                               ? kLayers
-                              : static_cast<int32_t>(rng.between(
-                                    std::max(nodes[i + 1].begin, layer), nodes[i].end));
+                              : static_cast<int32_t>(
+                                    rng.between(std::max(nodes[i + 1].begin, layer), nodes[i].end));
       if (end > layer) r.hops.push_back({i, {layer, end}});
       layer = end;
     }
@@ -237,8 +239,7 @@ TEST(StageExecutor, AnyPipelineYieldsWhatOneNodeYields) {
   const engine::TempDir dir;
   for (const char* type : {"q8_0", "f32"}) {
     const std::string model = make_model(dir, type);
-    const std::vector<Answer> expected =
-        serve_over(model, {{0, kLayers}}, {1}, some_requests(), 1);
+    const std::vector<Answer> expected = serve_over(model, {{0, kLayers}}, {1}, some_requests(), 1);
     EXPECT_EQ(expected[0].tokens.size(), 8u);
     EXPECT_EQ(expected[4].prompt.size(), some_requests()[4].prompt.size() - 1);
     EXPECT_EQ(expected[5].embedding.size(), 256u);
@@ -280,8 +281,10 @@ TEST(StageExecutor, WhatCannotBeRunIsRefusedAndNothingIsHarmed) {
   };
   using S = policy::SlotState&;
   EXPECT_EQ(attempt([](S, Row&, RunItem&) {}), "");
-  EXPECT_NE(attempt([](S state, Row&, RunItem&) { state.tokens = {5, policy::kUnknownToken}; })
-                .find("not known"), std::string::npos);
+  EXPECT_NE(attempt([](S state, Row&, RunItem&) {
+              state.tokens = {5, policy::kUnknownToken};
+            }).find("not known"),
+            std::string::npos);
   EXPECT_NE(attempt([](S state, Row&, RunItem&) { state.tokens = {5, 300}; }), "");
   EXPECT_NE(attempt([](S state, Row&, RunItem&) { state.tokens = {5}; }), "");
   EXPECT_NE(attempt([](S state, Row&, RunItem&) { state.blocks = {100}; }), "");
@@ -293,7 +296,8 @@ TEST(StageExecutor, WhatCannotBeRunIsRefusedAndNothingIsHarmed) {
               row.to = 300;
               state.tokens.resize(300);
               state.blocks.resize(30);
-            }).find("300 rows"), std::string::npos);
+            }).find("300 rows"),
+            std::string::npos);
   EXPECT_NE(attempt([](S, Row&, RunItem& item) { item.hop.layers = {0, 9}; }), "");
   EXPECT_NE(attempt([](S, Row&, RunItem& item) { item.hop.layers = {1, kLayers}; }), "");
   EXPECT_NE(attempt([](S, Row&, RunItem& item) { item.hop.next = NodeId(1); }), "");
@@ -304,6 +308,64 @@ TEST(StageExecutor, WhatCannotBeRunIsRefusedAndNothingIsHarmed) {
   EXPECT_NE(attempt([](S, Row&, RunItem&) {}).find("asleep"), std::string::npos);
   ASSERT_TRUE(node.rank(0).wake());
   EXPECT_EQ(attempt([](S, Row&, RunItem&) {}), "");
+}
+
+// In two phases; rows may name an adapter only while it is committed, and get its bits, not
+// others'.
+TEST(StageExecutor, AdaptersComeAndGoBetweenRuns) {
+  const engine::TempDir dir;
+  const std::string model = make_model(dir, "q8_0");
+  std::vector<engine::LoraEntry> entries;
+  Rng rng(1);
+  for (const char* half : {"A", "B"}) {
+    engine::LoraEntry e;
+    e.name = std::string("base_model.model.model.layers.3.mlp.down_proj.lora_") + half + ".weight";
+    e.rows = half[0] == 'A' ? 4 : 256;
+    e.cols = half[0] == 'A' ? 512 : 4;
+    for (int64_t i = 0; i < e.rows * e.cols; ++i) {
+      e.values.push_back(static_cast<float>(rng.unit() - 0.5));
+    }
+    entries.push_back(std::move(e));
+  }
+  engine::write_lora(dir / "adapter", R"({"lora_alpha":16})", entries);
+  Node node(model, {0, kLayers}, 1);
+  Adapters* adapters = node.rank(0).adapters();
+  ASSERT_NE(adapters, nullptr);
+  const auto last_state = [&](int32_t adapter) -> std::vector<float> {
+    policy::SlotState s;
+    s.spec.prompt_length = 2;
+    s.spec.adapter = adapter;
+    s.tokens = {5, 6};
+    s.blocks = {0};
+    Row row;
+    row.state = &s;
+    row.to = row.logits_from = 2;
+    RunItem item;
+    item.hop.layers = {0, kLayers};
+    item.rows = {&row, 1};
+    std::vector<float> hidden(512);
+    std::vector<RowResult> results;
+    return node.run({&item, 1}, hidden, results) ? hidden : std::vector<float>();
+  };
+  const std::vector<float> plain = last_state(-1);
+  EXPECT_TRUE(last_state(7).empty());
+  EXPECT_FALSE(adapters->stage(7, dir / "nowhere"));
+  ASSERT_TRUE(adapters->stage(7, dir / "adapter"));
+  EXPECT_TRUE(last_state(7).empty());  // not yet
+  adapters->discard(7);
+  adapters->commit(7);
+  EXPECT_TRUE(adapters->list().empty());
+  ASSERT_TRUE(adapters->stage(7, dir / "adapter"));
+  adapters->commit(7);
+  EXPECT_EQ(adapters->list(), (std::vector<int32_t>{7}));
+  const std::vector<float> adapted = last_state(7);
+  EXPECT_EQ(adapted.size(), plain.size());
+  EXPECT_NE(adapted, plain);
+  EXPECT_EQ(last_state(-1), plain);
+  ASSERT_TRUE(adapters->remove(7));
+  EXPECT_FALSE(adapters->remove(7));
+  EXPECT_TRUE(last_state(7).empty());
+  EXPECT_EQ(last_state(-1), plain);
 }
 
 TEST(StageExecutor, OptionsSurviveTheirDescription) {

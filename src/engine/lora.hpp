@@ -4,9 +4,10 @@
 // LoRA adapters: low-rank changes of a model's matrices, chosen row by row while serving.
 //
 // A directory as Hugging Face PEFT writes it: adapter_config.json and adapter_model.safetensors.
-// Each changed matrix W (q, k, v, o, gate, up, down of any layers) comes as A [r, in] and B [out, r];
-// a row then gets W x + B (A x) * scale, scale = alpha / r (or alpha / sqrt(r), "rslora"). Source: Hu
-// et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685; PEFT's file layout.
+// Each changed matrix W (q, k, v, o, gate, up, down of any layers) comes as A [r, in] and
+// B [out, r]; a row then gets W x + B (A x) * scale, scale = alpha / r (or alpha / sqrt(r),
+// "rslora"). Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv
+// 2106.09685; the file layout is PEFT's.
 //
 // W stays as it is (quantised or not) and A, B are float32. The product A x of o and down is summed
 // in the same kind of fixed tree as the matrix itself, so that bits do not depend on the number of

@@ -18,8 +18,8 @@
 
 namespace towline::engine {
 
-// The sums of one row by `ranks` ranks, n numbers each and `stride` apart, added in a balanced tree:
-// the upper levels of the tree whose lower ones are inside the products (k_shards).
+// The sums of one row by `ranks` ranks, n numbers each and `stride` apart, added in a balanced
+// tree: the upper levels of the tree whose lower ones are inside the products (k_shards).
 void sum_parts(const float* parts, int32_t ranks, int64_t stride, int64_t n, float* out);
 
 class LoraRows {

@@ -132,7 +132,9 @@ Result<void> Stage::allocate_buffers() {
   up_.resize(floats(rows, d.ffn));
   update_.resize(floats(rows, d.hidden));
   normed_.resize(floats(rows, d.hidden));
-  if (weights_->is_last() && shard_.of == 1) logits_.resize(floats(options_.max_logit_rows, d.vocab));
+  if (weights_->is_last() && shard_.of == 1) {
+    logits_.resize(floats(options_.max_logit_rows, d.vocab));
+  }
   const int64_t bytes = attention_scratch_floats(d.head_dim) * static_cast<int64_t>(sizeof(float));
   ASSIGN_OR_RETURN(scratch_arena_, Arena::create(Arena::rounded(bytes) * team_->threads()));
   for (int t = 0; t < team_->threads(); ++t) {
@@ -228,8 +230,8 @@ Result<void> Stage::finish_update(int32_t index, LoraTarget target, const float*
   }
   float* const memory = options_.collective->memory().data();
   const int64_t part = options_.max_rows * int64_t{own_.hidden};
-  float* const lora = memory + 2 * (shard_.of * part + options_.max_logit_rows * int64_t{own_.vocab}) +
-                      exchange_ * shard_.of * lora_part;
+  const int64_t before = 2 * (shard_.of * part + options_.max_logit_rows * int64_t{own_.vocab});
+  float* const lora = memory + before + exchange_ * shard_.of * lora_part;
   lora_.shrink(index, target, x, ldx, lora + shard_.rank * lora_part);
   TRY(options_.collective->barrier());
   lora_.expand(index, target, lora, shard_.of, lora_part, own_.hidden);

@@ -32,8 +32,8 @@ class ArenaPlan {
     const int32_t pieces = is_split_sum ? reduction_pieces(tensor->dtype, cols) : 1;
     if (is_split_sum && pieces % ranks != 0) {
       return errorf(Code::kUnsupported,
-                    "tensor '{}' of {} columns of {} is summed in {} pieces, which {} tensor-parallel "
-                    "ranks cannot share; use fewer ranks",
+                    "tensor '{}' of {} columns of {} is summed in {} pieces, which {} "
+                    "tensor-parallel ranks cannot share; use fewer ranks",
                     name, cols, dtype_info(tensor->dtype).name, pieces, ranks);
     }
     auto planned = plan_packed(tensor->dtype, taken.rows, taken.cols, pieces / ranks);

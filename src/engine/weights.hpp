@@ -10,9 +10,9 @@
 // (rows are dequantised as tokens need them); a tied one that is also the output matrix is packed
 // once, and look-ups unpack rows of it. Nothing is held twice, and nothing is re-quantised.
 //
-// A tensor-parallel rank (engine/collective.hpp) holds its heads' rows of q, k and v, its rows of gate
-// and up, the columns of o and down that belong to these, and its rows of the output matrix; norms
-// and the embedding table are everyone's. Only its part of the file is read.
+// A tensor-parallel rank (engine/collective.hpp) holds its heads' rows of q, k and v, its rows of
+// gate and up, the columns of o and down that belong to these, and its rows of the output matrix;
+// norms and the embedding table are everyone's. Only its part of the file is read.
 //
 // Immutable once loaded; safe to share between threads.
 #pragma once

@@ -54,8 +54,8 @@ Result<ShmCollectiveRegion> ShmCollectiveRegion::create(int32_t of, int64_t floa
   if (of < 1 || of > 64 || !std::has_single_bit(static_cast<uint32_t>(of)) || floats < 0 ||
       floats > kMost) {
     return errorf(Code::kInvalidArgument,
-                  "a tensor-parallel group of {} ranks sharing {} numbers cannot be made: ranks are "
-                  "a power of two up to 64", of, floats);
+                  "a tensor-parallel group of {} ranks sharing {} numbers cannot be made: ranks "
+                  "are a power of two up to 64", of, floats);
   }
   ShmCollectiveRegion region;
   region.fd_ = ::memfd_create("towline-collective", 0);
@@ -130,7 +130,7 @@ std::span<float> ShmCollectiveRegion::memory() const {
 
 void ShmCollectiveRegion::abort() {
   words()->aborted.store(1, std::memory_order_seq_cst);
-  // A waiter that has read the abort word as 0 but not yet gone to sleep finds the generation moved.
+  // A waiter that read the abort word as 0 and is about to sleep finds the generation moved.
   words()->generation.fetch_add(1, std::memory_order_seq_cst);
   futex_wake_all(words()->generation);
 }

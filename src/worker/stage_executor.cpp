@@ -234,7 +234,9 @@ Result<void> StageExecutor::check_row(const RunItem& item, const Row& row) const
   const bool all = samples && engine::uses_history(s.spec.sampling);
   for (int32_t p = all ? 0 : row.from; p < row.to; ++p) {
     const int32_t token = s.tokens[static_cast<size_t>(p)];
-    if (token < 0 || token >= desc_.vocab) return fail("a token is not known yet, or not the model's");
+    if (token < 0 || token >= desc_.vocab) {
+      return fail("a token is not known yet, or not the model's");
+    }
   }
   return {};
 }

@@ -6,8 +6,8 @@
 //
 // Items of several lanes are evaluated together wherever their layers coincide
 // (worker/layer_segments.hpp). What a row yields does not depend on that company, nor on the number
-// of tensor-parallel ranks (docs/engine.md, "Exact bits"); tokens are drawn by the same RowEvaluator
-// as in one process.
+// of tensor-parallel ranks (docs/engine.md, "Exact bits"); tokens are drawn by the same
+// RowEvaluator as in one process.
 #pragma once
 
 #include <map>

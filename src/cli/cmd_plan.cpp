@@ -94,6 +94,7 @@ struct Planned {
   std::optional<plan::ServingEstimate> estimate;     // where the machines are known
   std::optional<plan::JudgedPlacement> judged;       // by the simulator
   int32_t simulations = 0;
+  double cost = 0, least_cost = 0;  // --minimise cost: of the nodes used, and a lower bound
 };
 
 int threads_of(const PlanOptions& o) {
@@ -183,6 +184,21 @@ Result<void> plan_auto(const PlanOptions& o, const ProblemAndProfile& loaded, Pl
     starts.push_back(std::move(start.placement));
   }
   planned.search = search(o, instance, std::move(starts), objective);
+  if (!o.objective.minimise.empty()) {
+    if (planned.search.flow < o.objective.target_rate * (1 - 1e-9)) {
+      return errorf(Code::kExhausted,
+                    "--target-rate {}: the best plan found passes {:.3f} tokens/s with all nodes; "
+                    "no plan can exceed {:.3f}",
+                    o.objective.target_rate, planned.search.flow, planned.search.bound);
+    }
+    planned.search.placement =
+        plan::without_unused(instance, planned.search.placement, o.partial);
+    const std::vector<double>& prices = objective.objective.prices;
+    for (size_t unit = 0; unit < prices.size(); ++unit) {
+      if (!planned.search.placement.nodes[unit].empty()) planned.cost += prices[unit];
+    }
+    planned.least_cost = plan::cost_bound(instance, prices, o.objective.target_rate);
+  }
   if (o.objective.finalists > 0) TRY(judge_plans(o, loaded, instance, objective, planned));
   planned.linked = plan::link_all(problem, planned.search.placement, o.partial, "auto");
   if (objective.model) {
@@ -205,23 +221,41 @@ Result<void> check_survival(const PlanOptions& o, const plan::FlowReport& report
                 o.objective.least_n1, report.n_minus_1_flow, report.max_flow);
 }
 
-Result<void> plan_milp(const PlanOptions& o, const plan::PlanProblem& problem, Planned& planned) {
-  SearchTable progress(o.progress || (!o.json && isatty(STDERR_FILENO) != 0));
+// By the MILP, of a cluster (`problem`) or, if that is null, of the numbers alone.
+Result<void> plan_milp(const PlanOptions& o, const plan::PlanProblem* problem,
+                       const plan::Instance& instance, Planned& planned) {
+  SearchTable progress(show_progress(o));
   MilpInputs inputs = o.milp;
   if (o.seconds > 0) inputs.seconds = o.seconds;
   const StopOnSignal guard(0);
+  const MilpProgress row = [&](const plan::MilpOptions::Progress& p) {
+    progress.row({.flow = p.incumbent, .bound = p.bound, .method = "milp"});
+  };
+  std::optional<plan::Placement> start;
+  if (problem == nullptr && inputs.start != "none") {
+    plan::SearchOptions stages;  // of the starts of `auto`, the best
+    stages.steps = 1;
+    stages.partial = o.partial;
+    start = plan::search_placement(instance, stages).placement;
+  }
   ASSIGN_OR_RETURN(
       MilpPlan found,
-      plan_by_milp(problem, inputs, o.partial, StopOnSignal::flag(),
-                   [&](const plan::MilpOptions::Progress& p) {
-                     progress.row({.flow = p.incumbent, .bound = p.bound, .method = "milp"});
-                   }));
+      problem != nullptr
+          ? plan_by_milp(*problem, inputs, o.partial, StopOnSignal::flag(), row)
+          : plan_by_milp(instance, std::move(start), inputs, o.partial, StopOnSignal::flag(), row));
   planned.linked = std::move(found.linked);
   planned.bound = found.bound;
   planned.search.found_by = format("milp ({})", found.stopped_by);
+  planned.search.placement = planned.linked.placement;
   planned.lp = std::move(found.lp);
   planned.sol = std::move(found.sol);
   return {};
+}
+
+Result<void> write_milp_files(const PlanOptions& o, const Planned& planned) {
+  if (planned.lp.empty()) return {};
+  TRY(write_file_atomic(o.out + "/ilp_model.lp", planned.lp));
+  return write_file_atomic(o.out + "/ilp_solution.sol", planned.sol);
 }
 
 Result<Planned> plan_cluster(const PlanOptions& o) {
@@ -229,7 +263,7 @@ Result<Planned> plan_cluster(const PlanOptions& o) {
   const plan::PlanProblem& problem = loaded.problem;
   Planned planned;
   if (o.method == "milp") {
-    TRY(plan_milp(o, problem, planned));
+    TRY(plan_milp(o, &problem, {}, planned));
   } else if (o.method != "auto") {
     ASSIGN_OR_RETURN(planned.linked, baseline(o.method, o, problem));
     planned.search.found_by = o.method;
@@ -242,30 +276,32 @@ Result<Planned> plan_cluster(const PlanOptions& o) {
   TRY(check_survival(o, planned.report));
   if (!o.out.empty()) {
     TRY(write_cluster_plan(o.out, problem, planned.linked, planned.report));
-    if (!planned.lp.empty()) {
-      TRY(write_file_atomic(o.out + "/ilp_model.lp", planned.lp));
-      TRY(write_file_atomic(o.out + "/ilp_solution.sol", planned.sol));
-    }
+    TRY(write_milp_files(o, planned));
   }
   return planned;
 }
 
 Result<Planned> plan_instance(const PlanOptions& o) {
-  if (o.method != "auto") {
+  if (o.method != "auto" && o.method != "milp") {
     return errorf(Code::kInvalidArgument,
-                  "--method {} needs a cluster with machine types; an instance has only auto",
+                  "--method {} needs a cluster with machine types; an instance has auto and milp",
                   o.method);
   }
   ASSIGN_OR_RETURN(const PreparedObjective objective, prepare_objective(o.objective, nullptr));
   ASSIGN_OR_RETURN(const plan::Instance instance, plan::load_instance(o.instance));
   Planned planned;
-  planned.search = search(o, instance, {}, objective);
+  if (o.method == "milp") {
+    TRY(plan_milp(o, nullptr, instance, planned));
+  } else {
+    planned.search = search(o, instance, {}, objective);
+  }
   planned.report = plan::report_flow(instance, planned.search.placement, o.partial,
                                      report_options(o, instance.nodes()));
   TRY(check_flow(planned.report));
   TRY(check_survival(o, planned.report));
   if (!o.out.empty()) {
     TRY(write_instance_plan(o.out, o.instance, planned.search.placement, planned.report));
+    TRY(write_milp_files(o, planned));
   }
   return planned;
 }
@@ -288,7 +324,9 @@ Json report_json(const PlanOptions& o, const Planned& planned) {
                             {"evaluations", planned.search.evaluations},
                             {"bottleneck", report.bottleneck}});
   if (report.units.size() <= kFailuresUpTo) json.set("n_minus_1_flow", report.n_minus_1_flow);
-  json.set("objective", o.objective.finalists > 0 ? "judged" : o.objective.objective);
+  json.set("objective", o.objective.finalists > 0      ? "judged"
+                        : !o.objective.minimise.empty() ? o.objective.minimise
+                                                        : o.objective.objective);
   if (planned.estimate) {
     const plan::ServingEstimate& e = *planned.estimate;
     json.set("estimate", Json::object({{"decode_tps", e.decode_tps},
@@ -296,6 +334,10 @@ Json report_json(const PlanOptions& o, const Planned& planned) {
                                        {"prompt_latency", e.prompt_latency},
                                        {"decode_latency", e.decode_latency},
                                        {"in_flight", e.in_flight}}));
+  }
+  if (planned.cost > 0) {
+    json.set("cost", planned.cost);
+    json.set("cost_bound", planned.least_cost);
   }
   if (planned.judged) {
     const plan::Verdict& verdict = planned.judged->verdict;
@@ -342,6 +384,12 @@ Result<int> run(std::span<const std::string> args) {
                    .c_str(),
                stdout);
   };
+  if (planned.cost > 0) {
+    std::fputs(format("cost {:.2f} an hour; no nodes for this rate cost less than {:.2f}\n",
+                      planned.cost, planned.least_cost)
+                   .c_str(),
+               stdout);
+  }
   if (planned.estimate) {
     print_serving("estimated at full load", planned.estimate->decode_tps,
                   planned.estimate->prompt_latency, planned.estimate->decode_latency);

@@ -19,6 +19,29 @@ constexpr double kShortWindow = 160;
 // Simulated rates may exceed the static flow by this: T(k) is a typical rate, not a limit.
 constexpr double kStretch = 1.5;
 
+Result<void> prepare_cost(const ObjectiveInputs& inputs, const ProblemAndProfile* loaded,
+                          plan::Objective& objective) {
+  if (loaded == nullptr) {
+    return Error(Code::kInvalidArgument,
+                 "--minimise cost needs prices; give --cluster, an instance has none");
+  }
+  if (!(inputs.target_rate > 0) || inputs.finalists > 0) {
+    return Error(Code::kInvalidArgument,
+                 "--minimise cost needs --target-rate above 0, and does not go with --judge");
+  }
+  objective.target_rate = inputs.target_rate;
+  for (int32_t unit = 0; unit < loaded->problem.size(); ++unit) {
+    const spec::MachineType& type = loaded->problem.machine(unit);
+    if (!(type.price > 0)) {
+      return errorf(Code::kInvalidArgument,
+                    "machine type '{}' has no price; write price = 1.2 (an hour) into its [[types]]",
+                    type.name);
+    }
+    objective.prices.push_back(type.price * loaded->problem.units[unit].devices);
+  }
+  return {};
+}
+
 }  // namespace
 
 void ObjectiveInputs::add_to(OptionTable& table) {
@@ -35,6 +58,17 @@ void ObjectiveInputs::add_to(OptionTable& table) {
       .value("n1", &least_n1,
              "tokens/s that must remain when any one node fails; 0: no such demand")
       .range(0, 1e15);
+  table
+      .value("minimise", &minimise,
+             "cost: the cheapest nodes that reach --target-rate; needs prices in the cluster file")
+      .one_of({"", "cost"});
+  table.value("target-rate", &target_rate, "tokens/s that --minimise cost must reach")
+      .range(0, 1e15);
+  table
+      .value("replicas", &replicas,
+             "further copies of the KV cache on other nodes; served and goodput count with the "
+             "memory that is left")
+      .range(0, 100);
   table
       .value("lengths", &lengths,
              "CSV of input_tokens,output_tokens that requests have; default: a chat service's")
@@ -57,8 +91,10 @@ Result<PreparedObjective> prepare_objective(const ObjectiveInputs& inputs,
   const bool goals = prepared.goals.ttft > 0 || prepared.goals.tpot > 0;
   objective.goal = inputs.objective == "served"    ? plan::Goal::kServed
                    : inputs.objective == "goodput" ? plan::Goal::kGoodput
+                   : inputs.minimise == "cost"     ? plan::Goal::kCost
                    : inputs.objective == "n1"      ? plan::Goal::kSurvival
                                                    : plan::Goal::kFlow;
+  if (objective.goal == plan::Goal::kCost) TRY(prepare_cost(inputs, loaded, objective));
   if (inputs.objective == "goodput" && !goals) {
     return Error(Code::kInvalidArgument,
                  "--objective goodput needs goals; give --slo, as ttft=2,tpot=0.25");
@@ -87,6 +123,9 @@ Result<PreparedObjective> prepare_objective(const ObjectiveInputs& inputs,
   }
   prepared.model = plan::make_serving_model(loaded->problem, loaded->profile,
                                             plan::shape_of(prepared.lengths));
+  for (plan::ServingNode& node : prepared.model->nodes) {
+    for (double& tokens : node.kv_tokens) tokens /= 1 + inputs.replicas;
+  }
   return prepared;
 }
 

@@ -23,6 +23,9 @@ struct ObjectiveInputs {
   std::string objective = "flow";  // flow, served, goodput, n1
   std::string slo;                 // "ttft=2,tpot=0.25"
   double least_n1 = 0;             // tokens/s
+  std::string minimise;            // "cost", or empty
+  double target_rate = 0;          // tokens/s, with minimise
+  double replicas = 0;             // further copies of every KV cache
   std::string lengths;             // CSV of requests; empty: a chat service's
   int finalists = 0;               // --judge; 0: the simulator is not asked
   int rounds = 12;                 // --judge-rounds

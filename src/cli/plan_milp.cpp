@@ -46,12 +46,10 @@ void MilpInputs::add_to(OptionTable& table) {
       .metavar("FILE");
 }
 
-Result<MilpPlan> plan_by_milp(
-    const plan::PlanProblem& problem, const MilpInputs& inputs, bool partial,
-    const std::atomic<bool>* stop,
-    const std::function<void(const plan::MilpOptions::Progress&)>& progress) {
-  TRY(plan::check_capacity(problem));
-  const plan::Instance instance = plan::to_instance(problem);
+Result<MilpPlan> plan_by_milp(const plan::Instance& instance,
+                              std::optional<plan::Placement> start, const MilpInputs& inputs,
+                              bool partial, const std::atomic<bool>* stop,
+                              const MilpProgress& progress) {
   plan::MilpOptions options;
   options.form = {.partial = partial, .remove_redundant = !inputs.keep_redundant};
   options.seconds = inputs.seconds;
@@ -70,7 +68,7 @@ Result<MilpPlan> plan_by_milp(
     result.linked.placement = plan::placement_of(model, values);
     result.stopped_by = "solution file";
   } else {
-    options.start = start_of(problem, inputs.start);
+    options.start = std::move(start);
     ASSIGN_OR_RETURN(plan::MilpOutcome outcome, plan::solve_milp(model, instance, options));
     result.linked.placement = std::move(outcome.placement);
     result.bound = outcome.bound;
@@ -79,6 +77,17 @@ Result<MilpPlan> plan_by_milp(
     values = std::move(outcome.values);
   }
   result.sol = plan::print_sol(model, values);
+  return result;
+}
+
+Result<MilpPlan> plan_by_milp(const plan::PlanProblem& problem, const MilpInputs& inputs,
+                              bool partial, const std::atomic<bool>* stop,
+                              const MilpProgress& progress) {
+  TRY(plan::check_capacity(problem));
+  std::optional<plan::Placement> start;
+  if (inputs.from_solution.empty()) start = start_of(problem, inputs.start);
+  ASSIGN_OR_RETURN(MilpPlan result, plan_by_milp(plan::to_instance(problem), std::move(start),
+                                                 inputs, partial, stop, progress));
   result.linked.method = "ILP";
   result.linked.arcs = plan::valid_arcs(problem, result.linked.placement, partial);
   for (int32_t u = 0; u < problem.size(); ++u) result.linked.written.push_back(u);

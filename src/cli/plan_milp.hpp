@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "base/options.hpp"
@@ -34,11 +35,16 @@ struct MilpPlan {
   std::string lp, sol;     // texts of ilp_model.lp and ilp_solution.sol
 };
 
+using MilpProgress = std::function<void(const plan::MilpOptions::Progress&)>;
+
 // Solves (or reads the solution file). `stop` ends the search with the incumbent; `progress` is
 // called at each improvement. Links are those between ranges that meet, as Helix writes them.
-Result<MilpPlan> plan_by_milp(
-    const plan::PlanProblem& problem, const MilpInputs& inputs, bool partial,
-    const std::atomic<bool>* stop,
-    const std::function<void(const plan::MilpOptions::Progress&)>& progress);
+Result<MilpPlan> plan_by_milp(const plan::PlanProblem& problem, const MilpInputs& inputs,
+                              bool partial, const std::atomic<bool>* stop,
+                              const MilpProgress& progress);
+// The same for numbers alone; only `linked.placement` is set. `start` may be empty.
+Result<MilpPlan> plan_by_milp(const plan::Instance& instance, std::optional<plan::Placement> start,
+                              const MilpInputs& inputs, bool partial,
+                              const std::atomic<bool>* stop, const MilpProgress& progress);
 
 }  // namespace towline::cli

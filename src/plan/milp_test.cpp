@@ -6,8 +6,10 @@
 
 #include "base/file.hpp"
 #include "base/for_seeds.hpp"
+#include "plan/auto.hpp"
 #include "plan/flow_report.hpp"
 #include "plan/heuristics.hpp"
+#include "plan/sample_instances.hpp"
 #include "plan/testing_clusters.hpp"
 
 namespace towline::plan {
@@ -188,6 +190,37 @@ TEST(Milp, SolvesWhatCanBeTriedOut) {
       EXPECT_NEAR(report_flow(instance, outcome->placement, partial).max_flow, outcome->objective,
                   1e-4);
       EXPECT_TRUE(check_solution(*model, outcome->values));
+    }
+  });
+}
+
+// Two methods that share no code find the same optimum, and the bound is above it.
+TEST(Milp, AgreesWithTheSearchWhereItCanProve) {
+  for_seeds(4, [](Rng& rng) {
+    const Instance instance = sample_instance(
+        rng, {.nodes = 4, .layers = 5, .longest = 3,
+              .regions = static_cast<int32_t>(rng.between(1, 2))});
+    MilpOptions options;
+    options.good_enough = 2;
+    options.seconds = 20;
+    const auto model = build_milp(instance, options.form);
+    ASSERT_TRUE(model) << model.error().to_string();
+    const auto outcome = solve_milp(*model, instance, options);
+    if (!outcome && outcome.error().code() == Code::kUnsupported) {
+      GTEST_SKIP() << outcome.error().message();
+    }
+    SearchOptions search;
+    search.steps = 60'000;
+    const SearchResult found = search_placement(instance, search);
+    const double proven = outcome && outcome->optimal ? outcome->objective : 0;
+    EXPECT_GE(found.bound, proven - 1e-4);
+    if (!outcome) {
+      EXPECT_EQ(found.flow, 0) << outcome.error().to_string();
+    } else {
+      EXPECT_GE(found.flow, outcome->objective - 1e-4);
+      if (outcome->optimal) {
+        EXPECT_NEAR(found.flow, proven, 1e-4);
+      }
     }
   });
 }

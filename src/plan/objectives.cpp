@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 #include <memory>
 
 #include "base/fmt.hpp"
@@ -20,6 +21,8 @@ struct Appraiser {
   std::unique_ptr<ServingEstimator> estimator;
   std::vector<VertexFlow> flows;
   std::vector<LayerRange> survivors;
+  std::vector<bool> used;
+  double all_prices = 0;
 
   double survival(FlowEvaluator& evaluator, std::span<const LayerRange> ranges, double flow) {
     evaluator.flows(flows);
@@ -40,8 +43,27 @@ struct Appraiser {
     return least;
   }
 
+  double price_of_users(const FlowEvaluator& evaluator, size_t nodes) {
+    evaluator.flows(flows);
+    used.assign(nodes, false);
+    double price = 0;
+    for (const VertexFlow& arc : flows) {
+      if (arc.to < 0 || static_cast<size_t>(arc.to) >= nodes || used[arc.to]) continue;
+      used[arc.to] = true;
+      price += objective.prices[arc.to];
+    }
+    return price;
+  }
+
+  double cost_worth(const FlowEvaluator& evaluator, size_t nodes, double flow) {
+    if (flow < objective.target_rate * (1 - 1e-9)) return 0.5 * flow;
+    const double saved = 1 - price_of_users(evaluator, nodes) / all_prices;
+    return 0.5 * objective.target_rate * (1 + saved);
+  }
+
   double operator()(FlowEvaluator& evaluator, std::span<const LayerRange> ranges, double flow) {
     double worth = flow;
+    if (objective.goal == Goal::kCost) worth = cost_worth(evaluator, ranges.size(), flow);
     if (estimator != nullptr) {
       const LatencyGoals goals =
           objective.goal == Goal::kGoodput ? objective.latency : LatencyGoals{};
@@ -76,6 +98,7 @@ WorthMaker worth_of(const Objective& objective) {
   return [objective]() -> Worth {
     const auto appraiser = std::make_shared<Appraiser>();
     appraiser->objective = objective;
+    for (const double price : objective.prices) appraiser->all_prices += price;
     if (objective.goal == Goal::kServed || objective.goal == Goal::kGoodput) {
       appraiser->estimator = std::make_unique<ServingEstimator>(*objective.model);
     }
@@ -87,6 +110,40 @@ WorthMaker worth_of(const Objective& objective) {
 
 double n_minus_1_flow(FlowEvaluator& evaluator, std::span<const LayerRange> ranges, double flow) {
   return Appraiser().survival(evaluator, ranges, flow);
+}
+
+Placement without_unused(const Instance& instance, const Placement& placement, bool partial) {
+  FlowEvaluator evaluator(instance, partial);
+  evaluator.flow(placement.nodes);
+  std::vector<VertexFlow> flows;
+  evaluator.flows(flows);
+  Placement kept;
+  kept.nodes.resize(placement.nodes.size());
+  for (const VertexFlow& arc : flows) {
+    if (arc.to >= 0 && arc.to < instance.nodes()) kept.nodes[arc.to] = placement.nodes[arc.to];
+  }
+  return kept;
+}
+
+double cost_bound(const Instance& instance, const std::vector<double>& prices, double rate) {
+  std::vector<std::pair<double, double>> offers;  // (price of a layer-token/s, layer-tokens/s)
+  for (int32_t node = 0; node < instance.nodes(); ++node) {
+    double supply = 0;
+    for (int32_t k = 1; k <= instance.max_count(node); ++k) {
+      supply = std::max(supply, k * std::min(instance.rate(node, k), rate));
+    }
+    if (supply > 0) offers.emplace_back(prices[node] / supply, supply);
+  }
+  std::sort(offers.begin(), offers.end());
+  double needed = rate * instance.layers * (1 - 1e-9);
+  double cost = 0;
+  for (const auto& [price, supply] : offers) {
+    const double taken = std::min(supply, needed);
+    cost += taken * price;
+    needed -= taken;
+    if (needed <= 0) return cost;
+  }
+  return std::numeric_limits<double>::infinity();
 }
 
 Result<LatencyGoals> parse_latency_goals(std::string_view text) {

@@ -90,6 +90,40 @@ TEST(Survival, AsADemandIsMetWhereItCanBe) {
   });
 }
 
+// The cheapest nodes for a wanted flow, against every placement of small clusters.
+TEST(Cost, IsTheLeastThatReachesTheTarget) {
+  for_seeds(8, [](Rng& rng) {
+    const Instance instance =
+        sample_instance(rng, {.nodes = 4, .layers = 3, .longest = 3, .regions = 1});
+    std::vector<double> prices;
+    for (int i = 0; i < 4; ++i) prices.push_back(static_cast<double>(rng.between(1, 9)));
+    const double most = brute_force_flow(instance, false);
+    if (most <= 0) return;
+    const double target = most * (0.3 + 0.6 * rng.unit());
+    double least = 1e300;
+    for (int subset = 1; subset < 16; ++subset) {  // nodes that may be used
+      Instance part = instance;
+      double price = 0;
+      for (int i = 0; i < 4; ++i) {
+        if ((subset >> i & 1) == 0) part.rates[i].clear();
+        price += (subset >> i & 1) != 0 ? prices[i] : 0;
+      }
+      if (price < least && brute_force_flow(part, false) >= target) least = price;
+    }
+    SearchOptions options;
+    options.steps = 60'000;
+    options.worth = worth_of({.goal = Goal::kCost, .target_rate = target, .prices = prices});
+    const SearchResult result = search_placement(instance, options);
+    const Placement kept = without_unused(instance, result.placement, false);
+    EXPECT_NEAR(static_flow(instance, kept, false), result.flow, 1e-6);
+    EXPECT_GE(result.flow, target * (1 - 1e-9));
+    double price = 0;
+    for (int i = 0; i < 4; ++i) price += kept.nodes[i].empty() ? 0 : prices[i];
+    EXPECT_EQ(price, least);
+    EXPECT_LE(cost_bound(instance, prices, target), least + 1e-9);
+  });
+}
+
 // Under every objective: at least as good as each start, and never more than flow and bound.
 TEST(Objectives, AreNeverWorseThanTheStarts) {
   for_seeds(8, [](Rng& rng) {

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <numeric>
 #include <thread>
@@ -138,9 +139,9 @@ TEST(BroadcastRing, CloseWakesEveryWaiter) {
   const auto idle = writer->reader(0), busy = writer->reader(1), full = writer->reader(2);
   ASSERT_TRUE(publish(*writer, {1}, kNoWait));
   ASSERT_TRUE(publish(*writer, {2}, kNoWait));
+  std::atomic<int> read = 0;
   std::thread reads([&] {
-    while (idle->next(kNever)) {
-    }
+    while (idle->next(kNever)) ++read;
   });
   std::thread answers([&] {
     const std::vector<uint8_t> large(1000);
@@ -149,7 +150,7 @@ TEST(BroadcastRing, CloseWakesEveryWaiter) {
   });
   std::thread writes([&] { EXPECT_EQ(publish(*writer, {3}, kNever).error().code(), Code::kUnavailable); });
   std::thread closes([&] {
-    while (idle->sequence() < 2) std::this_thread::yield();
+    while (read < 2) std::this_thread::yield();
     busy->close();
   });
   for (std::thread* t : {&reads, &answers, &writes, &closes}) t->join();

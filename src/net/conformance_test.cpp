@@ -2,13 +2,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // One contract, every back end: each test here runs over all transports of this build.
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <thread>
 
 #include "base/fmt.hpp"
+#include "net/frame.hpp"
 #include "net/keys.hpp"
 #include "net/transport.hpp"
 
@@ -246,8 +254,172 @@ TEST_P(Conformance, AnAddressOfAnotherKindIsRefused) {
   EXPECT_EQ(a->connect(other, kSoon).error().code(), Code::kInvalidArgument);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Conformance, ::testing::Values(TransportKind::kInproc, TransportKind::kTcp,
-                                           TransportKind::kZmq),
+// The other side is a process of its own and is killed, or stopped, in the middle.
+class PeerProcess : public Conformance {
+ protected:
+  // Before any transport of this process is open: the child must not inherit threads' locks.
+  void start() {
+    int pipe_ends[2];
+    ASSERT_EQ(::pipe(pipe_ends), 0);
+    const TransportOptions o = options("child", true);
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      Inbox inbox;
+      Result<std::unique_ptr<Transport>> transport = Transport::open(o, inbox);
+      if (!transport) ::_exit(1);
+      const std::string line = (*transport)->address() + "\n";
+      if (::write(pipe_ends[1], line.data(), line.size()) < 0) ::_exit(1);
+      std::shared_ptr<Channel> channel;
+      while (std::optional<Inbox::Event> event = inbox.wait(kNever)) {
+        if (event->kind == Inbox::Event::kOpened) channel = event->opened;
+        if (event->kind == Inbox::Event::kFrame) (void)channel->send(1, 0, event->frame.payload, kNever);
+      }
+      ::_exit(0);
+    }
+    ::close(pipe_ends[1]);
+    char c = 0;
+    while (::read(pipe_ends[0], &c, 1) == 1 && c != '\n') address_ += c;
+    ::close(pipe_ends[0]);
+    ASSERT_FALSE(address_.empty());
+  }
+  void TearDown() override {
+    if (pid_ > 0) {
+      ::kill(pid_, SIGKILL);
+      ::waitpid(pid_, nullptr, 0);
+    }
+  }
+  pid_t pid_ = -1;
+  std::string address_;
+};
+
+TEST_P(PeerProcess, KilledIsNoticedWithAReasonAndLeavesNothing) {
+  const auto shm_files = [] {
+    return std::distance(std::filesystem::directory_iterator("/dev/shm"), {});
+  };
+  const auto files_before = shm_files();
+  start();
+  Inbox inbox;
+  TransportOptions o = options("parent", false);
+  o.peer_timeout = seconds(100);  // so that it is not the heartbeat that tells
+  const auto transport = open(o, inbox);
+  const Result<std::shared_ptr<Channel>> channel = transport->connect(address_, kSoon);
+  ASSERT_TRUE(channel) << channel.error().to_string();
+  EXPECT_EQ(next(inbox).kind, Inbox::Event::kOpened);
+  ASSERT_TRUE((*channel)->send(1, 0, std::vector<uint8_t>(3 << 20), kSoon));
+  EXPECT_EQ(next(inbox).frame.payload.size(), size_t{3} << 20);
+  ::kill(pid_, SIGKILL);
+  const Inbox::Event end = next(inbox);
+  EXPECT_EQ(end.kind, Inbox::Event::kClosed);
+  EXPECT_FALSE(end.reason.empty());
+  EXPECT_EQ((*channel)->send(1, 0, bytes_of("x"), kSoon).error().code(), Code::kUnavailable);
+  EXPECT_EQ(shm_files(), files_before);
+}
+
+TEST_P(PeerProcess, StoppedIsNoticedByItsSilence) {
+  start();
+  Inbox inbox;
+  TransportOptions o = options("parent", false);
+  o.heartbeat = milliseconds(50);
+  o.peer_timeout = milliseconds(400);
+  const auto transport = open(o, inbox);
+  ASSERT_TRUE(transport->connect(address_, kSoon));
+  EXPECT_EQ(next(inbox).kind, Inbox::Event::kOpened);
+  ::kill(pid_, SIGSTOP);
+  const Inbox::Event end = next(inbox);
+  EXPECT_EQ(end.kind, Inbox::Event::kClosed);
+  EXPECT_NE(end.reason.find("no sign of life"), std::string::npos) << end.reason;
+}
+
+TEST_P(Conformance, IdleCostsNothing) {
+  OPEN_PAIR(p, options("a", false), options("b", true));
+  const auto used = [] {
+    timespec t{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return t.tv_sec * 1'000'000'000 + t.tv_nsec;
+  };
+  const int64_t before = used();
+  EXPECT_FALSE(p.inbox_a.wait(deadline_in(milliseconds(600))));
+  EXPECT_LT(used() - before, 12'000'000);  // processor time of both sides: 1 % of a core each
+}
+
+// Bytes from somebody who is no peer, straight into the port: the line ends, nothing else does.
+TEST(TcpTransport, StrangersAreTurnedAway) {
+  TransportOptions o;
+  o.kind = TransportKind::kTcp;
+  o.identity = "b";
+  o.listen = "tcp://127.0.0.1:0";
+  Inbox inbox;
+  const auto b = *Transport::open(o, inbox);
+  const auto port = static_cast<uint16_t>(std::stoi(b->address().substr(b->address().rfind(':') + 1)));
+  const auto frame = [](FrameType type, std::vector<uint8_t> payload) {
+    const std::span<const uint8_t> part(payload);
+    FrameHeader header;
+    header.type = type;
+    header.seq = 1;
+    return *finish_frame(draft_frame({&part, 1}), header);
+  };
+  std::vector<uint8_t> giant = frame(FrameType::kHello, {});
+  giant[12] = giant[13] = giant[14] = giant[15] = 0xff;
+  std::vector<uint8_t> damaged = frame(FrameType::kHello, bytes_of("damaged greeting"));
+  damaged[40] ^= 1;
+  std::vector<uint8_t> truncated = frame(FrameType::kHello, bytes_of("truncated"));
+  truncated.resize(35);
+  const std::vector<std::vector<uint8_t>> cases = {
+      bytes_of("GET / HTTP/1.1\r\nHost: example\r\n\r\n"), giant, damaged, truncated,
+      frame(FrameType::kData, bytes_of("no greeting")), frame(FrameType::kHello, bytes_of("short")), {}};
+  for (const std::vector<uint8_t>& bytes : cases) {
+    const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in at{};
+    at.sin_family = AF_INET;
+    at.sin_port = htons(port);
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ASSERT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&at), sizeof at), 0);
+    ASSERT_EQ(::send(fd, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+    ::shutdown(fd, SHUT_WR);
+    char answer[512];
+    while (::recv(fd, answer, sizeof answer, 0) > 0) {
+    }
+    ::close(fd);
+  }
+  Inbox inbox_a;
+  o.identity = "a";
+  o.listen.clear();
+  const auto a = *Transport::open(o, inbox_a);
+  EXPECT_TRUE(a->connect(b->address(), kSoon));  // and peers are still welcome
+}
+
+TEST(ZmqTransport, OnlyTheClustersKeysAreAdmitted) {
+  const std::string other = test_keys() + ".other";
+  ASSERT_TRUE(write_keys(other, *make_keys()));
+  Inbox inbox_b, inbox_a;
+  TransportOptions o;
+  o.kind = TransportKind::kZmq;
+  o.identity = "b";
+  o.listen = "zmq://127.0.0.1:0";
+  EXPECT_EQ(Transport::open(o, inbox_b).error().code(), Code::kInvalidArgument);  // neither keys nor insecure
+  o.key_file = test_keys();
+  const auto b = *Transport::open(o, inbox_b);
+  o.identity = "a";
+  o.listen.clear();
+  o.key_file = other;
+  const auto wrong = *Transport::open(o, inbox_a);
+  const Result<std::shared_ptr<Channel>> refused = wrong->connect(b->address(), kSoon);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::kPermissionDenied);
+  EXPECT_NE(refused.error().message().find(other), std::string::npos) << refused.error().message();
+  o.key_file.clear();
+  o.insecure = true;
+  const auto open_one = *Transport::open(o, inbox_a);
+  EXPECT_EQ(open_one->connect(b->address(), kSoon).error().code(), Code::kPermissionDenied);
+  EXPECT_EQ(inbox_b.size(), 0u);
+  ::unlink(other.c_str());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PeerProcess,
+                         ::testing::Values(TransportKind::kShm, TransportKind::kTcp, TransportKind::kZmq),
+                         [](const auto& p) { return std::string(kind_name(p.param)); });
+INSTANTIATE_TEST_SUITE_P(All, Conformance, ::testing::Values(TransportKind::kInproc, TransportKind::kShm,
+                                           TransportKind::kTcp, TransportKind::kZmq),
                          [](const auto& p) { return std::string(kind_name(p.param)); });
 
 TEST(Inbox, WakeAndDeadline) {

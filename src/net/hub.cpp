@@ -307,20 +307,15 @@ void Hub::forget(const ChannelPtr& channel) {
   channels_.erase(channel->id_);
 }
 
+void Hub::deliver_bulk(const ChannelPtr& channel, const Inbox::Event& event) {
+  if (event.kind != Inbox::Event::kFrame || bulk_sink_ == nullptr) return;
+  const Result<void> applied = bulk_sink_->bulk_frame(event.frame);
+  channel->session_.consumed(steady_now(), 1);
+  if (!applied) channel->session_.fail(steady_now(), applied.error().message());
+}
+
 void Hub::deliver(const ChannelPtr& channel, Inbox::Event event) {
-  if (channel->bulk_) {
-    if (bulk_sink_ == nullptr) return;
-    switch (event.kind) {
-      case Inbox::Event::kOpened: bulk_sink_->bulk_opened(channel); break;
-      case Inbox::Event::kFrame:
-        bulk_sink_->bulk_frame(channel, std::move(event.frame));
-        channel->session_.consumed(steady_now(), 1);
-        break;
-      case Inbox::Event::kClosed: bulk_sink_->bulk_closed(channel, event.reason); break;
-      default: break;
-    }
-    return;
-  }
+  if (channel->bulk_) return deliver_bulk(channel, event);
   if (!channel->announced_ && channel->quiet_) return;
   const bool credit = event.kind == Inbox::Event::kFrame;
   event.channel = channel->id_;
@@ -407,7 +402,7 @@ Instant Hub::next_deadline() const {
 }
 
 void Hub::wake_if_sooner(Instant due) {
-  if (due < sleeping_until_) {
+  if (wire_ != nullptr && due < sleeping_until_) {
     sleeping_until_ = due;
     wire_->wake();
   }
@@ -462,9 +457,26 @@ void Hub::cut(const std::string& peer) {
   wire_->wake();
 }
 
-void Hub::set_bulk_sink(BulkSink* sink) {
+bool Hub::set_bulk_sink(BulkSink* sink) {
   const std::lock_guard lock(mutex_);
+  if (bulk_sink_ != nullptr) return false;
   bulk_sink_ = sink;
+  return true;
+}
+
+void Hub::drop_bulk_sink(BulkSink* sink) {
+  const std::lock_guard lock(mutex_);
+  if (bulk_sink_ != sink) return;
+  bulk_sink_ = nullptr;
+  std::vector<ChannelPtr> bulk;
+  for (const auto& [id, channel] : channels_) {
+    if (channel->bulk_) bulk.push_back(channel);
+  }
+  for (const ChannelPtr& channel : bulk) {
+    channel->session_.close(steady_now(), "bulk port closed");
+    flush(channel);
+  }
+  if (wire_ != nullptr) wire_->wake();
 }
 
 // --- HubChannel --------------------------------------------------------------------------------------

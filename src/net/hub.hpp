@@ -30,9 +30,8 @@ class Hub;
 class BulkSink {
  public:
   virtual ~BulkSink() = default;
-  virtual void bulk_opened(const std::shared_ptr<Channel>& channel) = 0;
-  virtual void bulk_frame(const std::shared_ptr<Channel>& channel, Frame frame) = 0;
-  virtual void bulk_closed(const std::shared_ptr<Channel>& channel, const std::string& reason) = 0;
+  // An error ends the channel, with its message as the reason.
+  virtual Result<void> bulk_frame(const Frame& frame) = 0;
 };
 
 class HubChannel final : public Channel,
@@ -94,7 +93,8 @@ class Hub final : public WireEvents, public std::enable_shared_from_this<Hub> {
   Result<void> wait_open(HubChannel& channel);
   void set_faults(const std::string& peer, const Faults& faults);
   void cut(const std::string& peer);
-  void set_bulk_sink(BulkSink* sink);
+  bool set_bulk_sink(BulkSink* sink);   // false: there is one already
+  void drop_bulk_sink(BulkSink* sink);  // and close the bulk channels
   const std::string& address() const { return address_; }
   PeerName self() const { return {options_.identity, incarnation_}; }
 
@@ -135,6 +135,7 @@ class Hub final : public WireEvents, public std::enable_shared_from_this<Hub> {
   void drop_line(HubChannel& channel);
   void forget(const ChannelPtr& channel);
   void deliver(const ChannelPtr& channel, Inbox::Event event);
+  void deliver_bulk(const ChannelPtr& channel, const Inbox::Event& event);
   void tick(Instant now);
   Instant next_deadline() const;
   void wake_if_sooner(Instant due);

@@ -108,7 +108,7 @@ class TcpWire final : public Wire {
     }
     accept_next();
     const std::string rest = *address_rest(address, TransportKind::kTcp);
-    return format("tcp://{}:{}", rest.substr(0, rest.rfind(':')), acceptor_.local_endpoint().port());
+    return format("tcp://{}:{}", rest.substr(0, rest.rfind(':')), acceptor_.local_endpoint(ec).port());
   }
 
   void dial(LineId line, const std::string& address) override {
@@ -350,7 +350,11 @@ class TcpWire final : public Wire {
 }  // namespace
 
 Result<std::unique_ptr<Wire>> make_tcp_wire(const TransportOptions& options, WireEvents& events) {
-  return std::unique_ptr<Wire>(std::make_unique<TcpWire>(options, events));
+  try {  // a fence: Asio throws when the process is out of descriptors
+    return std::unique_ptr<Wire>(std::make_unique<TcpWire>(options, events));
+  } catch (const boost::system::system_error& e) {
+    return errorf(Code::kIo, "cannot set up sockets: {}", e.what());
+  }
 }
 
 }  // namespace towline::net

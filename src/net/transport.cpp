@@ -41,6 +41,7 @@ class HubTransport final : public Transport {
     hub_->set_faults(peer, faults);
   }
   void cut(const std::string& peer) override { hub_->cut(peer); }
+  std::shared_ptr<Hub> hub() override { return hub_; }
 
  private:
   std::shared_ptr<Hub> hub_;

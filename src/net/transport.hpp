@@ -86,6 +86,8 @@ class Transport {
   virtual void set_faults(const std::string& peer, const Faults& faults) = 0;
   // Breaks the line to `peer` as a network would (tests, chaos runs): the session resumes or dies.
   virtual void cut(const std::string& peer) = 0;
+
+  virtual std::shared_ptr<class Hub> hub() = 0;  // for net's own parts (net/hub.hpp)
 };
 
 }  // namespace towline::net

@@ -204,8 +204,9 @@ class ZmqWire final : public Wire {
     bool up = false;         // and the secure handshake
   };
   struct Inbound {
-    LineId line;  // kNoLine: hung up by us, the peer has not gone yet
-    int fd;
+    LineId line = kNoLine;  // kNoLine: hung up by us, the peer has not gone yet
+    int fd = -1;
+    uint64_t number = 0;
   };
 
   // --- any thread, with the hub's lock
@@ -336,8 +337,8 @@ class ZmqWire final : public Wire {
   void receive() {
     if (zap_.handle != nullptr) answer_zap();
     if (router_.handle != nullptr) {
+      receive_inbound();  // first: the last words of a peer that has hung up since
       watch_router();
-      receive_inbound();
     }
     std::vector<LineId> over;
     for (auto& [line, dialed] : dialed_) {
@@ -367,16 +368,22 @@ class ZmqWire final : public Wire {
         log_warn("net", "a peer without this cluster's keys was refused");
       }
       if (event != ZMQ_EVENT_DISCONNECTED) continue;
-      for (auto at = inbound_.begin(); at != inbound_.end(); ++at) {
-        if (at->second.fd != static_cast<int>(value)) continue;
-        if (at->second.line != kNoLine) {
-          inbound_ids_.erase(at->second.line);
-          report_down(at->second.line, LineEnd::kLost, "the peer hung up");
-        }
-        inbound_.erase(at);
-        break;
-      }
+      forget_inbound(static_cast<int>(value));
     }
+  }
+
+  // The connection on `fd` has ended. Descriptors are used again, so of two it is the older.
+  void forget_inbound(int fd) {
+    auto gone = inbound_.end();
+    for (auto at = inbound_.begin(); at != inbound_.end(); ++at) {
+      if (at->second.fd == fd && (gone == inbound_.end() || at->second.number < gone->second.number)) gone = at;
+    }
+    if (gone == inbound_.end()) return;
+    if (gone->second.line != kNoLine) {
+      inbound_ids_.erase(gone->second.line);
+      report_down(gone->second.line, LineEnd::kLost, "the peer hung up");
+    }
+    inbound_.erase(gone);
   }
 
   void receive_inbound() {
@@ -387,9 +394,13 @@ class ZmqWire final : public Wire {
       while (::zmq_msg_more(&id.raw) != 0 && body.receive(router_.handle) && ::zmq_msg_more(&body.raw) != 0) {
       }
       bytes += body.bytes().size();
-      auto [at, is_new] = inbound_.try_emplace(id.text(), Inbound{kNoLine, -1});
-      if (is_new) {
-        at->second = {kInboundLine | ++last_inbound_, ::zmq_msg_get(&body.raw, ZMQ_SRCFD)};
+      auto at = inbound_.find(id.text());
+      if (at == inbound_.end()) {
+        // A greeting begins a line; anything else comes from one that has ended meanwhile.
+        const bool greets = body.bytes().size() > 5 && body.bytes()[5] == static_cast<uint8_t>(FrameType::kHello);
+        if (!greets) continue;
+        const uint64_t number = ++last_inbound_;
+        at = inbound_.emplace(id.text(), Inbound{kInboundLine | number, ::zmq_msg_get(&body.raw, ZMQ_SRCFD), number}).first;
         inbound_ids_[at->second.line] = id.text();
         news_.push_back({News::kUp, at->second.line, {}, LineEnd::kLost, {}});
       }

@@ -15,12 +15,13 @@
 #include "serve/chat_session.hpp"
 #include "serve/local_engine.hpp"
 #include "serve/model_text.hpp"
+#include "serve/remote_chat.hpp"
 
 namespace towline::cli {
 namespace {
 
 struct ChatCommandOptions {
-  std::string model, system, isa = "auto";
+  std::string model, url, api_key, system, isa = "auto";
   std::vector<std::string> stop;
   double temperature = 0.8, top_p = 0.95, min_p = 0;
   int top_k = 40, max_tokens = 0, threads = 0, context = 0;
@@ -30,7 +31,10 @@ struct ChatCommandOptions {
 
 OptionTable table(ChatCommandOptions& o) {
   OptionTable t("chat", "Talk with a model.");
-  t.positional("model", &o.model, "GGUF file or Hugging Face directory").required();
+  t.positional("model", &o.model,
+               "GGUF file or Hugging Face directory; with --url the server's name for a model");
+  t.value("url", &o.url, "talk to a server with OpenAI's API instead, at http://host:port");
+  t.value("api-key", &o.api_key, "key that the server of --url wants").secret();
   t.value("system", &o.system, "system message: how the model shall behave");
   t.value("max-tokens", &o.max_tokens, "tokens of an answer at most; 0: what the context leaves")
       .alias("n")
@@ -52,6 +56,7 @@ OptionTable table(ChatCommandOptions& o) {
              "answer and keeps the conversation; Ctrl-D or /quit leaves; /help lists the commands. "
              "From a pipe each line is a message.");
   t.example("towline chat model.gguf --system \"Answer in one sentence.\"");
+  t.example("towline chat --url http://127.0.0.1:8080");
   t.example("echo \"Who are you?\" | towline chat model.gguf --temperature 0");
   return t;
 }
@@ -85,7 +90,8 @@ serve::ChatOptions chat_options(const ChatCommandOptions& o) {
 }
 
 // Handles a line that begins with '/'; false to leave.
-bool run_slash(const std::string& line, serve::ChatSession& chat) {
+template <class Chat>
+bool run_slash(const std::string& line, Chat& chat) {
   const size_t space = line.find(' ');
   const std::string word = line.substr(0, space);
   std::string rest = space == std::string::npos ? "" : line.substr(space + 1);
@@ -122,7 +128,8 @@ std::optional<std::string> read_message(LineReader& reader) {
   return line;
 }
 
-void answer(serve::ChatSession& chat, const std::string& message, serve::ChatOptions& options,
+template <class Chat>
+void answer(Chat& chat, const std::string& message, serve::ChatOptions& options,
             bool stats) {
   using Clock = std::chrono::steady_clock;
   interrupted = false;
@@ -158,15 +165,48 @@ void answer(serve::ChatSession& chat, const std::string& message, serve::ChatOpt
              stderr);
 }
 
+// The conversation, to the end of input; `chat` is a ChatSession or a RemoteChat.
+template <class Chat>
+void talk(Chat& chat, const ChatCommandOptions& o, std::string_view name, std::string_view remark) {
+  chat.set_system(o.system);
+  LineReader reader(o.no_history ? std::string() : state_file("chat_history"));
+  if (reader.terminal()) {
+    std::puts(format("{}; /help lists commands, Ctrl-D leaves.", name).c_str());
+    if (!remark.empty()) std::puts(std::string(remark).c_str());
+    catch_interrupts();
+  }
+  serve::ChatOptions options = chat_options(o);
+  while (const std::optional<std::string> message = read_message(reader)) {
+    if (message->find_first_not_of(" \t\n") == std::string::npos) continue;
+    if (message->starts_with('/')) {
+      if (!run_slash(*message, chat)) break;
+      continue;
+    }
+    answer(chat, *message, options, o.stats);
+  }
+}
+
+Result<int> talk_to_server(const ChatCommandOptions& o) {
+  ASSIGN_OR_RETURN(serve::LoadTarget target, serve::LoadTarget::parse(o.url));
+  ASSIGN_OR_RETURN(serve::RemoteChat chat,
+                   serve::RemoteChat::connect(std::move(target), o.api_key, o.model));
+  talk(chat, o, format("{} at {}", chat.model(), o.url), "");
+  return 0;
+}
+
 Result<int> run(std::span<const std::string> args) {
   ChatCommandOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
+  if (!o.url.empty()) return talk_to_server(o);
+  if (o.model.empty()) {
+    return Error(Code::kInvalidArgument,
+                 "chat needs a model, or the address of a server with --url");
+  }
   ASSIGN_OR_RETURN(engine::ModelFile opened, engine::ModelFile::open(o.model));
   const auto file = std::make_shared<engine::ModelFile>(std::move(opened));
   ASSIGN_OR_RETURN(const std::unique_ptr<serve::ModelText> text, serve::ModelText::open(*file));
   serve::ChatSession chat(*text);
-  chat.set_system(o.system);
   serve::LocalEngineOptions engine_options;
   engine_options.threads = o.threads;
   engine_options.context = o.context;
@@ -182,24 +222,10 @@ Result<int> run(std::span<const std::string> args) {
                                                        }));
   }
   chat.attach(*engine);
-
-  LineReader reader(o.no_history ? std::string() : state_file("chat_history"));
-  if (reader.terminal()) {
-    std::puts(format("{}; /help lists commands, Ctrl-D leaves.", file->desc().name).c_str());
-    if (!text->has_chat_template()) {
-      std::puts("(the model has no chat template: it is shown a plain dialogue)");
-    }
-    catch_interrupts();
-  }
-  serve::ChatOptions options = chat_options(o);
-  while (const std::optional<std::string> message = read_message(reader)) {
-    if (message->find_first_not_of(" \t\n") == std::string::npos) continue;
-    if (message->starts_with('/')) {
-      if (!run_slash(*message, chat)) break;
-      continue;
-    }
-    answer(chat, *message, options, o.stats);
-  }
+  talk(chat, o, file->desc().name,
+       text->has_chat_template()
+           ? ""
+           : "(the model has no chat template: it is shown a plain dialogue)");
   return 0;
 }
 

@@ -25,15 +25,6 @@ EventSink ChatSession::sink() {
   };
 }
 
-Json ChatSession::messages() const {
-  Json list = Json::array();
-  if (!system_.empty()) list.push(Json::object({{"role", "system"}, {"content", system_}}));
-  for (const Turn& turn : turns_) {
-    list.push(Json::object({{"role", turn.role}, {"content", turn.content}}));
-  }
-  return list;
-}
-
 // The conversation as tokens, forgetting the oldest turns until `reserve` tokens are left.
 Result<std::vector<int32_t>> ChatSession::make_prompt(int32_t reserve) {
   const int32_t context = generator_->max_context();
@@ -43,12 +34,12 @@ Result<std::vector<int32_t>> ChatSession::make_prompt(int32_t reserve) {
     if (prompt.empty()) return Error(Code::kInvalidArgument, "the chat template gave an empty text");
     const auto length = static_cast<int64_t>(prompt.size());
     if (length + reserve <= context) return prompt;
-    if (turns_.size() < 3) {
+    if (history_.turns.size() < 3) {
       if (length < context) return prompt;
       return errorf(Code::kInvalidArgument,
                     "the message has {} tokens, more than the context of {} holds", length, context);
     }
-    turns_.erase(turns_.begin(), turns_.begin() + 2);
+    history_.turns.erase(history_.turns.begin(), history_.turns.begin() + 2);
     forgotten_ += 2;
   }
 }
@@ -63,14 +54,14 @@ std::vector<GenerationEvent> ChatSession::wait_events() {
 Result<ChatAnswer> ChatSession::ask(const std::string& user, const ChatOptions& options,
                                     const std::function<void(std::string_view)>& show,
                                     std::atomic<bool>& interrupt) {
-  const std::vector<Turn> before = turns_;
+  const std::vector<ChatHistory::Turn> before = history_.turns;
   const int32_t forgotten_before = forgotten_;
   const auto fail = [&](Error error) {
-    turns_ = before;
+    history_.turns = before;
     forgotten_ = forgotten_before;
     return error;
   };
-  turns_.push_back({"user", user});
+  history_.turns.push_back({"user", user});
   Result<std::vector<int32_t>> prompt =
       make_prompt(options.max_tokens > 0 ? options.max_tokens : kReserve);
   if (!prompt) return fail(std::move(prompt).error());
@@ -116,7 +107,7 @@ Result<ChatAnswer> ChatSession::ask(const std::string& user, const ChatOptions& 
   if (broken) return fail(*std::move(broken));
   answer.finish = choice.finish();
   answer.output_tokens = choice.completion_tokens();
-  turns_.push_back({"assistant", answer.text});
+  history_.turns.push_back({"assistant", answer.text});
   return answer;
 }
 

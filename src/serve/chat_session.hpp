@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "base/json.hpp"
+#include "serve/chat_history.hpp"
 #include "serve/generator.hpp"
 #include "serve/text_model.hpp"
 
@@ -53,24 +54,20 @@ class ChatSession {
                          const std::function<void(std::string_view)>& show,
                          std::atomic<bool>& interrupt);
 
-  void set_system(std::string text) { system_ = std::move(text); }  // empty: none
+  void set_system(std::string text) { history_.system = std::move(text); }  // empty: none
   void reset() {
-    turns_.clear();
+    history_.turns.clear();
     forgotten_ = 0;
   }
-  Json messages() const;  // [{role, content}], system first
+  Json messages() const { return history_.messages(); }
 
  private:
-  struct Turn {
-    std::string role, content;
-  };
   Result<std::vector<int32_t>> make_prompt(int32_t reserve);
   std::vector<GenerationEvent> wait_events();
 
   const TextModel& text_;
   Generator* generator_ = nullptr;
-  std::string system_;
-  std::vector<Turn> turns_;
+  ChatHistory history_;
   int32_t forgotten_ = 0;
   int64_t next_id_ = 1;
 

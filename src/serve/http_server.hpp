@@ -7,12 +7,12 @@
 // noticed while its answer is being made. Answers are written in the order of the requests.
 //
 // Everything a peer can make us hold is bounded: connections, header and body bytes of a request,
-// body bytes over all connections, bytes read ahead, bytes waiting for a slow reader, and the time
-// for each of the phases (TLS handshake, waiting for a request, reading its body, a stalled write).
+// body bytes over all connections, bytes read ahead, bytes waiting for a slow reader and for all of
+// them, and the time for each of the phases (TLS handshake, waiting for a request, reading its body, a stalled write).
 // Deadlines are checked by one sweep a second for all connections, and none is armed when there
 // are no connections.
 //
-// Boost.Beast parses the requests (http_server.cpp only: ten seconds to compile). Threading: every
+// Boost.Beast parses the requests (http_connection.cpp only: ten seconds to compile). Threading: every
 // call on the loop thread, or before it runs.
 #pragma once
 
@@ -37,17 +37,19 @@ struct HttpServerOptions {
   int64_t max_body_bytes = 8 << 20;
   int64_t max_body_bytes_total = 512 << 20;  // being read or answered, over all connections
   int64_t max_unsent_bytes = 1 << 20;        // of a stream; a reader further behind is cut off
+  int64_t max_unsent_bytes_total = 256 << 20;  // of all; then the reader furthest behind is cut off
   Duration handshake_timeout = seconds(10);
   Duration idle_timeout = seconds(75);       // from one answer to the next request's header
   Duration body_timeout = seconds(60);
-  Duration write_timeout = seconds(30);      // without a byte accepted by the peer
+  Duration write_timeout = seconds(30);      // for a peer that is behind to take 4 KiB more
   Duration sse_comment_after = seconds(10);  // of silence
   Duration sweep_interval = seconds(1);
 };
 
-// Counts since the start, except `connections`.
+// Counts since the start, except `connections` and `unsent_bytes`, which are of now.
 struct HttpServerStats {
   int64_t connections = 0;
+  int64_t unsent_bytes = 0;       // of answers, not taken by their readers yet
   int64_t accepted = 0;
   int64_t refused = 0;            // over max_connections
   int64_t bad_requests = 0;       // not HTTP, or over a limit
@@ -75,7 +77,7 @@ class HttpServer {
   // Closes the listener and every connection; exchanges in flight see a disconnect.
   void close();
 
-  struct State;  // shared with the connections; http_server.cpp
+  struct State;  // shared with the connections; http_server_state.hpp
 
  private:
   explicit HttpServer(std::shared_ptr<State> state);

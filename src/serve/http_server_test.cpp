@@ -268,6 +268,30 @@ TEST(HttpServer, CutsAReaderThatStalls) {
   EXPECT_EQ(cut, 1);
 }
 
+TEST(HttpServer, BoundsWhatAllSlowReadersTogetherHold) {
+  FakeGenerator::Options fake;
+  fake.reply = std::string(50000, 'a');
+  fake.context = 1 << 20;
+  ApiServerOptions options;
+  options.http.max_unsent_bytes = int64_t{1} << 40;
+  options.http.max_unsent_bytes_total = 256 << 10;
+  TestServer server(fake, options);
+  std::vector<Client> slow;
+  for (int i = 0; i < 4; ++i) {
+    slow.emplace_back(server.port(), 4096);
+    slow.back().send_post("/v1/completions",
+                          R"({"prompt":"hi","max_tokens":50000,"stream":true})");
+  }
+  HttpServerStats stats;
+  for (int looks = 0; looks < 1000000 && stats.slow_readers_cut < 3; ++looks) {
+    stats = server.on_loop([&] { return server.server().http_stats(); });
+  }
+  EXPECT_GE(stats.slow_readers_cut, 3);
+  EXPECT_LE(stats.unsent_bytes, options.http.max_unsent_bytes_total + (64 << 10));
+  Client other = server.client();
+  EXPECT_EQ(other.post("/v1/completions", kShort).status, 200);
+}
+
 TEST(HttpServer, HoldsManyIdleConnections) {
   TestServer server;
   std::vector<Client> idle;

@@ -23,6 +23,7 @@
 #include "base/fmt.hpp"
 #include "base/json.hpp"
 #include "base/rng.hpp"
+#include "serve/event_reader.hpp"
 
 namespace towline::serve {
 
@@ -35,30 +36,6 @@ using tcp = asio::ip::tcp;
 namespace {
 
 auto await_into(error_code& ec) { return asio::redirect_error(asio::use_awaitable, ec); }
-
-// Takes a stream of server-sent events apart, in pieces of any size.
-class EventReader {
- public:
-  // Calls each(payload) for every complete "data:" line.
-  template <class Each>
-  void feed(std::string_view bytes, Each&& each) {
-    pending_.append(bytes);
-    size_t begin = 0;
-    for (size_t end; (end = pending_.find('\n', begin)) != std::string::npos; begin = end + 1) {
-      std::string_view line(pending_.data() + begin, end - begin);
-      if (line.ends_with('\r')) line.remove_suffix(1);
-      if (!line.starts_with("data:")) continue;
-      line.remove_prefix(5);
-      if (line.starts_with(' ')) line.remove_prefix(1);
-      each(line);
-    }
-    pending_.erase(0, begin);
-  }
-  size_t held() const { return pending_.size(); }
-
- private:
-  std::string pending_;
-};
 
 // True if the payload brings text: "text":"x" or "content":"x", not empty and not null.
 bool brings_text(std::string_view payload) {

@@ -95,8 +95,8 @@ struct RawGguf {
   }
   std::string bytes() const {
     std::string out = magic + num(version) +
-                      num(static_cast<uint64_t>(static_cast<int64_t>(tensors.size()) + extra_tensors)) +
-                      num(static_cast<uint64_t>(static_cast<int64_t>(keys.size()) + extra_keys));
+                      num(tensors.size() + static_cast<uint64_t>(extra_tensors)) +
+                      num(keys.size() + static_cast<uint64_t>(extra_keys));
     for (const std::string& k : keys) out += k;
     for (const std::string& t : tensors) out += t;
     out.resize((out.size() + 31) / 32 * 32);

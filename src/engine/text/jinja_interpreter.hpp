@@ -21,7 +21,7 @@
 namespace towline::engine::jinja {
 
 struct Limits {
-  int64_t steps = 5'000'000;        // nodes evaluated, items looped over, 256 bytes of text made
+  int64_t steps = 2'000'000;        // nodes evaluated, items looped over, 256 bytes of text made
   int64_t memory = 256 << 20;       // bytes of all values made
   size_t output = 32 << 20;         // bytes of the rendered text
   int depth = 500;                  // of evaluation, macros included

@@ -11,6 +11,7 @@ namespace towline::cli {
 extern const Command kBenchEngine;
 extern const Command kBenchLoad;
 extern const Command kBenchPipeline;
+extern const Command kBenchSpmd;
 extern const Command kClusterCheck;
 extern const Command kClusterGenerate;
 extern const Command kClusterPrune;
@@ -31,6 +32,7 @@ extern const Command kPlan;
 extern const Command kProfile;
 extern const Command kReplan;
 extern const Command kReport;
+extern const Command kRank;
 extern const Command kRun;
 extern const Command kChat;
 extern const Command kServe;

@@ -40,6 +40,8 @@ std::span<const Command> commands() {
       &kNetServe,
       &kNetPing,
       &kNetKeys,
+      &kBenchSpmd,
+      &kRank,
       &kDoctor,
       &kVersion,
       &kCompletions,

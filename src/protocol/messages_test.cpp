@@ -12,6 +12,7 @@
 #include "policy/testing_step_script.hpp"
 #include "protocol/flat.hpp"
 #include "protocol/testing_samples.hpp"
+#include "protocol/varint_codec.hpp"
 
 namespace towline::protocol {
 namespace {
@@ -63,6 +64,19 @@ TEST(Messages, StepsOfRandomScriptsComeBack) {
     ASSERT_TRUE(decode(encode(sender.snapshot()), back));
     EXPECT_EQ(back, sender.snapshot());
   });
+}
+
+// The ablation's codec says the same (but for sampling parameters that it leaves out).
+TEST(Messages, VarintFormComesBack) {
+  policy::NodeStep step = testing::sample_step();
+  step.fresh[0].spec.sampling.logit_bias.clear();
+  const Bytes bytes = encode_varint(step);
+  policy::NodeStep back;
+  ASSERT_TRUE(decode_varint(bytes, back));
+  EXPECT_EQ(back, step);
+  for (size_t n = 0; n < bytes.size(); ++n) {
+    EXPECT_FALSE(decode_varint(std::span(bytes).first(n), back));
+  }
 }
 
 TEST(Messages, ActivationsCarryTheirRows) {

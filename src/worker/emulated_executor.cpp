@@ -165,9 +165,7 @@ Result<void> EmulatedExecutor::run(std::span<const RunItem> items, std::span<flo
     return errorf(Code::kInvalidArgument, "{} rows in one run; {} are possible here", rows,
                   options_.max_rows);
   }
-  const size_t before = results.size();
   TRY(pass_rows(items, hidden, results));
-  if (place_.rank != 0) results.resize(before);
   ++runs_;
   rows_ += rows;
   const Seconds time = time_of(items);

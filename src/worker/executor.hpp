@@ -81,8 +81,8 @@ class Executor {
 
   // Evaluates all items, in order. hidden: [sum of row_count()][hidden_width()], item after item;
   // read where an item does not embed, written where it does not sample (and may be scratch
-  // otherwise). Appends results of items that sample; only rank 0's are used. An error fails the
-  // step on all ranks.
+  // otherwise). Appends results of items that sample, the same on every rank: rank 0's are sent on,
+  // and each rank learns the tokens from its own. An error fails the step on all ranks.
   virtual Result<void> run(std::span<const RunItem> items, std::span<float> hidden,
                            std::vector<RowResult>& results) = 0;
 

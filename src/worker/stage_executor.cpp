@@ -385,7 +385,6 @@ Result<void> StageExecutor::sample(std::span<const RunItem> items, std::span<con
                                    std::vector<RowResult>& results) {
   eval_rows_.clear();
   wanted_.clear();
-  const size_t before = results.size();
   size_t slots = caches_.size();
   for (const RunItem& item : items) {
     for (const Row& row : item.rows) slots = std::max(slots, size_t{row.slot} + 1);
@@ -413,7 +412,6 @@ Result<void> StageExecutor::sample(std::span<const RunItem> items, std::span<con
       }
     }
   }
-  if (place_.rank != 0) results.resize(before);
   return {};
 }
 

@@ -1,0 +1,63 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// What `towline bench spmd` measures: the control plane of SPMD ranks on the null model, against
+// driver mode, and with the ways of telling a step that deltas replace. Ranks are processes, started
+// from this very program.
+//
+// A cell is one group of ranks under a steady load of `batch` generating sequences. Overhead is the
+// time from submitting an encoded step to having its results, less the compute time that the null
+// model was given.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.hpp"
+#include "base/units.hpp"
+
+namespace towline::cli {
+
+enum class SpmdArm { kDriver, kFullVarint, kFullFlat, kExplicit, kImplied };
+const char* arm_name(SpmdArm arm);
+
+struct SpmdCell {
+  SpmdArm arm = SpmdArm::kImplied;
+  int ranks = 2;
+  int stages = 1;          // nodes that follow each other
+  int batch = 256;
+  int context = 1024;
+  int64_t compute_us = 0;  // of a step, on each rank
+  int64_t schedule_us = 0; // burnt by the scheduler for each step
+  bool ahead = false;      // a step is sent before the results of the one before are there
+  int steps = 300;         // measured, after 30 that are not
+};
+
+struct SpmdMeasured {
+  double p50_us = 0, p99_us = 0;  // of a step, submit to results
+  double step_us = 0;             // wall time a step, scheduling included
+  double cpu_us = 0;              // processor time a step, all processes, less schedule_us
+  double bytes = 0;               // of a step message, mean
+  double overhead_us(const SpmdCell& cell) const {
+    return p50_us - static_cast<double>(cell.compute_us);
+  }
+};
+
+Result<SpmdMeasured> measure(const SpmdCell& cell);
+// Pipelines of several nodes (cell.stages): wall time a step, two lanes in turn.
+Result<SpmdMeasured> measure_pipeline(const SpmdCell& cell);
+
+struct SpmdFaults {
+  double failed_rank_us = 0;   // C9: submit of a step that rank 1 fails, to the event
+  double killed_rank_us = 0;   // C10: SIGKILL to the event
+  double new_group_ms = 0;     // C10: start of another group
+  double resync_us = 0;        // C12: full form encoded, applied by all ranks, answered
+  double resync_bytes = 0;
+};
+Result<SpmdFaults> measure_faults(int batch, int context);
+
+// C6: share of one core used by a group of two ranks and its owner while nothing happens.
+Result<double> measure_idle(Duration time);
+
+}  // namespace towline::cli

@@ -1,0 +1,443 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/rank_group.hpp"
+
+#include <algorithm>
+
+#include "base/fmt.hpp"
+#include "worker/executor_factory.hpp"
+
+namespace towline::worker {
+namespace {
+
+// How long the other ranks may take to acknowledge a step that one rank failed, before they are torn
+// out of the collective they may be waiting in. A rank that is computing acknowledges by itself.
+constexpr Duration kLeaveWithin = milliseconds(200);
+
+}  // namespace
+
+// --- starting and stopping ----------------------------------------------------------------------
+
+Result<std::unique_ptr<RankGroup>> RankGroup::start(RankGroupOptions options) {
+  std::unique_ptr<RankGroup> group(new RankGroup(std::move(options)));
+  RankTeamOptions team = group->options_.team;
+  ASSIGN_OR_RETURN(team.collective_floats, shared_floats(group->options_.executor, team.ranks));
+  ASSIGN_OR_RETURN(group->team_, RankTeam::start(std::move(team)));
+  TRY(group->load_model());
+  group->start_collectors();
+  return group;
+}
+
+Result<void> RankGroup::load_model() {
+  const InitModel init{options_.executor, options_.limits};
+  ASSIGN_OR_RETURN(const uint64_t id, call(Method::kInitModel, init.json()));
+  const Deadline deadline = net::deadline_in(options_.start_within);
+  while (ready_.empty() && net::steady_now() < deadline) {
+    const auto& flight = steps_;
+    if (flight.empty()) break;
+    team_->steps().wait_acks(flight.front().sequence, deadline);
+    harvest(team_->steps(), steps_);
+    look_for_deaths();
+  }
+  if (ready_.empty()) {
+    return errorf(Code::kDeadline, "the ranks did not load the model within {} s",
+                  to_seconds(options_.start_within));
+  }
+  const GroupEvent event = std::move(ready_.front());
+  ready_.pop_front();
+  if (!event.ok() || event.id != id) return Error(event.code, event.error);
+  for (const Json& answer : event.answer.items()) {
+    ASSIGN_OR_RETURN(const Geometry rank, Geometry::parse(answer));
+    if (geometry_.kv_blocks == 0) geometry_ = rank;
+    if (rank.hidden_width != geometry_.hidden_width || rank.layers != geometry_.layers) {
+      return errorf(Code::kInternal, "ranks disagree: {} and {}", geometry_.json().dump(),
+                    rank.json().dump());
+    }
+    geometry_.kv_blocks = std::min(geometry_.kv_blocks, rank.kv_blocks);
+    geometry_.max_rows = std::min(geometry_.max_rows, rank.max_rows);
+  }
+  return {};
+}
+
+RankGroup::~RankGroup() { stop(Duration(0)); }
+
+void RankGroup::stop(Duration drain) {
+  if (stopped_ || !team_) return;
+  stopped_ = true;
+  stop_collecting_ = true;
+  const Deadline deadline = net::deadline_in(drain);
+  if (!options_.team.notify) {
+    while (usable() && !steps_.empty() && net::steady_now() < deadline) {
+      team_->steps().wait_acks(steps_.front().sequence, deadline);
+      harvest(team_->steps(), steps_);
+      look_for_deaths();
+    }
+  }
+  // Closing the rings wakes the collectors; they must not outlive the rings.
+  team_->steps().close();
+  team_->calls().close();
+  takes_.fetch_add(1);
+  takes_.notify_all();
+  for (std::atomic<uint64_t>* oldest : {&oldest_step_, &oldest_call_}) {
+    oldest->store(UINT64_MAX);
+    oldest->notify_all();
+  }
+  for (std::thread& t : collectors_) t.join();
+  collectors_.clear();
+  team_->stop();
+  if (broken_.empty()) broken_ = "it was stopped";
+}
+
+// --- collectors: sleep on a ring for an owner that sleeps elsewhere -----------------------------
+
+void RankGroup::start_collectors() {
+  // Ranks that are threads tell by themselves.
+  if (!options_.team.notify || !options_.team.processes) return;
+  collectors_.emplace_back([this] { collect(team_->steps(), oldest_step_); });
+  collectors_.emplace_back([this] { collect(team_->calls(), oldest_call_); });
+}
+
+void RankGroup::collect(net::RingWriter& ring, std::atomic<uint64_t>& oldest) {
+  while (!stop_collecting_) {
+    const uint64_t sequence = oldest.load();
+    if (sequence == 0) {
+      oldest.wait(0);
+      continue;
+    }
+    if (stop_collecting_ || !ring.wait_acks(sequence, kNever)) return;
+    const uint32_t before = takes_.load();
+    options_.team.notify();
+    takes_.wait(before);  // what woke us is still there until it has been taken
+  }
+}
+
+// --- sending ------------------------------------------------------------------------------------
+
+Result<void> RankGroup::check_usable() const {
+  if (usable()) return {};
+  return errorf(Code::kUnavailable, "the node's ranks are gone: {}", broken_);
+}
+
+Result<uint64_t> RankGroup::submit(const RankCommand& command) {
+  TRY(check_usable());
+  Result<uint64_t> sequence = team_->steps().publish(draft_.steps(command), net::kNoWait);
+  if (!sequence) {
+    if (sequence.error().code() != Code::kDeadline) return std::move(sequence).error();
+    return errorf(Code::kExhausted, "{} commands are in flight", steps_.size());
+  }
+  InFlight frame;
+  frame.sequence = *sequence;
+  frame.id = next_id_++;
+  frame.replies.resize(static_cast<size_t>(team_->readers()));
+  steps_.push_back(std::move(frame));
+  if (oldest_step_.load() == 0) {
+    oldest_step_.store(*sequence);
+    oldest_step_.notify_all();
+  }
+  return steps_.back().id;
+}
+
+Result<uint64_t> RankGroup::call(Method method, const Json& args) {
+  TRY(check_usable());
+  return send_call(method, args, next_id_++);
+}
+
+Result<uint64_t> RankGroup::send_call(Method method, const Json& args, uint64_t id) {
+  const MethodRow* row = find_method(static_cast<uint16_t>(method));
+  if (row == nullptr) {
+    return errorf(Code::kUnsupported, "method {} is not known", static_cast<int>(method));
+  }
+  const bool in_band = row->band == Band::kIn;
+  net::RingWriter& ring = in_band ? team_->steps() : team_->calls();
+  std::deque<InFlight>& flight = in_band ? steps_ : calls_;
+  // In band a call may have to wait for a slot; the ranks are working, so that is short.
+  ASSIGN_OR_RETURN(const uint64_t sequence,
+                   ring.publish(draft_.call(id, static_cast<uint16_t>(method), args.dump()),
+                                net::kNoWait));
+  InFlight frame;
+  frame.sequence = sequence;
+  frame.id = id;
+  frame.method = row;
+  frame.replies.resize(static_cast<size_t>(team_->readers()));
+  flight.push_back(std::move(frame));
+  std::atomic<uint64_t>& oldest = in_band ? oldest_step_ : oldest_call_;
+  if (oldest.load() == 0) {
+    oldest.store(sequence);
+    oldest.notify_all();
+  }
+  return id;
+}
+
+Result<uint64_t> RankGroup::load_adapter(int32_t id, const std::string& path) {
+  TRY(check_usable());
+  const AdapterArgs args{id, path};
+  ASSIGN_OR_RETURN(const uint64_t call,
+                   send_call(Method::kStageAdapter, args.json(), next_id_++));
+  calls_.back().adapter = call;
+  adapters_[call] = {args, {}, Code::kInternal};
+  return call;
+}
+
+// --- receiving ----------------------------------------------------------------------------------
+
+std::optional<GroupEvent> RankGroup::take() {
+  harvest(team_->steps(), steps_);
+  harvest(team_->calls(), calls_);
+  look_for_deaths();
+  send_waiting_phases();
+  oldest_step_.store(steps_.empty() ? 0 : steps_.front().sequence);
+  oldest_call_.store(calls_.empty() ? 0 : calls_.front().sequence);
+  takes_.fetch_add(1);
+  takes_.notify_all();
+  if (ready_.empty()) return std::nullopt;
+  GroupEvent event = std::move(ready_.front());
+  ready_.pop_front();
+  return event;
+}
+
+std::optional<GroupEvent> RankGroup::wait(Deadline deadline) {
+  for (;;) {
+    if (std::optional<GroupEvent> event = take()) return event;
+    if (stopped_ || !usable()) return std::nullopt;
+    const Instant now = net::steady_now();
+    if (now >= deadline) return std::nullopt;
+    if (steps_.empty() && calls_.empty()) return std::nullopt;
+    // Two rings, one sleeper: with both in use, look at the calls now and then.
+    Deadline until = deadline;
+    if (!steps_.empty() && !calls_.empty()) until = std::min(until, now + milliseconds(1));
+    if (stuck_since_) until = std::min(until, now + kLeaveWithin);
+    net::RingWriter& ring = steps_.empty() ? team_->calls() : team_->steps();
+    ring.wait_acks((steps_.empty() ? calls_ : steps_).front().sequence, until);
+  }
+}
+
+Result<Json> RankGroup::call_now(Method method, const Json& args, Duration within) {
+  ASSIGN_OR_RETURN(const uint64_t id, call(method, args));
+  const Deadline deadline = net::deadline_in(within);
+  std::deque<GroupEvent> others;
+  Result<Json> answer = errorf(Code::kDeadline, "the ranks did not answer within {} s",
+                               to_seconds(within));
+  for (;;) {
+    std::optional<GroupEvent> event = wait(deadline);
+    if (!event) break;
+    if (event->id != id) {
+      others.push_back(std::move(*event));
+      continue;
+    }
+    answer = event->ok() ? Result<Json>(std::move(event->answer))
+                         : Result<Json>(Error(event->code, event->error));
+    break;
+  }
+  std::move(others.rbegin(), others.rend(), std::front_inserter(ready_));
+  return answer;
+}
+
+void RankGroup::harvest(net::RingWriter& ring, std::deque<InFlight>& flight) {
+  if (flight.empty()) return;
+  take_failures(ring, flight);
+  // All, not all that live: what a dead rank did not answer fails with its death.
+  const auto answered = [&](uint64_t sequence) {
+    for (int r = 0; r < ring.readers(); ++r) {
+      if (ring.acked(r) < sequence) return false;
+    }
+    return true;
+  };
+  while (!flight.empty() && answered(flight.front().sequence)) {
+    take_replies(ring, flight);  // visible no later than the ack that follows them
+    InFlight frame = std::move(flight.front());
+    flight.pop_front();
+    if (&flight == &steps_) stuck_since_.reset();
+    if (!frame.told) finish(ring, frame);
+  }
+  if (!flight.empty()) take_replies(ring, flight);
+  if (stuck_since_ && net::steady_now() - *stuck_since_ > kLeaveWithin && usable()) {
+    team_->abort_collectives();
+    broken_ = "ranks were torn out of a collective after one of them failed";
+  }
+}
+
+void RankGroup::take_replies(net::RingWriter& ring, std::deque<InFlight>& flight) {
+  for (int r = 0; r < ring.readers(); ++r) {
+    while (const auto bytes = ring.next_result(r)) {
+      Result<RankReply> reply = RankReply::parse(*bytes);
+      if (!reply) {
+        fail_all(reply.error().to_string());
+        return;
+      }
+      const auto frame = std::ranges::find(flight, reply->head.sequence, &InFlight::sequence);
+      if (frame != flight.end()) frame->replies[static_cast<size_t>(r)] = std::move(*reply);
+    }
+  }
+}
+
+void RankGroup::take_failures(net::RingWriter& ring, std::deque<InFlight>& flight) {
+  for (int r = 0; r < ring.readers(); ++r) {
+    const std::optional<net::Ack> ack = ring.take_failure(r);
+    if (!ack) continue;
+    take_replies(ring, flight);
+    const auto frame = std::ranges::find(flight, ack->sequence, &InFlight::sequence);
+    if (frame == flight.end() || frame->told) continue;
+    const auto& reply = frame->replies[static_cast<size_t>(r)];
+    fail(*frame, static_cast<RankStatus>(std::min(ack->status, 2u)), team_->first() + r,
+         reply ? reply->text : "no reason was given");
+    if (!ring.all_acked(ack->sequence)) stuck_since_ = net::steady_now();
+  }
+}
+
+void RankGroup::fail(InFlight& frame, RankStatus status, int32_t rank, std::string error) {
+  frame.told = true;
+  GroupEvent event;
+  event.kind = frame.method == nullptr ? GroupEvent::Kind::kStep : GroupEvent::Kind::kCall;
+  event.id = frame.id;
+  event.status = status;
+  event.rank = rank;
+  event.error = std::move(error);
+  event.code = Code::kUnavailable;
+  if (frame.adapter) adapters_.erase(*frame.adapter);
+  ready_.push_back(std::move(event));
+}
+
+void RankGroup::finish(net::RingWriter& ring, InFlight& frame) {
+  if (frame.method != nullptr) {
+    finish_call(frame);
+  } else {
+    finish_step(ring, frame);
+  }
+}
+
+void RankGroup::finish_step(net::RingWriter& ring, InFlight& frame) {
+  GroupEvent event;
+  event.id = frame.id;
+  std::optional<uint64_t> hash;
+  for (int r = 0; r < ring.readers(); ++r) {
+    const std::optional<net::Ack> ack = ring.ack_of(r, frame.sequence);
+    if (!ack) continue;
+    if (ack->status != 0) {  // two failed; the other was told
+      fail(frame, static_cast<RankStatus>(std::min(ack->status, 2u)), team_->first() + r, "");
+      return;
+    }
+    if (hash && *hash != ack->hash) {
+      fail(frame, RankStatus::kNeedSync, team_->first() + r,
+           format("rank {} has state {:016x}, rank {} has {:016x}", team_->first() + r, ack->hash,
+                  team_->first(), *hash));
+      return;
+    }
+    hash = ack->hash;
+  }
+  event.hash = hash.value_or(0);
+  if (!frame.replies.empty() && frame.replies[0]) {
+    event.outputs = std::move(frame.replies[0]->outputs);
+  }
+  ready_.push_back(std::move(event));
+}
+
+void RankGroup::finish_call(InFlight& frame) {
+  GroupEvent event;
+  event.kind = GroupEvent::Kind::kCall;
+  event.id = frame.id;
+  event.answer = Json::array();
+  for (size_t r = 0; r < frame.replies.size() && event.ok(); ++r) {
+    const int32_t rank = team_->first() + static_cast<int32_t>(r);
+    const auto& reply = frame.replies[r];
+    Result<Json> answer = errorf(Code::kInternal, "rank {} gave no answer", rank);
+    if (reply && reply->head.code != 0) {
+      const int code = std::min<int>(reply->head.code - 1, static_cast<int>(Code::kInternal));
+      answer = Error(static_cast<Code>(code), reply->text);
+    } else if (reply) {
+      answer = parse_json(reply->text, frame.method->name);
+    }
+    if (!answer) {
+      event.status = RankStatus::kFailed;
+      event.rank = rank;
+      event.code = answer.error().code();
+      event.error = format("{} on rank {}: {}", frame.method->name, rank,
+                           answer.error().to_string());
+    } else {
+      event.answer.push(std::move(*answer));
+    }
+  }
+  if (event.ok() && frame.method->reduction == Reduction::kSame) {
+    Json first = event.answer[size_t{0}];
+    for (const Json& other : event.answer.items()) {
+      if (other == first) continue;
+      event.status = RankStatus::kFailed;
+      event.error = format("{}: the ranks' answers differ: {} and {}", frame.method->name,
+                           first.dump(), other.dump());
+    }
+    event.answer = std::move(first);
+  }
+  if (frame.adapter) {
+    finish_adapter_phase(*frame.adapter, frame.method->method, event);
+  } else {
+    ready_.push_back(std::move(event));
+  }
+}
+
+// stage -> commit, or discard -> the error of stage.
+void RankGroup::finish_adapter_phase(uint64_t id, Method phase, const GroupEvent& event) {
+  AdapterLoad& load = adapters_[id];
+  if (phase == Method::kStageAdapter) {
+    if (!event.ok()) {
+      load.error = event.error;
+      load.code = event.code;
+      load.rank = event.rank;
+    }
+    const Method next = event.ok() ? Method::kCommitAdapter : Method::kDiscardAdapter;
+    const Result<uint64_t> sent = send_call(next, load.args.json(), id);
+    if (sent) {
+      steps_.back().adapter = id;
+      return;
+    }
+    if (sent.error().code() == Code::kDeadline) {  // the ring is full: again at the next take()
+      waiting_phases_.emplace_back(id, next);
+      return;
+    }
+    load.error = sent.error().to_string();
+  }
+  GroupEvent done = event;
+  done.id = id;
+  if (!load.error.empty()) {
+    done.status = RankStatus::kFailed;
+    done.rank = load.rank;
+    done.error = load.error;
+    done.code = load.code;
+  }
+  adapters_.erase(id);
+  ready_.push_back(std::move(done));
+}
+
+void RankGroup::send_waiting_phases() {
+  while (!waiting_phases_.empty() && usable()) {
+    const auto [id, phase] = waiting_phases_.front();
+    if (!send_call(phase, adapters_[id].args.json(), id)) return;
+    steps_.back().adapter = id;
+    waiting_phases_.pop_front();
+  }
+}
+
+void RankGroup::look_for_deaths() {
+  if (!usable()) return;
+  const std::optional<std::string> death = team_->death();
+  if (death) fail_all(*death);
+}
+
+void RankGroup::fail_all(const std::string& why) {
+  if (broken_.empty()) broken_ = why;
+  for (std::deque<InFlight>* flight : {&steps_, &calls_}) {
+    for (InFlight& frame : *flight) {
+      if (!frame.told) fail(frame, RankStatus::kFailed, -1, why);
+    }
+    flight->clear();
+  }
+  for (const auto& [id, phase] : waiting_phases_) {
+    InFlight frame;
+    frame.id = id;
+    frame.method = find_method(static_cast<uint16_t>(phase));
+    frame.adapter = id;
+    fail(frame, RankStatus::kFailed, -1, why);
+  }
+  waiting_phases_.clear();
+  stuck_since_.reset();
+}
+
+}  // namespace towline::worker

@@ -1,0 +1,293 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/rank_loop.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/fmt.hpp"
+#include "protocol/messages.hpp"
+#include "protocol/varint_codec.hpp"
+#include "worker/prepared_step.hpp"
+
+namespace towline::worker {
+namespace {
+
+template <class T>
+void append(std::vector<uint8_t>& to, const T& item) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(&item);
+  to.insert(to.end(), bytes, bytes + sizeof(T));
+}
+
+std::span<const uint8_t> bytes_of(std::string_view text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
+
+}  // namespace
+
+RankLoop::RankLoop(std::unique_ptr<net::RingReader> steps, std::unique_ptr<net::RingReader> calls,
+                   RankPlace place, ExecutorFactory factory, std::function<void()> acked)
+    : steps_(std::move(steps)), calls_(std::move(calls)), acked_(std::move(acked)) {
+  rank_.place = place;
+  rank_.factory = std::move(factory);
+}
+
+void RankLoop::run() {
+  while (!rank_.leave) {
+    const Result<std::span<const uint8_t>> bytes = steps_->next(kNever);
+    if (!bytes) return;  // closed, or the writer is gone
+    handle(*bytes);
+  }
+}
+
+void RankLoop::serve_calls() {
+  FrameView frame;
+  for (;;) {
+    const Result<std::span<const uint8_t>> bytes = calls_->next(kNever);
+    if (!bytes) return;
+    if (frame.parse(*bytes)) handle_call(*calls_, frame.head, frame.args);
+    calls_->ack({calls_->sequence(), 0, 0});
+    if (acked_) acked_();
+  }
+}
+
+void RankLoop::abort() {
+  if (rank_.ready.load(std::memory_order_acquire)) rank_.executor->abort();
+}
+
+void RankLoop::handle(std::span<const uint8_t> bytes) {
+  RankProgress& progress = rank_.progress;
+  progress.sequence.store(steps_->sequence(), std::memory_order_relaxed);
+  if (const Result<void> parsed = frame_.parse(bytes); !parsed) {
+    reply_failure({RankStatus::kFailed, parsed.error()});
+    finish(RankStatus::kFailed);
+    return;
+  }
+  switch (frame_.head.kind) {
+    case FrameKind::kCall:
+      progress.phase.store(RankProgress::kCall, std::memory_order_relaxed);
+      handle_call(*steps_, frame_.head, frame_.args);
+      finish(RankStatus::kOk);
+      break;
+    case FrameKind::kPrepared:
+      handle_prepared({reinterpret_cast<const uint8_t*>(frame_.args.data()), frame_.args.size()});
+      break;
+    case FrameKind::kSteps:
+      handle_steps();
+      break;
+  }
+}
+
+void RankLoop::handle_steps() {
+  RankProgress& progress = rank_.progress;
+  progress.phase.store(RankProgress::kApply, std::memory_order_relaxed);
+  std::optional<Failure> failure = apply();
+  if (!failure && frame_.head.runs > 0) {
+    progress.phase.store(RankProgress::kCompute, std::memory_order_relaxed);
+    failure = run_steps();
+  }
+  progress.phase.store(RankProgress::kReply, std::memory_order_relaxed);
+  if (failure) {
+    reply_failure(*failure);
+  } else if (frame_.head.runs > 0 && rank_.place.rank == 0) {
+    reply_outputs();
+  }
+  finish(failure ? failure->status : RankStatus::kOk);
+}
+
+void RankLoop::finish(RankStatus status) {
+  const uint64_t hash = rank_.mirror ? rank_.mirror->rank_hash() : 0;
+  rank_.progress.hash.store(hash, std::memory_order_relaxed);
+  steps_->ack({steps_->sequence(), static_cast<uint32_t>(status), hash});
+  rank_.progress.phase.store(RankProgress::kIdle, std::memory_order_relaxed);
+  if (acked_) acked_();
+}
+
+// --- apply --------------------------------------------------------------------------------------
+
+std::optional<RankLoop::Failure> RankLoop::apply() {
+  if (!rank_.mirror) {
+    return Failure{RankStatus::kFailed, Error(Code::kUnavailable, "a step before the model")};
+  }
+  const bool varint = frame_.head.method == static_cast<uint16_t>(StepCodec::kVarint);
+  for (const auto bytes : frame_.messages) {
+    Result<void> applied = varint ? protocol::decode_varint(bytes, message_)
+                                  : protocol::decode(bytes, message_);
+    if (applied) applied = rank_.mirror->apply(message_);
+    if (applied || applied.error().code() == Code::kAlreadyExists) continue;
+    return Failure{RankStatus::kNeedSync, std::move(applied).error()};
+  }
+  for (const policy::FedToken& fed : frame_.feeds) {
+    Result<void> taken = rank_.mirror->feed(fed.slot, fed.position, fed.token);
+    if (!taken) return Failure{RankStatus::kFailed, std::move(taken).error()};
+  }
+  return std::nullopt;
+}
+
+// --- compute ------------------------------------------------------------------------------------
+
+Result<void> RankLoop::gather_runs() {
+  const policy::StepMirror& mirror = *rank_.mirror;
+  rows_.clear();
+  items_.clear();
+  size_t total = 0;
+  for (const RunHead& run : frame_.runs) {
+    const policy::LaneStep step{LaneId(run.lane), run.step};
+    const std::vector<policy::StepRow>* rows = mirror.pending(step);
+    const policy::LaneHop* hop = mirror.lane(step.lane);
+    if (rows == nullptr || hop == nullptr) {
+      return errorf(Code::kUnavailable, "step {} of lane {} is not known here", run.step, run.lane);
+    }
+    if (!mirror.tokens_ready(step)) {
+      return errorf(Code::kInternal, "step {} of lane {} lacks tokens", run.step, run.lane);
+    }
+    int32_t count = 0;
+    for (const policy::StepRow& row : *rows) {
+      rows_.push_back({row.slot, mirror.slot_at(row.slot), row.from, row.to(), row.logits_from(),
+                       row.samples()});
+      if (rows_.back().state == nullptr) {
+        return errorf(Code::kInternal, "slot {} ended before its step ran", row.slot);
+      }
+      count += row.count;
+    }
+    if (!hop->embeds() && static_cast<int32_t>(run.hidden_rows) != count) {
+      return errorf(Code::kInvalidArgument, "step {} of lane {} has {} rows and input of {}",
+                    run.step, run.lane, count, run.hidden_rows);
+    }
+    items_.push_back({step, *hop, {}});
+    total += static_cast<size_t>(count);
+  }
+  // Spans only now: rows_ has stopped growing.
+  size_t first = 0;
+  for (RunItem& item : items_) {
+    const size_t n = mirror.pending(item.step)->size();
+    item.rows = std::span(rows_).subspan(first, n);
+    first += n;
+  }
+  hidden_.resize(total * static_cast<size_t>(rank_.executor->hidden_width()));
+  return {};
+}
+
+std::optional<RankLoop::Failure> RankLoop::run_steps() {
+  if (Result<void> gathered = gather_runs(); !gathered) {
+    return Failure{RankStatus::kFailed, std::move(gathered).error()};
+  }
+  const auto width = static_cast<size_t>(rank_.executor->hidden_width());
+  float* to = hidden_.data();
+  std::span<const float> input = frame_.hidden;
+  for (const RunItem& item : items_) {
+    const size_t floats = static_cast<size_t>(item.row_count()) * width;
+    if (!item.hop.embeds()) {
+      if (input.size() < floats) {
+        return Failure{RankStatus::kFailed, errorf(Code::kInvalidArgument, "{} floats of input for "
+                                                   "rows of {}", input.size(), floats)};
+      }
+      std::copy_n(input.data(), floats, to);
+      input = input.subspan(floats);
+    }
+    to += floats;
+  }
+  results_.clear();
+  Result<void> ran = rank_.executor->run(items_, hidden_, results_);
+  if (!ran) return Failure{RankStatus::kFailed, std::move(ran).error()};
+  for (const RowResult& r : results_) {
+    if (!r.sampled) continue;
+    Result<void> fed = rank_.mirror->feed(r.slot, r.position, r.token.token);
+    if (!fed) return Failure{RankStatus::kFailed, std::move(fed).error()};
+  }
+  for (const RunItem& item : items_) rank_.mirror->retire(item.step);
+  rank_.progress.steps.fetch_add(static_cast<int64_t>(items_.size()), std::memory_order_relaxed);
+  return std::nullopt;
+}
+
+// --- answers ------------------------------------------------------------------------------------
+
+void RankLoop::reply_outputs() {
+  ReplyHead head;
+  head.magic = kReplyMagic;
+  head.sequence = steps_->sequence();
+  head.outputs = static_cast<uint32_t>(items_.size());
+  reply_.clear();
+  append(reply_, head);
+  const auto width = static_cast<size_t>(rank_.executor->hidden_width());
+  const float* rows = hidden_.data();
+  protocol::Results results;
+  auto next = results_.begin();
+  for (const RunItem& item : items_) {
+    const auto count = static_cast<size_t>(item.row_count());
+    OutputHead out{item.step.lane.value, 0, item.step.step, 0, 0};
+    if (item.hop.samples()) {
+      results.epoch = rank_.mirror->epoch();
+      results.step = item.step;
+      results.rows.clear();
+      while (next != results_.end() && next->step == item.step) {
+        results.rows.push_back(std::move(*next++));
+      }
+      const std::vector<uint8_t> encoded = protocol::encode(results);
+      out.results_bytes = encoded.size();
+      append(reply_, out);
+      reply_.insert(reply_.end(), encoded.begin(), encoded.end());
+    } else {
+      out.hidden_rows = static_cast<uint32_t>(count);
+      out.floats = count * width;
+      append(reply_, out);
+      const auto* bytes = reinterpret_cast<const uint8_t*>(rows);
+      reply_.insert(reply_.end(), bytes, bytes + out.floats * sizeof(float));
+    }
+    rows += count * width;
+  }
+  const std::span<const uint8_t> parts[] = {reply_};
+  (void)steps_->put_result(parts, kNever);  // closed: nobody wants it any more
+}
+
+void RankLoop::reply_failure(const Failure& failure) {
+  const std::string text = failure.error.to_string();
+  ReplyHead head;
+  head.magic = kReplyMagic;
+  head.code = static_cast<uint16_t>(1 + static_cast<int>(failure.error.code()));
+  head.sequence = steps_->sequence();
+  head.text_bytes = static_cast<uint32_t>(text.size());
+  reply_.clear();
+  append(reply_, head);
+  const std::span<const uint8_t> parts[] = {reply_, bytes_of(text)};
+  (void)steps_->put_result(parts, kNever);
+}
+
+void RankLoop::handle_call(net::RingReader& ring, const FrameHead& frame, std::string_view args) {
+  const Result<Json> answer = call_method(rank_, frame.method, args);
+  const std::string text = answer ? answer->dump() : answer.error().to_string();
+  ReplyHead head;
+  head.magic = kReplyMagic;
+  head.kind = FrameKind::kCall;
+  if (!answer) head.code = static_cast<uint16_t>(1 + static_cast<int>(answer.error().code()));
+  head.sequence = ring.sequence();
+  head.call = frame.call;
+  head.text_bytes = static_cast<uint32_t>(text.size());
+  std::vector<uint8_t> bytes;
+  append(bytes, head);
+  const std::span<const uint8_t> parts[] = {bytes, bytes_of(text)};
+  (void)ring.put_result(parts, kNever);
+}
+
+// --- driver mode --------------------------------------------------------------------------------
+
+void RankLoop::handle_prepared(std::span<const uint8_t> bytes) {
+  rank_.progress.phase.store(RankProgress::kCompute, std::memory_order_relaxed);
+  std::optional<Failure> failure;
+  if (!rank_.ready) {
+    failure = Failure{RankStatus::kFailed, Error(Code::kUnavailable, "a step before the model")};
+  } else if (Result<void> read = read_prepared(bytes, prepared_slots_, rows_, items_); !read) {
+    failure = Failure{RankStatus::kFailed, std::move(read).error()};
+  } else {
+    size_t total = 0;
+    for (const RunItem& item : items_) total += static_cast<size_t>(item.row_count());
+    hidden_.resize(total * static_cast<size_t>(rank_.executor->hidden_width()));
+    results_.clear();
+    Result<void> ran = rank_.executor->run(items_, hidden_, results_);
+    if (!ran) failure = Failure{RankStatus::kFailed, std::move(ran).error()};
+  }
+  if (failure) reply_failure(*failure);
+  finish(failure ? failure->status : RankStatus::kOk);
+}
+
+}  // namespace towline::worker

@@ -1,0 +1,253 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/rank_team.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "base/fmt.hpp"
+#include "base/options.hpp"
+
+extern char** environ;
+
+namespace towline::worker {
+namespace {
+
+constexpr Duration kGrace = seconds(2);  // for leaving, and again after SIGTERM
+
+std::string how_it_ended(const siginfo_t& info) {
+  if (info.si_code == CLD_EXITED) return format("ended with status {}", info.si_status);
+  const char* name = ::sigabbrev_np(info.si_status);
+  return format("was killed by signal {} (SIG{})", info.si_status, name != nullptr ? name : "?");
+}
+
+int millis_until(Instant deadline) {
+  if (deadline == kNever) return -1;
+  const int64_t ns = (deadline - net::steady_now()).value;
+  return ns <= 0 ? 0 : static_cast<int>(ns / 1'000'000 + 1);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<RankTeam>> RankTeam::start(RankTeamOptions options) {
+  if (options.ranks < 1 || options.first < 0 || options.first > options.ranks ||
+      options.ranks - options.first > net::kMaxRingReaders) {
+    return errorf(Code::kInvalidArgument, "{} ranks from {} on cannot be started", options.ranks,
+                  options.first);
+  }
+  std::unique_ptr<RankTeam> team(new RankTeam(std::move(options)));
+  TRY(team->open_rings());
+  if (team->readers() == 0) return team;
+  if (!team->options_.processes) {
+    team->start_threads();
+    return team;
+  }
+  team->wake_fd_ = ::eventfd(0, EFD_CLOEXEC);
+  if (team->wake_fd_ < 0) return errorf(Code::kIo, "eventfd: {}", ::strerror(errno));
+  team->pids_ = std::vector<std::atomic<pid_t>>(static_cast<size_t>(team->readers()));
+  team->watcher_ = std::thread([t = team.get()] { t->watch(); });
+  team->started_.wait(0);
+  if (team->start_error_) return *team->start_error_;
+  return team;
+}
+
+Result<void> RankTeam::open_rings() {
+  net::RingOptions ring = options_.ring;
+  ring.readers = std::max(readers(), 1);
+  ASSIGN_OR_RETURN(steps_, net::RingWriter::create(ring));
+  ring.slots = 4;
+  ring.arena_bytes = 1 << 20;
+  ring.return_bytes = 64 << 10;
+  ring.wait.yield_for = Duration(0);
+  ASSIGN_OR_RETURN(calls_, net::RingWriter::create(ring));
+  if (options_.collective_floats > 0) {
+    ASSIGN_OR_RETURN(region_, ShmCollectiveRegion::create(options_.ranks,
+                                                          options_.collective_floats));
+  }
+  return {};
+}
+
+RankTeam::~RankTeam() { stop(); }
+
+std::optional<std::string> RankTeam::death() const {
+  if (!died_.load(std::memory_order_acquire)) return std::nullopt;
+  return death_;
+}
+
+pid_t RankTeam::pid(int32_t reader) const {
+  return static_cast<size_t>(reader) < pids_.size() ? pids_[static_cast<size_t>(reader)].load() : -1;
+}
+
+void RankTeam::abort_collectives() {
+  if (region_) region_->abort();
+  for (const auto& loop : loops_) loop->abort();
+}
+
+void RankTeam::stop() {
+  stopping_ = true;
+  if (steps_) steps_->close();
+  if (calls_) calls_->close();
+  if (!threads_.empty()) {
+    for (const auto& loop : loops_) loop->abort();  // a run that hangs would be waited for
+    if (region_) region_->abort();
+    for (std::thread& t : threads_) t.join();
+    threads_.clear();
+    loops_.clear();
+  }
+  if (watcher_.joinable()) {
+    const uint64_t one = 1;
+    while (::write(wake_fd_, &one, sizeof(one)) < 0 && errno == EINTR) {
+    }
+    watcher_.join();
+  }
+  if (wake_fd_ >= 0) ::close(std::exchange(wake_fd_, -1));
+}
+
+// --- threads ------------------------------------------------------------------------------------
+
+void RankTeam::start_threads() {
+  for (int32_t i = 0; i < readers(); ++i) {
+    RankPlace place;
+    place.rank = options_.first + i;
+    place.of = options_.ranks;
+    place.node = options_.node;
+    place.collective_fd = collective_fd();
+    loops_.push_back(std::make_unique<RankLoop>(steps_->reader(i), calls_->reader(i), place,
+                                                options_.factory, options_.notify));
+    threads_.emplace_back([loop = loops_.back().get()] { loop->run(); });
+    threads_.emplace_back([loop = loops_.back().get()] { loop->serve_calls(); });
+  }
+}
+
+// --- processes ----------------------------------------------------------------------------------
+
+Result<RankTeam::Child> RankTeam::spawn(int32_t reader) const {
+  std::vector<std::string> words = {options_.program};
+  words.insert(words.end(), options_.arguments.begin(), options_.arguments.end());
+  const auto add = [&](const char* name, int64_t value) {
+    words.push_back(format("--{}={}", name, value));
+  };
+  add("steps-fd", steps_->fd());
+  add("calls-fd", calls_->fd());
+  add("collective-fd", collective_fd());
+  add("reader", reader);
+  add("rank", options_.first + reader);
+  add("of", options_.ranks);
+  add("node", options_.node);
+  add("parent", ::getpid());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+
+  posix_spawn_file_actions_t files;
+  posix_spawnattr_t attributes;
+  ::posix_spawn_file_actions_init(&files);
+  ::posix_spawnattr_init(&attributes);
+  // A descriptor copied onto itself loses close-on-exec, in the child alone.
+  for (const int fd : {steps_->fd(), calls_->fd(), collective_fd()}) {
+    if (fd >= 0) ::posix_spawn_file_actions_adddup2(&files, fd, fd);
+  }
+  // A process group of its own: Ctrl-C is for the node, which then closes the rings.
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::posix_spawnattr_setsigmask(&attributes, &none);
+  ::posix_spawnattr_setpgroup(&attributes, 0);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
+  Child child;
+  const int failed = ::posix_spawn(&child.pid, options_.program.c_str(), &files, &attributes,
+                                   argv.data(), environ);
+  ::posix_spawn_file_actions_destroy(&files);
+  ::posix_spawnattr_destroy(&attributes);
+  if (failed != 0) {
+    return errorf(Code::kIo, "starting rank {} ({}): {}", options_.first + reader,
+                  options_.program, ::strerror(failed));
+  }
+  child.pidfd = static_cast<int>(::syscall(SYS_pidfd_open, child.pid, 0));
+  if (child.pidfd < 0) {
+    Error error = errorf(Code::kIo, "pidfd_open: {}", ::strerror(errno));
+    ::kill(child.pid, SIGKILL);
+    ::waitpid(child.pid, nullptr, 0);
+    return error;
+  }
+  ::fcntl(child.pidfd, F_SETFD, FD_CLOEXEC);
+  return child;
+}
+
+Result<void> RankTeam::start_children() {
+  for (int32_t r = 0; r < readers(); ++r) {
+    ASSIGN_OR_RETURN(const Child child, spawn(r));
+    children_.push_back(child);
+    pids_[static_cast<size_t>(r)].store(child.pid);
+  }
+  return {};
+}
+
+void RankTeam::signal_all(int signal_number) {
+  for (const Child& child : children_) {
+    if (!child.ended) ::kill(child.pid, signal_number);
+  }
+}
+
+// The child has ended: takes its status, and tells everybody if nobody asked it to.
+void RankTeam::reap(size_t reader) {
+  Child& child = children_[reader];
+  siginfo_t info{};
+  if (::waitid(P_PIDFD, static_cast<id_t>(child.pidfd), &info, WEXITED) != 0) return;
+  child.ended = true;
+  ::close(std::exchange(child.pidfd, -1));
+  if (stopping_) return;
+  if (!died_) {
+    death_ = format("rank {} (pid {}) {}", options_.first + static_cast<int32_t>(reader), child.pid,
+                    how_it_ended(info));
+    died_.store(true, std::memory_order_release);
+  }
+  if (region_) region_->abort();
+  steps_->mark_dead(static_cast<int>(reader));
+  calls_->mark_dead(static_cast<int>(reader));
+  if (options_.notify) options_.notify();
+}
+
+void RankTeam::watch() {
+  if (Result<void> spawned = start_children(); !spawned) {
+    start_error_ = std::move(spawned).error();
+    stopping_ = true;
+    steps_->close();
+    calls_->close();
+  }
+  started_.store(1);
+  started_.notify_all();
+  constexpr std::array kLadder = {SIGTERM, SIGKILL};
+  size_t rung = 0;
+  Instant next_rung = kNever;
+  for (;;) {
+    std::vector<pollfd> fds;
+    std::vector<size_t> whose;
+    for (size_t r = 0; r < children_.size(); ++r) {
+      if (children_[r].ended) continue;
+      fds.push_back({children_[r].pidfd, POLLIN, 0});
+      whose.push_back(r);
+    }
+    if (stopping_ && fds.empty()) return;
+    if (stopping_ && next_rung == kNever && rung == 0) next_rung = net::steady_now() + kGrace;
+    if (!stopping_) fds.push_back({wake_fd_, POLLIN, 0});
+    const int ready = ::poll(fds.data(), fds.size(), millis_until(next_rung));
+    for (size_t i = 0; i < whose.size() && ready > 0; ++i) {
+      if (fds[i].revents != 0) reap(whose[i]);
+    }
+    if (next_rung != kNever && net::steady_now() >= next_rung) {
+      signal_all(kLadder[rung]);
+      next_rung = ++rung < kLadder.size() ? net::steady_now() + kGrace : kNever;
+    }
+  }
+}
+
+}  // namespace towline::worker

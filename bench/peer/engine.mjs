@@ -2,12 +2,14 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// node bench/peer/engine.mjs [--shapes llama-3.2-1b:q4_0,...] [--rounds 3] [--depth 2048]
+// node bench/peer/engine.mjs [--shapes llama-3.2-1b:q4_0,...] [--rounds 3] [--depth 2048] [--pooled yes]
 //
 // Speed of the engine as a ratio to llama.cpp on the same GGUF file, cores and minute. The machine's
 // memory bandwidth drifts by a factor of two over minutes, so the two take turns (peer, ours, peer,
-// ours) and the figure is the median of the ratios of the rounds. Needs `npm ci --ignore-scripts
-// --omit=optional` in this folder and a built program; dummy weights are made on first use.
+// ours) and the figure is the median of the ratios of the rounds. With --pooled a third one takes
+// part at batch 1: the peer with a pool of threads that poll (pooled.py). Needs `npm ci
+// --ignore-scripts --omit=optional` in this folder and a built program; dummy weights are made on
+// first use.
 import {execFileSync} from "node:child_process";
 import {existsSync, mkdirSync} from "node:fs";
 import {dirname, join, resolve} from "node:path";
@@ -47,16 +49,21 @@ for (const entry of shapes) {
   const table = new Map();
   for (let round = 0; round < +option("rounds", "3"); round++) {
     const theirs = new Map(lines(process.execPath, [fileURLToPath(import.meta.url), "--peer", file, ...flags]).map((r) => [key(r), r.median]));
+    const pooled = option("pooled") && settings.batch.split(",").includes("1")
+        ? lines("python3", [join(here, "pooled.py"), file, settings.threads, settings.tg, settings.depth]) : [];
+    const pool = new Map(pooled.map((r) => [key(r), r.median]));
     for (const row of lines(towline, ["bench", "engine", file, ...flags, "--reps", "1", "--json"])) {
       if (!theirs.has(key(row))) continue;
       const rows = table.get(key(row)) ?? table.set(key(row), []).get(key(row));
-      rows.push({ours: row.median, theirs: theirs.get(key(row)), ratio: row.median / theirs.get(key(row))});
+      rows.push({ours: row.median, theirs: theirs.get(key(row)), ratio: row.median / theirs.get(key(row)),
+                 pool: pool.get(key(row)), poolRatio: row.median / pool.get(key(row))});
     }
   }
   for (const [test, rows] of table) {
     const of = (field) => +median(rows.map((row) => row[field])).toFixed(2);
+    const pooled = rows[0].pool ? {llama_cpp_pooled: of("pool"), ratio_pooled: of("poolRatio")} : {};
     console.log(JSON.stringify({model: `${shape} ${type}`, test, depth: +settings.depth, towline: of("ours"),
-                                llama_cpp: of("theirs"), ratio: of("ratio"), rounds: rows.length}));
+                                llama_cpp: of("theirs"), ratio: of("ratio"), ...pooled, rounds: rows.length}));
   }
 }
 

@@ -71,6 +71,9 @@ void round_to_half(const KernelTable& kernels, float* x, int64_t n) {
 
 bool is_quantised(const PackedMatrix& w) { return act_kind(w.dtype) == ActKind::kInt8; }
 
+// What a thread reads before it looks whether others have taken the rest: some microseconds.
+constexpr int64_t kLeastPieceBytes = 64 << 10;
+
 size_t floats(int64_t rows, int64_t cols) { return static_cast<size_t>(rows * cols); }
 
 }  // namespace
@@ -307,7 +310,9 @@ void Stage::multiply(std::span<const Product> products, const float* x, int64_t 
 void Stage::multiply_prepared(std::span<const Product> products) {
   int64_t panels = 0;
   for (const Product& product : products) panels += product.weights->panel_count();
-  const int64_t most = std::max<int64_t>(2, kGemmBatchBytes / products[0].weights->panel_bytes);
+  const int64_t panel = products[0].weights->panel_bytes;
+  const int64_t least = std::max<int64_t>(1, kLeastPieceBytes / panel);
+  const int64_t most = std::max(least, kGemmBatchBytes / panel / 2 * 2);
   team_->parallel_ranges(panels, [&](int64_t begin, int64_t end, int) {
     int64_t offset = 0;
     for (const Product& product : products) {
@@ -319,7 +324,7 @@ void Stage::multiply_prepared(std::span<const Product> products) {
       kernels_->gemm(w, from, to, acts_[static_cast<size_t>(act_kind(w.dtype))], product.out,
                      product.ldo);
     }
-  }, 2, most);
+  }, least, most);
 }
 
 // Bias, norm of each head, rotation; keys and values go to the KV cache as float16.

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <future>
 
 #include "base/fmt.hpp"
 #include "base/log.hpp"
@@ -23,6 +24,7 @@ struct ServeOptions {
   serve::LocalEngineOptions engine;
   std::string api_key_file, log_level = "info";
   std::vector<std::string> api_keys;
+  std::vector<std::string> adapters;  // NAME=DIRECTORY
   int64_t kv_bytes = 0;
   int port = 8080, threads = 0, context = 0, sequences = 64, step_tokens = 512, queue = 256;
   double drain_seconds = 30, drain_delay = 0;
@@ -48,6 +50,10 @@ OptionTable table(ServeOptions& o) {
   t.value("step-tokens", &o.step_tokens, "tokens of one engine step at most").range(1, 65536);
   t.value("queue", &o.queue, "sequences that may wait; more get 429").range(0, 1 << 20);
   t.flag("no-prefix-cache", &o.no_prefix_cache, "evaluate every prompt from its beginning");
+  t.value("lora", &o.adapters, "LoRA adapter (PEFT directory) as NAME=DIRECTORY; may be repeated. "
+                               "Clients choose it as the model's name");
+  t.flag("lora-updates", &o.api.lora_updates,
+         "let clients load and unload adapters from this machine's disk");
   t.value("isa", &o.engine.isa, "kernels: auto, avx512, avx2 or generic");
   t.value("max-connections", &o.api.http.max_connections, "open connections at most")
       .range(1, 1 << 20);
@@ -140,6 +146,23 @@ void announce(const ServeOptions& o, const serve::ApiServer& server,
   }
 }
 
+Result<void> load_adapters(const ServeOptions& o, serve::LocalEngine& engine) {
+  for (const std::string& given : o.adapters) {
+    const size_t equals = given.find('=');
+    const std::string name = given.substr(0, equals);
+    if (equals == std::string::npos || equals == 0 || name == o.api.model_name) {
+      return errorf(Code::kInvalidArgument,
+                    "--lora '{}' must be NAME=DIRECTORY, NAME another than the model's", given);
+    }
+    const auto loaded = std::make_shared<std::promise<Result<void>>>();
+    TRY(engine.load_adapter(name, given.substr(equals + 1), [loaded](Result<void> result) {
+      loaded->set_value(std::move(result));
+    }));
+    TRY(loaded->get_future().get());
+  }
+  return {};
+}
+
 Result<int> run(std::span<const std::string> args) {
   ServeOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
@@ -160,6 +183,7 @@ Result<int> run(std::span<const std::string> args) {
                                                          progress.report(done, total);
                                                        }));
   }
+  TRY(load_adapters(o, *engine));
   hub.attach(engine.get());
   ASSIGN_OR_RETURN(const std::unique_ptr<serve::ApiServer> server,
                    serve::ApiServer::start(loop, hub, *text, o.api));

@@ -96,12 +96,16 @@ struct ApiServer::State {
   void answer(const Exchange& exchange, const RouteMatch& match, const std::string& request_id);
   void with_body(const Exchange& exchange, const Route& route,
                  std::shared_ptr<SessionReport> report);
+  void change_adapters(const Exchange& exchange, bool load);
   void tokenize(const Exchange& exchange, const ApiRequest& request);
   void detokenize(const Exchange& exchange, const ApiRequest& request);
   void preflight(const Exchange& exchange);
   ApiCheck authorize(const HttpRequest& request) const;
   ApiCheck check_model(std::string_view name) const;
+  bool is_adapter(std::string_view name) const;
   Json model_json() const;
+  Json adapter_json(std::string_view name) const;
+  Json models_json() const;
   std::string make_id(std::string_view prefix);
   void log_request(const Exchange& exchange, std::string_view route, const std::string& request_id,
                    Instant arrival, const SessionReport& report);
@@ -168,6 +172,9 @@ void ApiServer::State::answer(const Exchange& exchange, const RouteMatch& match,
     response.headers.emplace_back("allow", std::string(match.route->method));
     return exchange->respond(std::move(response));
   }
+  if (match.route->id == RouteId::kModel && is_adapter(match.rest)) {
+    return exchange->respond(json_response(adapter_json(match.rest)));
+  }
   switch (match.route->id) {
     case RouteId::kHealth: return exchange->respond(text_response("", "text/plain"));
     case RouteId::kLive: return exchange->respond(json_response(Json::object({{"status", "live"}})));
@@ -181,8 +188,7 @@ void ApiServer::State::answer(const Exchange& exchange, const RouteMatch& match,
       return exchange->respond(std::move(response));
     }
     case RouteId::kModels:
-      return exchange->respond(json_response(
-          Json::object({{"object", "list"}, {"data", Json::array({model_json()})}})));
+      return exchange->respond(json_response(models_json()));
     case RouteId::kModel:
       if (auto error = check_model(match.rest)) return exchange->respond(error_response(*error));
       return exchange->respond(json_response(model_json()));
@@ -194,6 +200,8 @@ void ApiServer::State::answer(const Exchange& exchange, const RouteMatch& match,
                         "text/plain; version=0.0.4; charset=utf-8"));
     case RouteId::kOpenApi:
       return exchange->respond(json_response(openapi_document(TOWLINE_VERSION)));
+    case RouteId::kLoadAdapter: return change_adapters(exchange, true);
+    case RouteId::kUnloadAdapter: return change_adapters(exchange, false);
     case RouteId::kChat:
     case RouteId::kCompletions:
     case RouteId::kEmbeddings:
@@ -285,6 +293,41 @@ void ApiServer::State::detokenize(const Exchange& exchange, const ApiRequest& re
   exchange->respond(json_response(Json::object({{"prompt", context.text.decode(tokens)}})));
 }
 
+// Names and paths as in vLLM's API, so that its clients work.
+void ApiServer::State::change_adapters(const Exchange& exchange, bool load) {
+  const auto refuse = [&](const ApiError& error) { exchange->respond(error_response(error)); };
+  if (!options.lora_updates) {
+    return refuse(plain_error(403, "permission_error", "forbidden",
+                              "this server does not take adapters; start it with --lora-updates"));
+  }
+  const Result<Json> body = parse_json(exchange->request().body, "request body");
+  if (!body) return refuse(from_error(body.error()));
+  const std::string name = (*body)["lora_name"].as_string();
+  const std::string path = (*body)["lora_path"].as_string();
+  if (name.empty() || name.size() > 256 || (load && path.empty())) {
+    return refuse(invalid_field(name.empty() || name.size() > 256 ? "lora_name" : "lora_path",
+                                "lora_name (up to 256 bytes) and, to load, lora_path are needed"));
+  }
+  if (name == options.model_name) {
+    return refuse(invalid_field("lora_name", "that is the model's own name"));
+  }
+  Generator& generator = context.hub.generator();
+  if (!load) {
+    const Result<void> unloaded = generator.unload_adapter(name);
+    if (!unloaded) return refuse(from_error(unloaded.error()));
+    return exchange->respond(text_response("adapter unloaded\n", "text/plain"));
+  }
+  const Result<void> begun =
+      generator.load_adapter(name, path, [&to = loop, exchange](Result<void> loaded) {
+        const auto result = std::make_shared<Result<void>>(std::move(loaded));
+        to.post([exchange, result] {
+          exchange->respond(*result ? text_response("adapter loaded\n", "text/plain")
+                                    : error_response(from_error(result->error())));
+        });
+      });
+  if (!begun) refuse(from_error(begun.error()));
+}
+
 void ApiServer::State::preflight(const Exchange& exchange) {
   HttpResponse response;
   response.status = 204;
@@ -313,12 +356,17 @@ ApiCheck ApiServer::State::authorize(const HttpRequest& request) const {
 }
 
 ApiCheck ApiServer::State::check_model(std::string_view name) const {
-  if (name == options.model_name) return std::nullopt;
+  if (name == options.model_name || is_adapter(name)) return std::nullopt;
   ApiError error = plain_error(404, "not_found_error", "model_not_found",
                                format("the model '{}' is not served here; this server has '{}'",
                                       name.substr(0, 256), options.model_name));
   error.param = "model";
   return error;
+}
+
+bool ApiServer::State::is_adapter(std::string_view name) const {
+  const std::vector<std::string> names = context.hub.generator().adapters();
+  return std::ranges::find(names, name) != names.end();
 }
 
 Json ApiServer::State::model_json() const {
@@ -327,6 +375,16 @@ Json ApiServer::State::model_json() const {
                        {"created", context.created},
                        {"owned_by", "towline"},
                        {"max_model_len", context.hub.generator().max_context()}});
+}
+
+Json ApiServer::State::adapter_json(std::string_view name) const {
+  return model_json().set("id", name).set("parent", options.model_name);
+}
+
+Json ApiServer::State::models_json() const {
+  Json list = Json::array({model_json()});
+  for (const std::string& name : context.hub.generator().adapters()) list.push(adapter_json(name));
+  return Json::object({{"object", "list"}, {"data", std::move(list)}});
 }
 
 void ApiServer::State::log_request(const Exchange& exchange, std::string_view route,

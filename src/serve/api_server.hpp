@@ -31,6 +31,7 @@ namespace towline::serve {
 struct ApiServerOptions {
   HttpServerOptions http;
   std::string model_name;             // as clients name it
+  bool lora_updates = false;          // clients may load adapters from this machine's disk
   std::vector<std::string> api_keys;  // none: open to all
   std::string cors_origin;            // "*" or one origin; empty: no CORS headers
   int max_sequences = 32;             // that the generator runs at once

@@ -35,6 +35,41 @@ TEST(Api, ServesModelsAndProbes) {
   EXPECT_EQ(client.get("/openapi.json").json()["openapi"].as_string(), "3.1.0");
 }
 
+TEST(Api, AdaptersAreModelsThatComeAndGo) {
+  TestServer closed;
+  constexpr const char* kLoad = "/v1/load_lora_adapter";
+  constexpr const char* kUnload = "/v1/unload_lora_adapter";
+  constexpr const char* kTuned = R"({"lora_name":"tuned","lora_path":"/a/b"})";
+  EXPECT_EQ(closed.client().post(kLoad, kTuned).status, 403);
+  ApiServerOptions options;
+  options.lora_updates = true;
+  TestServer server({}, options);
+  Client client = server.client();
+  const auto ask = [&] {
+    return client.post(kTextPath, R"({"model":"tuned","prompt":"hi","max_tokens":2})");
+  };
+  EXPECT_EQ(error_code(ask()), "model_not_found");
+  EXPECT_EQ(client.post(kLoad, R"({"lora_name":"tuned"})").status, 400);
+  EXPECT_EQ(client.post(kLoad, R"({"lora_name":"fake","lora_path":"/a"})").status, 400);
+  EXPECT_EQ(client.post(kLoad, R"({"lora_name":"x","lora_path":"none"})").status, 404);
+  EXPECT_EQ(client.post(kLoad, "not json").status, 400);
+  EXPECT_EQ(client.post(kLoad, kTuned).status, 200);
+  const Json list = client.get("/v1/models").json()["data"];
+  ASSERT_EQ(list.size(), 2u);
+  EXPECT_EQ(list[1]["id"].as_string(), "tuned");
+  EXPECT_EQ(list[1]["parent"].as_string(), "fake");
+  EXPECT_EQ(client.get("/v1/models/tuned").status, 200);
+  const Answer answer = ask();
+  EXPECT_EQ(answer.status, 200) << answer.body;
+  EXPECT_EQ(answer.json()["model"].as_string(), "tuned");
+  EXPECT_EQ(server.generator().submitted().back().adapter, "tuned");
+  client.post(kTextPath, R"({"model":"fake","prompt":"hi","max_tokens":2})");
+  EXPECT_EQ(server.generator().submitted().back().adapter, "");
+  EXPECT_EQ(client.post(kUnload, kTuned).status, 200);
+  EXPECT_EQ(client.post(kUnload, kTuned).status, 404);
+  EXPECT_EQ(error_code(ask()), "model_not_found");
+}
+
 TEST(Api, CompletesAText) {
   TestServer server;
   const Answer answer =

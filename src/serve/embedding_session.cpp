@@ -78,6 +78,7 @@ class EmbeddingSession : public std::enable_shared_from_this<EmbeddingSession> {
       g.prompt = inputs_[index].tokens;
       g.max_tokens = 0;
       g.embed = true;
+      if (request_.model != context_.model_name) g.adapter = request_.model;
       const Result<RequestId> id =
           context_.hub.submit(std::move(g), [self = shared_from_this(), index](GenerationEvent&& e) {
             self->on_event(index, std::move(e));

@@ -140,6 +140,29 @@ class FakeGenerator : public Generator {
     wake_.notify_all();
     changed_.notify_all();
   }
+  // Adapters change nothing here; a path without a '/' cannot be loaded.
+  Result<void> load_adapter(const std::string& name, const std::string& path,
+                            AdapterDone done) override {
+    if (path.find('/') == std::string::npos) {
+      done(Error(Code::kNotFound, "there is no file " + path));
+      return {};
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      adapters_.push_back(name);
+    }
+    done({});
+    return {};
+  }
+  Result<void> unload_adapter(const std::string& name) override {
+    const std::lock_guard lock(mutex_);
+    if (std::erase(adapters_, name) > 0) return {};
+    return Error(Code::kNotFound, "there is no adapter");
+  }
+  std::vector<std::string> adapters() const override {
+    const std::lock_guard lock(mutex_);
+    return adapters_;
+  }
   GeneratorStats stats() const override {
     const std::lock_guard lock(mutex_);
     GeneratorStats s = stats_;
@@ -279,6 +302,7 @@ class FakeGenerator : public Generator {
   std::condition_variable wake_, changed_;
   std::map<RequestId, Sequence> live_;
   std::vector<GenerationRequest> submitted_;
+  std::vector<std::string> adapters_;
   GeneratorStats stats_;
   int64_t allowed_ = 0, cancels_ = 0;
   bool stop_ = false, broken_ = false;

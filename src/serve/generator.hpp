@@ -38,6 +38,7 @@ struct GenerationRequest {
   bool prompt_logprobs = false;      // report logprobs of the prompt's tokens (echo + logprobs)
   bool embed = false;                // report the pooled, normalised hidden state instead of tokens
   int32_t priority = 0;              // lower first; ties by arrival
+  std::string adapter;               // name of a loaded LoRA adapter; empty: the model as it is
 };
 
 struct TokenLogprob {
@@ -83,6 +84,20 @@ class Generator {
   virtual int32_t max_context() const = 0;  // tokens, prompt and output together
   // Refuses at once (kExhausted with how long the queue is, kInvalidArgument) or takes the request.
   virtual Result<void> submit(GenerationRequest request) = 0;
+  // LoRA adapters, loaded and unloaded while serving. load_adapter refuses at once (a name in use,
+  // another one being loaded) or calls `done` once, from any thread, when the adapter of directory
+  // `path` can be used or cannot be. Requests that have an adapter keep it after unload_adapter.
+  using AdapterDone = std::function<void(Result<void>)>;
+  virtual Result<void> load_adapter(const std::string& name, const std::string& path,
+                                    AdapterDone done) {
+    (void)name, (void)path, (void)done;
+    return Error(Code::kUnsupported, "this server cannot load adapters");
+  }
+  virtual Result<void> unload_adapter(const std::string& name) {
+    return Error(Code::kNotFound, "there is no adapter '" + name + "'");
+  }
+  virtual std::vector<std::string> adapters() const { return {}; }  // names, ascending
+
   // The request ends with kCancelled at the next step's boundary; unknown ids are ignored.
   virtual void cancel(RequestId id) = 0;
   virtual GeneratorStats stats() const = 0;

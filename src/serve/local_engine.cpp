@@ -116,6 +116,7 @@ Result<std::unique_ptr<LocalEngine>> LocalEngine::start(
 }
 
 LocalEngine::~LocalEngine() {
+  if (loader_.joinable()) loader_.join();
   if (!thread_.joinable()) return;
   stop_.store(true, std::memory_order_release);
   wake_.fetch_add(1, std::memory_order_release);
@@ -160,9 +161,57 @@ Result<void> LocalEngine::submit(GenerationRequest request) {
   }
   const auto room = context_ - static_cast<int32_t>(request.prompt.size());
   request.max_tokens = request.embed ? 0 : std::min(request.max_tokens, room);
+  Command command{Command::Kind::kSubmit, std::move(request), {}};
+  if (const std::string& name = command.request.adapter; !name.empty()) {
+    const std::lock_guard lock(adapters_mutex_);
+    const auto at = adapters_.find(name);
+    if (at == adapters_.end()) {
+      return errorf(Code::kNotFound, "there is no adapter '{}'", name);
+    }
+    command.adapter = at->second;
+  }
   unfinished_.fetch_add(1, std::memory_order_acq_rel);
-  push({Command::Kind::kSubmit, std::move(request)});
+  push(std::move(command));
   return {};
+}
+
+Result<void> LocalEngine::load_adapter(const std::string& name, const std::string& path,
+                                       AdapterDone done) {
+  {
+    const std::lock_guard lock(adapters_mutex_);
+    if (name.empty()) return Error(Code::kInvalidArgument, "an adapter needs a name");
+    if (adapters_.contains(name)) {
+      return errorf(Code::kAlreadyExists, "an adapter '{}' is loaded; unload it first", name);
+    }
+    if (loading_) {
+      return Error(Code::kUnavailable, "another adapter is being loaded; try again when it is done");
+    }
+    loading_ = true;
+  }
+  if (loader_.joinable()) loader_.join();  // it has finished
+  loader_ = std::thread([this, name, path, done = std::move(done)] {
+    auto loaded = engine::LoraAdapter::load(path, model(), {0, model().layers});
+    {
+      const std::lock_guard lock(adapters_mutex_);
+      if (loaded) adapters_[name] = {std::move(loaded).value(), next_salt_++};
+      loading_ = false;
+    }
+    done(loaded ? Result<void>() : Result<void>(std::move(loaded).error()));
+  });
+  return {};
+}
+
+Result<void> LocalEngine::unload_adapter(const std::string& name) {
+  const std::lock_guard lock(adapters_mutex_);
+  if (adapters_.erase(name) > 0) return {};
+  return errorf(Code::kNotFound, "there is no adapter '{}'", name);
+}
+
+std::vector<std::string> LocalEngine::adapters() const {
+  const std::lock_guard lock(adapters_mutex_);
+  std::vector<std::string> names;
+  for (const auto& [name, adapter] : adapters_) names.push_back(name);
+  return names;
 }
 
 void LocalEngine::cancel(RequestId id) {
@@ -218,7 +267,7 @@ void LocalEngine::run() {
 void LocalEngine::take_commands() {
   while (std::optional<Command> command = inbox_->try_pop()) {
     if (command->kind == Command::Kind::kSubmit) {
-      take(std::move(command->request));
+      take(std::move(command->request), std::move(command->adapter));
     } else if (const auto at = live_.find(command->request.id); at != live_.end()) {
       batcher_->cancel(at->second);
     }
@@ -226,13 +275,14 @@ void LocalEngine::take_commands() {
   report_ends();
 }
 
-void LocalEngine::take(GenerationRequest&& request) {
+void LocalEngine::take(GenerationRequest&& request, Adapter&& adapter) {
   const SeqId seq(next_seq_++);
   policy::SequenceSpec spec;
   spec.id = seq;
   spec.prompt = request.prompt;
   spec.max_tokens = request.max_tokens;
   spec.priority = request.priority;
+  spec.cache_salt = adapter.salt;
   spec.every_row = request.prompt_logprobs || request.embed;
   Result<void> added = live_.contains(request.id)
                            ? errorf(Code::kAlreadyExists, "request {} is running", request.id)
@@ -251,6 +301,7 @@ void LocalEngine::take(GenerationRequest&& request) {
   session.tokens = std::move(request.prompt);
   session.prompt = static_cast<int32_t>(session.tokens.size());
   session.request = std::move(request);
+  session.adapter = std::move(adapter.weights);
   session.taken = std::chrono::steady_clock::now();
 }
 
@@ -261,8 +312,9 @@ void LocalEngine::run_step() {
   std::vector<engine::StepSpan> spans;
   spans.reserve(step.entries.size());
   for (const policy::StepEntry& entry : step.entries) {
-    spans.push_back({entry.from, entry.to, entry.tokens, tables_.at(entry.seq)});
     Session& session = sessions_.at(entry.seq);
+    spans.push_back({entry.from, entry.to, entry.tokens, tables_.at(entry.seq),
+                     session.adapter.get()});
     if (session.queued.value < 0) {
       session.queued = nanoseconds(
           std::chrono::duration_cast<std::chrono::nanoseconds>(now - session.taken).count());

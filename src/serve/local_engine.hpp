@@ -16,11 +16,13 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "base/ring.hpp"
+#include "engine/lora.hpp"
 #include "engine/row_evaluator.hpp"
 #include "engine/stage.hpp"
 #include "policy/batcher.hpp"
@@ -53,6 +55,10 @@ class LocalEngine final : public Generator {
   Result<void> submit(GenerationRequest request) override;
   void cancel(RequestId id) override;
   GeneratorStats stats() const override;
+  Result<void> load_adapter(const std::string& name, const std::string& path,
+                            AdapterDone done) override;
+  Result<void> unload_adapter(const std::string& name) override;
+  std::vector<std::string> adapters() const override;
 
   // From now on submit() answers kUnavailable; what was taken goes on to its end.
   void drain() { draining_.store(true, std::memory_order_relaxed); }
@@ -63,9 +69,14 @@ class LocalEngine final : public Generator {
   const engine::Weights& weights() const { return stage_->weights(); }
 
  private:
+  struct Adapter {
+    std::shared_ptr<const engine::LoraAdapter> weights;  // null: none
+    uint64_t salt = 0;  // of the prefix cache: KV of two adapters is never shared
+  };
   struct Command {
     enum class Kind { kSubmit, kCancel } kind = Kind::kCancel;
     GenerationRequest request;  // kCancel: only its id
+    Adapter adapter;
   };
   // One live request.
   struct Session {
@@ -73,6 +84,7 @@ class LocalEngine final : public Generator {
     std::vector<int32_t> tokens;                 // prompt, then output
     int32_t prompt = 0;                          // how many of them are the prompt
     engine::TokenHistory history;
+    std::shared_ptr<const engine::LoraAdapter> adapter;  // null: none
     std::chrono::steady_clock::time_point taken; // from the inbox
     Duration queued{-1};                         // until its first step; negative: not yet
     std::vector<GeneratedToken> prompt_scores;   // by position, if prompt_logprobs
@@ -89,7 +101,7 @@ class LocalEngine final : public Generator {
   // The engine thread.
   void run();
   void take_commands();
-  void take(GenerationRequest&& request);
+  void take(GenerationRequest&& request, Adapter&& adapter);
   void run_step();
   void apply_tables(const policy::Step& step);
   void evaluate_rows(const policy::Step& step, std::vector<policy::Sampled>& sampled);
@@ -132,6 +144,11 @@ class LocalEngine final : public Generator {
     std::atomic<int64_t> prefix_queries{0}, prefix_hits{0}, preemptions{0}, steps{0};
     std::atomic<int64_t> last_step_tokens{0};
   } shared_;
+  mutable std::mutex adapters_mutex_;
+  std::map<std::string, Adapter> adapters_;  // by name
+  uint64_t next_salt_ = 1;
+  bool loading_ = false;                     // an adapter
+  std::thread loader_;                       // the last one's; the caller's thread joins it
   std::thread thread_;
 };
 

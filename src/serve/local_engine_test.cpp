@@ -7,12 +7,14 @@
 #include <cmath>
 
 #include <condition_variable>
+#include <future>
 #include <map>
 #include <mutex>
 
 #include "base/json.hpp"
 #include "base/rng.hpp"
 #include "engine/format/test_files.hpp"
+#include "engine/testing_lora.hpp"
 
 namespace towline::serve {
 namespace {
@@ -222,6 +224,64 @@ TEST(LocalEngine, ReportsStopTokensLogprobsAndCachedTokens) {
   EXPECT_TRUE(second.detailed.back().is_stop);
   EXPECT_EQ(second.cached, 32);
   EXPECT_EQ((*made)->stats().prefix_hits, 32);
+}
+
+Result<void> load_and_wait(LocalEngine& engine, const std::string& name, const std::string& path) {
+  const auto done = std::make_shared<std::promise<Result<void>>>();
+  TRY(engine.load_adapter(name, path, [done](Result<void> r) { done->set_value(std::move(r)); }));
+  return done->get_future().get();
+}
+
+TEST(LocalEngine, AdaptersAreLoadedWhileServingAndChosenByRequest) {
+  TOWLINE_SHARED_MODEL(path, kModel);
+  const engine::TempDir dir;
+  Rng rng(9);
+  std::vector<engine::LoraEntry> entries;
+  for (const char* half : {"A", "B"}) {
+    engine::LoraEntry e;
+    e.name = std::string("base_model.model.model.layers.2.self_attn.q_proj.lora_") + half + ".weight";
+    e.rows = half[0] == 'A' ? 4 : 64;
+    e.cols = half[0] == 'A' ? 64 : 4;
+    for (int64_t i = 0; i < e.rows * e.cols; ++i) {
+      e.values.push_back(static_cast<float>(rng.unit() - 0.5));
+    }
+    entries.push_back(std::move(e));
+  }
+  engine::write_lora(dir / "tuned", R"({"lora_alpha":32})", entries);
+  Inbox inbox;
+  auto made = LocalEngine::start(open_model(path), {.threads = 1}, inbox.sink());
+  ASSERT_TRUE(made);
+  LocalEngine& engine = **made;
+  const std::vector<int32_t> prompt = story_prompt(rng, 40);
+  const auto ask = [&](int64_t id, const std::string& adapter) {
+    GenerationRequest request = greedy_request(id, prompt, 60);
+    request.adapter = adapter;
+    return engine.submit(std::move(request));
+  };
+  ASSERT_TRUE(ask(0, ""));  // runs while the adapter is loaded
+  EXPECT_EQ(ask(9, "tuned").error().code(), Code::kNotFound);
+  EXPECT_FALSE(load_and_wait(engine, "tuned", dir / "nowhere"));
+  ASSERT_TRUE(load_and_wait(engine, "tuned", dir / "tuned"));
+  EXPECT_EQ(load_and_wait(engine, "tuned", dir / "tuned").error().code(), Code::kAlreadyExists);
+  EXPECT_EQ(engine.adapters(), (std::vector<std::string>{"tuned"}));
+  inbox.wait_for(1);
+  // Both together: the prompt of one must not be found in the other's prefix cache.
+  ASSERT_TRUE(ask(1, "tuned"));
+  ASSERT_TRUE(ask(2, ""));
+  inbox.wait_for(3);
+  ASSERT_TRUE(ask(3, "tuned"));
+  ASSERT_TRUE(engine.unload_adapter("tuned"));  // request 3 keeps it
+  EXPECT_FALSE(engine.unload_adapter("tuned"));
+  EXPECT_EQ(ask(9, "tuned").error().code(), Code::kNotFound);
+  inbox.wait_for(4);
+  const auto answers = inbox.answers();
+  const auto tokens = [&](int64_t id) { return answers.at(RequestId(id)).tokens; };
+  EXPECT_EQ(tokens(2), tokens(0));
+  EXPECT_NE(tokens(1), tokens(0));
+  EXPECT_EQ(tokens(3), tokens(1));
+  EXPECT_EQ(answers.at(RequestId(1)).cached, 0);
+  EXPECT_GT(answers.at(RequestId(2)).cached, 0);
+  EXPECT_GT(answers.at(RequestId(3)).cached, 0);
 }
 
 TEST(LocalEngine, EmbeddingsHaveLengthOneAndDependOnTheTextAlone) {

@@ -25,6 +25,10 @@ constexpr Route kRoutes[] = {
     {RouteId::kVersion, "GET", "/version", false, {}, "Version of the server.", "Version"},
     {RouteId::kMetrics, "GET", "/metrics", false, {}, "Metrics as Prometheus text.", ""},
     {RouteId::kOpenApi, "GET", "/openapi.json", false, {}, "This description.", "Object"},
+    {RouteId::kLoadAdapter, "POST", "/v1/load_lora_adapter", false, {},
+     "Load a LoRA adapter: {\"lora_name\", \"lora_path\"}; needs --lora-updates.", ""},
+    {RouteId::kUnloadAdapter, "POST", "/v1/unload_lora_adapter", false, {},
+     "Unload a LoRA adapter: {\"lora_name\"}; needs --lora-updates.", ""},
 };
 
 bool matches(const Route& route, std::string_view path, std::string_view& rest) {

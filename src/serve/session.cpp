@@ -27,7 +27,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Session(ApiContext& context, std::shared_ptr<HttpExchange> exchange, ApiRequest request,
           std::string id, std::shared_ptr<SessionReport> report)
       : context_(context), exchange_(std::move(exchange)), request_(std::move(request)),
-        answer_(context.model_name, context.fingerprint, std::move(id), unix_now(),
+        answer_(request_.model.empty() ? context.model_name : request_.model, context.fingerprint, std::move(id), unix_now(),
                 request_.kind == ApiKind::kChat, context.text),
         report_(std::move(report)), arrival_(context.loop.now()) {}
 
@@ -151,6 +151,7 @@ GenerationRequest Session::generation_request(const Sequence& sequence, size_t i
   }
   g.prompt_logprobs = request_.echo && request_.logprobs >= 0;
   g.priority = request_.priority;
+  if (request_.model != context_.model_name) g.adapter = request_.model;
   return g;
 }
 

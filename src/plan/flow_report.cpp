@@ -152,6 +152,15 @@ FlowReport report_flow(const PlanProblem& problem, const LinkedPlacement& plan,
   }
   for (const PlanArc& arc : plan.arcs) report.links.push_back({arc.from, arc.to, 0, 0, 0, false});
   fill_flows(report, build_graph(problem, plan), options);
+  std::vector<bool> divided(problem.cluster.nodes.size(), false);  // machines with a group at work
+  for (int32_t u = 0; u < problem.size(); ++u) {
+    if (!report.units[u].layers.empty()) divided[problem.units[u].node] = true;
+  }
+  for (int32_t u = 0; u < problem.size(); ++u) {
+    if (report.units[u].layers.empty() && divided[problem.units[u].node]) {
+      report.units[u].unused_because = "the machine's devices work in other groups";
+    }
+  }
   return report;
 }
 

@@ -51,7 +51,7 @@ class Painter {
 
   std::string run() {
     place();
-    std::string body = regions_ + links() + nodes();
+    std::string body = regions_ + links() + nodes() + legend();
     const double width = kLeft + kPlotWidth + kRight;
     return format(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1:.0f}\" "
@@ -122,6 +122,27 @@ class Painter {
   }
   std::string name(int32_t end) const {
     return end == kSource ? "source" : end == kSink ? "sink" : report_.units[end].name;
+  }
+
+  // The layers' scale, and what colours and widths mean.
+  std::string legend() {
+    std::string text;
+    const int32_t step = std::max(1, (report_.layers + 15) / 16);
+    const double y = height_ - kRegionGap + 14;
+    for (int32_t layer = 0; layer < report_.layers; layer += step) {
+      text += format(
+          "<line x1=\"{0:.1f}\" y1=\"{1:.1f}\" x2=\"{0:.1f}\" y2=\"{4:.1f}\" stroke=\"#888\"/><text x=\"{0:.1f}\" y=\"{2:.1f}\" "
+          "font-size=\"9\" fill=\"#666\" text-anchor=\"middle\">{3}</text>\n",
+          x_of(layer), y, y + 15, layer, y + 5);
+    }
+    text += format(
+        "<text x=\"12\" y=\"{0:.1f}\" font-size=\"10\" fill=\"#666\">first layer</text>\n"
+        "<text x=\"{1:.0f}\" y=\"{2:.1f}\" font-size=\"10\" fill=\"#666\">box: layers held, filled "
+        "and coloured by the share of its rate in use; line: as wide as its flow, coloured by the "
+        "share of its capacity; red: the minimum cut</text>\n",
+        y + 15, kLeft, y + 36);
+    height_ = y + 48;
+    return text;
   }
 
   std::string links() const {

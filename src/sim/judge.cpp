@@ -10,6 +10,7 @@
 #include "base/rng.hpp"
 #include "sim/helix_engine.hpp"
 #include "sim/helix_load.hpp"
+#include "spec/helix_cluster.hpp"
 
 namespace towline::sim {
 
@@ -32,17 +33,38 @@ std::vector<std::pair<int32_t, int32_t>> typical_lengths() {
   return lengths;
 }
 
+namespace {
+
+// The tables of speeds are those of the whole cluster: its machines as they are divided into groups
+// by the plan, idle ones as one group of the largest size.
+spec::MachineMix machines_of(const plan::PlanProblem& problem, const plan::LinkedPlacement& plan) {
+  std::map<std::string, int32_t> counts;
+  std::vector<bool> used(problem.cluster.nodes.size(), false);
+  for (const int32_t unit : plan.written) {
+    ++counts[problem.table(unit).type];
+    used[problem.units[unit].node] = true;
+  }
+  for (int32_t unit = 0; unit < problem.size(); ++unit) {
+    if (used[problem.units[unit].node]) continue;
+    used[problem.units[unit].node] = true;  // a machine's first unit is its largest group
+    ++counts[problem.table(unit).type];
+  }
+  return {counts.begin(), counts.end()};
+}
+
+}  // namespace
+
 Result<Judgement> judge(const plan::PlanProblem& problem, const plan::LinkedPlacement& plan,
                         const spec::Profile& profile, const JudgeOptions& options) {
-  // The tables of speeds are those of the whole cluster, idle machines included.
-  std::map<std::string, int32_t> counts;
-  for (const spec::ClusterNode& node : problem.cluster.nodes) {
-    ++counts[problem.cluster.types[node.type].name];
+  const spec::MachineMix counts = machines_of(problem, plan);
+  spec::HelixSimCluster cluster = plan::to_sim_cluster(problem, plan);
+  for (size_t i = 0; i < plan.written.size(); ++i) {
+    cluster.nodes[i].name = spec::helix_node_name(plan.written[i]);  // it goes by these names
   }
   ASSIGN_OR_RETURN(HelixInput input,
-                   make_helix_input(plan::to_sim_cluster(problem, plan),
+                   make_helix_input(cluster,
                                     plan::to_helix_solution(plan.placement), profile,
-                                    spec::MachineMix(counts.begin(), counts.end())));
+                                    counts));
   plan_flow(input);
   Judgement judgement;
   judgement.max_flow = input.max_flow;

@@ -16,8 +16,7 @@ RowEvaluator::RowEvaluator(Stage& stage, const KernelTable& kernels, ComputeTeam
 
 Result<std::vector<RowOutcome>> RowEvaluator::evaluate(std::span<const float> hidden,
                                                        std::span<const EvalRow> rows) {
-  const bool samples_here = stage_->shard().rank == 0;
-  std::vector<RowOutcome> outcomes(samples_here ? rows.size() : 0, RowOutcome(EvaluatedToken{}));
+  std::vector<RowOutcome> outcomes(rows.size(), RowOutcome(EvaluatedToken{}));
   const auto vocab = static_cast<size_t>(stage_->desc().vocab);
   const auto most = static_cast<size_t>(stage_->max_logit_rows());
   std::vector<int32_t> indices;
@@ -26,7 +25,6 @@ Result<std::vector<RowOutcome>> RowEvaluator::evaluate(std::span<const float> hi
     indices.clear();
     for (const EvalRow& row : rows.subspan(from, count)) indices.push_back(row.row);
     ASSIGN_OR_RETURN(const std::span<const float> logits, stage_->logits(hidden, indices));
-    if (!samples_here) continue;
     team_->parallel_for(static_cast<int64_t>(count), [&](int64_t i, int thread) {
       const auto at = static_cast<size_t>(i);
       outcomes[from + at] = outcome(rows[from + at], logits.subspan(at * vocab, vocab), thread);

@@ -56,8 +56,8 @@ class RowEvaluator {
   RowEvaluator(Stage& stage, const KernelTable& kernels, ComputeTeam& team);
 
   // One outcome a row, in order. Two rows of one call may not sample for the same sequence. In a
-  // tensor-parallel group all ranks call it alike, and rank 0 alone gets outcomes (the others none).
-  // kUnavailable if the group was aborted.
+  // tensor-parallel group all ranks call it alike and get the same outcomes: each sees all logits
+  // and draws for itself. kUnavailable if the group was aborted.
   Result<std::vector<RowOutcome>> evaluate(std::span<const float> hidden,
                                            std::span<const EvalRow> rows);
 

@@ -293,7 +293,7 @@ size_t entries(const char* folder) {
 // C11, scaled: TOWLINE_CYCLES=1000 for the whole of it.
 TEST(RankProcess, StartAndStopLeaveNothing) {
   const char* asked = std::getenv("TOWLINE_CYCLES");
-  const int cycles = asked != nullptr ? std::atoi(asked) : 15;
+  const int cycles = asked != nullptr ? std::atoi(asked) : 60;
   (void)start(null_group(2, true));
   const size_t files = entries("/proc/self/fd");
   const size_t shared = entries("/dev/shm");

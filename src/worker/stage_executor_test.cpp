@@ -64,19 +64,19 @@ class Node {
       ranks_.push_back(std::move(made).value());
     }
   }
-  // All ranks run; rank 0's results and hidden rows count.
+  // All ranks run; `results` is empty before and then rank 0's.
   Result<void> run(std::span<const RunItem> items, std::vector<float>& hidden,
                    std::vector<RowResult>& results) {
     std::vector<std::thread> others;
+    std::vector<std::vector<RowResult>> seen(ranks_.size());
     for (size_t r = 1; r < ranks_.size(); ++r) {
-      others.emplace_back([this, r, items, copy = hidden]() mutable {
-        std::vector<RowResult> none;
-        EXPECT_TRUE(ranks_[r]->run(items, copy, none));
-        EXPECT_TRUE(none.empty());
+      others.emplace_back([this, r, items, &seen, copy = hidden]() mutable {
+        EXPECT_TRUE(ranks_[r]->run(items, copy, seen[r]));
       });
     }
     const Result<void> ran = ranks_[0]->run(items, hidden, results);
     for (std::thread& other : others) other.join();
+    for (size_t r = 1; r < ranks_.size(); ++r) EXPECT_TRUE(seen[r] == results);  // all draw alike
     if (!ran) return ran.error();
     return {};
   }

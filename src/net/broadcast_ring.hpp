@@ -19,7 +19,8 @@
 // on a futex; it never spins, and an idle ring costs nothing (10 look-ups a second that the other
 // side still lives). A writer that waits for all readers is woken once, by the last of them.
 //
-// Threads: one thread writes; one thread per reader index reads. close(), mark_dead() and poke() may
+// Threads: one thread writes; one thread per reader index reads. A second thread may be in wait_acks()
+// while the first publishes with kNoWait and takes results. close(), mark_dead() and poke() may
 // be called from any thread that holds a RingWriter or RingReader of this ring.
 //
 // Death: whoever sees a process die (pidfd, waitpid) calls mark_dead(); a reader also notices by

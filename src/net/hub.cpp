@@ -340,7 +340,8 @@ void Hub::flush(const ChannelPtr& channel) {
     const auto tell = [&](Inbox::Event::Kind kind) {
       Inbox::Event event;
       event.kind = kind;
-      event.reason = channel->session_.close_reason();
+      event.reason = kind == Inbox::Event::kInterrupted ? channel->session_.interruption()
+                                                        : channel->session_.close_reason();
       deliver(channel, std::move(event));
     };
     if (out.interrupted) tell(Inbox::Event::kInterrupted);

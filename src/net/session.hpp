@@ -77,6 +77,7 @@ class Session {
 
   ChannelState state() const { return state_; }
   const std::string& close_reason() const { return reason_; }
+  const std::string& interruption() const { return down_reason_; }  // why the line broke last
   bool finished() const { return finished_; }  // nothing more will come of it
   bool wants_line() const { return !finished_ && !line_up_; }
   uint32_t peer_max_frame() const { return peer_max_frame_; }

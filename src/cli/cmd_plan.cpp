@@ -14,6 +14,7 @@
 #include "cli/plan_inputs.hpp"
 #include "cli/plan_judge.hpp"
 #include "cli/plan_milp.hpp"
+#include "cli/plan_roles.hpp"
 #include "cli/plan_search.hpp"
 #include "plan/auto.hpp"
 #include "plan/bounds.hpp"
@@ -359,10 +360,29 @@ Json report_json(const PlanOptions& o, const Planned& planned) {
   return json;
 }
 
+Result<int> run_roles(const PlanOptions& o) {
+  if (!o.instance.empty() || o.method != "auto" || o.objective.finalists > 0 || o.partial ||
+      !o.picture.empty()) {
+    return Error(Code::kInvalidArgument,
+                 "--objective roles needs --cluster and --method auto, and does not go with "
+                 "--judge, --partial or --picture");
+  }
+  ASSIGN_OR_RETURN(const ProblemAndProfile loaded, load_problem_and_profile(o.inputs));
+  TRY(plan_and_print_roles(loaded, {.lengths = o.objective.lengths,
+                                    .replicas = o.objective.replicas,
+                                    .seed = static_cast<uint64_t>(o.seed),
+                                    .steps = o.steps,
+                                    .threads = threads_of(o),
+                                    .out = o.out,
+                                    .json = o.json}));
+  return 0;
+}
+
 Result<int> run(std::span<const std::string> args) {
   PlanOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
+  if (o.objective.objective == "roles") return run_roles(o);
   ASSIGN_OR_RETURN(const Planned planned, o.instance.empty() ? plan_cluster(o) : plan_instance(o));
   if (!o.picture.empty()) {
     const bool page = o.picture.ends_with(".html");

@@ -48,8 +48,9 @@ void ObjectiveInputs::add_to(OptionTable& table) {
   table
       .value("objective", &objective,
              "what to maximise: the static flow; what KV capacity and latency let a full cluster "
-             "serve; the same within --slo; the flow after the worst failure")
-      .one_of({"flow", "served", "goodput", "n1"});
+             "serve; the same within --slo; the flow after the worst failure; requests/s with prompt "
+             "and decode nodes apart")
+      .one_of({"flow", "served", "goodput", "n1", "roles"});
   table
       .value("slo", &slo,
              "goals of the mean latency, as ttft=2,tpot=0.25 (seconds; either may be left out)")

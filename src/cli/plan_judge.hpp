@@ -20,7 +20,7 @@
 namespace towline::cli {
 
 struct ObjectiveInputs {
-  std::string objective = "flow";  // flow, served, goodput, n1
+  std::string objective = "flow";  // flow, served, goodput, n1, roles
   std::string slo;                 // "ttft=2,tpot=0.25"
   double least_n1 = 0;             // tokens/s
   std::string minimise;            // "cost", or empty

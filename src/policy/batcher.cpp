@@ -335,6 +335,7 @@ int32_t Batcher::provide_blocks(Sequence& s, int32_t to) {
   const Lane& lane = lane_of(s);
   const int32_t before = s.held();
   const int32_t need = blocks_for(to);
+  if (before >= need) return to;
   int32_t have = need;
   for (size_t i = 0; i < lane.pools.size(); ++i) {
     Pool& pool = at(lane.pools[i].pool);
@@ -467,6 +468,14 @@ void Batcher::complete(const Step& step, std::span<const Sampled> sampled) {
   CHECK(next == sampled.size(), next, sampled.size());
 }
 
+bool Batcher::in_order(const Step& step) const {
+  return std::ranges::all_of(step.entries, [&](const StepEntry& entry) {
+    const auto found = sequences_.find(entry.seq);
+    if (found == sequences_.end() || found->second.flying == 0) return false;
+    return found->second.ending.has_value() || found->second.computed == entry.from;
+  });
+}
+
 void Batcher::settle(Sequence& s, const StepEntry& entry, const Sampled* choice) {
   --s.flying;
   s.expected -= entry.samples ? 1 : 0;
@@ -534,6 +543,11 @@ std::vector<Ended> Batcher::take_ended() { return std::exchange(ended_, {}); }
 std::span<const int32_t> Batcher::tokens(SeqId seq) const {
   const auto found = sequences_.find(seq);
   return found == sequences_.end() ? std::span<const int32_t>() : found->second.tokens;
+}
+
+int32_t Batcher::length(SeqId seq) const {
+  const auto found = sequences_.find(seq);
+  return found == sequences_.end() ? 0 : found->second.length;
 }
 
 int32_t Batcher::cached_tokens(SeqId seq) const {

@@ -154,6 +154,8 @@ class Batcher {
                  int32_t most_entries = std::numeric_limits<int32_t>::max());
   // The step was evaluated. `sampled` has one item for each of its entries with `samples`.
   void complete(const Step& step, std::span<const Sampled> sampled);
+  // Whether complete(step) may come now: no earlier step of any of its sequences is in flight.
+  bool in_order(const Step& step) const;
   // The step was lost: none of its rows count. Every other step in flight that holds one of its
   // sequences must be aborted as well.
   void abort(const Step& step);
@@ -170,6 +172,7 @@ class Batcher {
   int32_t pools() const { return static_cast<int32_t>(pools_.size()); }
   // Prompt and output so far; empty if unknown.
   std::span<const int32_t> tokens(SeqId seq) const;
+  int32_t length(SeqId seq) const;  // of these; 0 if unknown
   // Prompt tokens that came from the prefix cache at first admission.
   int32_t cached_tokens(SeqId seq) const;
 

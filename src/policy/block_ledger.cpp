@@ -18,10 +18,7 @@ uint64_t chain_hash(uint64_t before, std::span<const int32_t> tokens) {
 
 }  // namespace
 
-BlockLedger::BlockLedger(int32_t blocks) : blocks_(static_cast<size_t>(std::max(blocks, 0))) {
-  free_.reserve(blocks_.size());
-  for (int32_t i = total() - 1; i >= 0; --i) free_.push_back(i);
-}
+BlockLedger::BlockLedger(int32_t blocks) : total_(std::max(blocks, 0)) {}
 
 size_t BlockLedger::index(BlockId block) const {
   CHECK(block.value >= 0 && block.value < total(), block.value, total());
@@ -50,11 +47,14 @@ std::optional<BlockId> BlockLedger::allocate() {
   if (!free_.empty()) {
     i = free_.back();
     free_.pop_back();
+  } else if (blocks_.size() < static_cast<size_t>(total_)) {
+    i = static_cast<int32_t>(blocks_.size());
+    blocks_.emplace_back();
   } else if (oldest_ != kNone) {
     i = oldest_;
     remove_idle(i);
     Block& forgotten = blocks_[static_cast<size_t>(i)];
-    by_hash_.erase(forgotten.link.hash);
+    by_hash_.erase(contents_[static_cast<size_t>(i)].link.hash);
     forgotten.published = false;
   } else {
     return std::nullopt;
@@ -64,6 +64,7 @@ std::optional<BlockId> BlockLedger::allocate() {
 }
 
 void BlockLedger::retain(BlockId id) {
+  CHECK(index(id) < blocks_.size(), id.value);
   Block& block = blocks_[index(id)];
   CHECK(block.references > 0 || block.published, id.value);
   if (block.references == 0) remove_idle(id.value);
@@ -71,6 +72,7 @@ void BlockLedger::retain(BlockId id) {
 }
 
 void BlockLedger::release(BlockId id) {
+  CHECK(index(id) < blocks_.size(), id.value);
   Block& block = blocks_[index(id)];
   CHECK(block.references > 0, id.value);
   if (--block.references > 0) return;
@@ -92,24 +94,27 @@ std::optional<BlockLedger::Match> BlockLedger::find(const ChainLink& before,
   CHECK(tokens.size() == kBlockTokens, tokens.size());
   const auto at = by_hash_.find(chain_hash(before.hash, tokens));
   if (at == by_hash_.end()) return std::nullopt;
-  const Block& block = blocks_[static_cast<size_t>(at->second)];
-  if (block.parent != before.serial || !std::ranges::equal(block.tokens, tokens)) {
+  const Content& content = contents_[static_cast<size_t>(at->second)];
+  if (content.parent != before.serial || !std::ranges::equal(content.tokens, tokens)) {
     return std::nullopt;
   }
-  return Match{BlockId(at->second), block.link};
+  return Match{BlockId(at->second), content.link};
 }
 
 ChainLink BlockLedger::publish(BlockId id, const ChainLink& before,
                                std::span<const int32_t> tokens) {
+  CHECK(index(id) < blocks_.size(), id.value);
   Block& block = blocks_[index(id)];
   CHECK(block.references > 0 && !block.published, id.value, block.references);
   if (const auto match = find(before, tokens)) return match->link;
   const ChainLink link{chain_hash(before.hash, tokens), next_serial_++};
   if (!by_hash_.emplace(link.hash, id.value).second) return link;  // a collision: stays private
   block.published = true;
-  block.link = link;
-  block.parent = before.serial;
-  std::ranges::copy(tokens, block.tokens.begin());
+  if (contents_.size() <= index(id)) contents_.resize(blocks_.size());
+  Content& content = contents_[index(id)];
+  content.link = link;
+  content.parent = before.serial;
+  std::ranges::copy(tokens, content.tokens.begin());
   return link;
 }
 
@@ -133,7 +138,7 @@ void BlockLedger::check_invariants() const {
     const Block& block = blocks_[i];
     CHECK(seen[i] == (block.references == 0 ? 1 : 0), i, seen[i], block.references);
     published += block.published ? 1 : 0;
-    if (block.published) CHECK(by_hash_.at(block.link.hash) == static_cast<int32_t>(i), i);
+    if (block.published) CHECK(by_hash_.at(contents_[i].link.hash) == static_cast<int32_t>(i), i);
   }
   CHECK(published == by_hash_.size(), published, by_hash_.size());
 }

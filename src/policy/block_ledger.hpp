@@ -40,11 +40,17 @@ class BlockLedger {
  public:
   explicit BlockLedger(int32_t blocks);
 
-  int32_t total() const { return static_cast<int32_t>(blocks_.size()); }
+  int32_t total() const { return total_; }
   // Blocks that allocate() can still hand out: free ones and published ones that nobody holds.
-  int32_t available() const { return static_cast<int32_t>(free_.size()) + idle_count_; }
+  int32_t available() const {
+    return total_ - static_cast<int32_t>(blocks_.size()) + static_cast<int32_t>(free_.size()) +
+           idle_count_;
+  }
   int32_t held() const { return total() - available(); }
-  int32_t references(BlockId block) const { return blocks_[index(block)].references; }
+  int32_t references(BlockId block) const {
+    const size_t i = index(block);
+    return i < blocks_.size() ? blocks_[i].references : 0;
+  }
 
   // A block held once by the caller; forgets the least recently released published block if none
   // is free. Empty when every block is held.
@@ -72,17 +78,21 @@ class BlockLedger {
   struct Block {
     int32_t references = 0;
     bool published = false;
-    ChainLink link;         // when published
-    uint64_t parent = 0;    // serial of the block before, when published
-    std::array<int32_t, kBlockTokens> tokens{};
     int32_t older = kNone, newer = kNone;  // in the idle list
+  };
+  struct Content {          // of a published block
+    ChainLink link;
+    uint64_t parent = 0;    // serial of the block before
+    std::array<int32_t, kBlockTokens> tokens{};
   };
   size_t index(BlockId block) const;
   void push_idle(int32_t i);
   void remove_idle(int32_t i);
 
-  std::vector<Block> blocks_;
-  std::vector<int32_t> free_;              // never-used or unpublished, last in first out
+  int32_t total_;
+  std::vector<Block> blocks_;              // those handed out so far: a ledger nobody fills is small
+  std::vector<Content> contents_;          // [block], as far as any was published
+  std::vector<int32_t> free_;              // of these, those free and unpublished, last in first out
   std::map<uint64_t, int32_t> by_hash_;    // published blocks
   int32_t oldest_ = kNone, newest_ = kNone;  // published blocks that nobody holds
   int32_t idle_count_ = 0;

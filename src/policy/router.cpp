@@ -66,9 +66,9 @@ bool FlowRouter::route(int64_t input_tokens, KvLedger& ledger, Pipeline& pipelin
   return true;
 }
 
-void FlowRouter::charge_decode(const Pipeline& pipeline) {
+void FlowRouter::charge_decode(const Pipeline& pipeline, double requests) {
   for (const Hop& hop : pipeline) {
-    iwrr_[map_.links[hop.link].from + 1].charge(slot_of_link_[hop.link], 1.0);
+    iwrr_[map_.links[hop.link].from + 1].charge(slot_of_link_[hop.link], requests);
   }
 }
 

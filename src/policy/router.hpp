@@ -47,8 +47,8 @@ class FlowRouter {
   // A pipeline for a prompt of `input_tokens`; loads and the ledger are charged. On refusal nothing
   // is charged, `pipeline` is empty, and false is returned with the reason in last_refusal().
   bool route(int64_t input_tokens, KvLedger& ledger, Pipeline& pipeline);
-  // One decode step along a pipeline that route() gave.
-  void charge_decode(const Pipeline& pipeline);
+  // Decode steps of so many requests along a pipeline that route() gave.
+  void charge_decode(const Pipeline& pipeline, double requests = 1.0);
   // The request ended: its expected KV is given back.
   static void finish(const Pipeline& pipeline, int64_t input_tokens, KvLedger& ledger) {
     ledger.release(pipeline, input_tokens);

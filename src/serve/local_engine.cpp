@@ -106,10 +106,10 @@ Result<std::unique_ptr<LocalEngine>> LocalEngine::start(
                             .prefix_cache = options.prefix_cache},
       static_cast<int32_t>(blocks));
   self->hidden_.resize(static_cast<size_t>(options.step_tokens) * static_cast<size_t>(desc.hidden));
-  self->most_unfinished_ = options.sequences + options.queue;
+  self->admission_ = {.waiting = options.queue, .placed = options.sequences};
   // Room for every request's submission and cancellation, and to spare.
   self->inbox_ = std::make_unique<SpscRing<Command>>(
-      static_cast<size_t>(self->most_unfinished_) * 4 + 64);
+      static_cast<size_t>(options.sequences + options.queue) * 4 + 64);
   self->publish_stats(0);
   self->thread_ = std::thread([engine = self.get()] { engine->run(); });
   return self;
@@ -154,10 +154,11 @@ Result<void> LocalEngine::submit(GenerationRequest request) {
     return Error(Code::kUnavailable, "the server is shutting down and takes no new requests");
   }
   TRY(check(request));
-  const int32_t queued = unfinished_.load(std::memory_order_acquire);
-  if (queued >= most_unfinished_) {
-    return errorf(Code::kExhausted, "{} requests are running or waiting, which is the limit; "
-                  "try again later", queued);
+  // The batcher holds those that wait; here it matters only how many there are.
+  const int32_t unfinished = unfinished_.load(std::memory_order_acquire);
+  if (policy::queue_full(admission_, unfinished, 0)) {
+    return errorf(Code::kExhausted, "{} requests are running or waiting, which is the limit ({}); "
+                  "try again later", unfinished, policy::kQueueFull);
   }
   const auto room = context_ - static_cast<int32_t>(request.prompt.size());
   request.max_tokens = request.embed ? 0 : std::min(request.max_tokens, room);

@@ -25,6 +25,7 @@
 #include "engine/lora.hpp"
 #include "engine/row_evaluator.hpp"
 #include "engine/stage.hpp"
+#include "policy/admission.hpp"
 #include "policy/batcher.hpp"
 #include "serve/generator.hpp"
 
@@ -118,7 +119,7 @@ class LocalEngine final : public Generator {
   const engine::KernelTable* kernels_ = nullptr;
   std::unique_ptr<engine::ComputeTeam> team_;  // called by the engine thread once it runs
   int32_t context_ = 0;
-  int32_t most_unfinished_ = 0;
+  policy::AdmissionLimits admission_;
 
   // The engine thread's.
   std::unique_ptr<engine::Stage> stage_;

@@ -61,6 +61,13 @@ OptionTable table(SimulateOptions& o) {
       .range(-1, 1e9);
   t.value("watch", &o.watch, "print a live view every so many simulated seconds; 0: none")
       .range(0, 1e9);
+  t.value("grain", &o.grain,
+          "helix: layer repeats the published simulator bit for bit; stage takes a batch through all "
+          "layers of a node at once (max flow only, a tenth of the time)").one_of({"layer", "stage"});
+  t.value("compute-factor", &o.compute_factor,
+          "calibration: the tables' times are multiplied by this").range(0.01, 100);
+  t.value("hop-seconds", &o.hop_seconds, "calibration: software time of a message")
+      .range(0, 10);
   t.flag("json", &o.json, "print the results as JSON");
   t.value("finished-csv", &o.finished_csv, "write the first finished iterations to this file")
       .metavar("FILE");
@@ -87,6 +94,9 @@ sim::HelixOptions helix_options(const SimulateOptions& o) {
   sim::HelixOptions h;
   h.online = o.mode == "online";
   h.router = router_of(o.router);
+  h.stage_grain = o.grain == "stage";
+  h.compute = o.compute_factor;
+  h.hop_seconds = o.hop_seconds;
   const bool flow = h.router == sim::HelixRouter::kMaxFlow;
   h.seed = static_cast<uint64_t>(o.seed);
   h.estimator.high_water = either(o.kv_high_water, h.online ? 0.9 : 0.85);
@@ -157,6 +167,7 @@ Result<int> run(std::span<const std::string> args) {
   SimulateOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
+  if (!o.replay.empty()) return run_replay(o);
   return o.policy == "helix" ? run_helix(o) : run_stage(o);
 }
 

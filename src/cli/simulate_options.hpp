@@ -28,6 +28,10 @@ struct SimulateOptions {
   double kv_high_water = kByMode, output_ratio = kByMode, usual_output = 240;
   double warm_up = kByMode, duration = kByMode;
   double watch = 0;
+  std::string grain = "layer";
+  double compute_factor = 1, hop_seconds = 0, batch_seconds = 0;
+  double decode_context = 0, prompt_context = 0;
+  bool shared_weights = false;
   bool json = false;
   std::string finished_csv;
   int64_t finished_limit = 2000;
@@ -36,18 +40,24 @@ struct SimulateOptions {
   int64_t requests = 0, clients = 1000;
   double rate = 0, variation = 1;
   std::string arrival_process = "poisson";
-  int prompt_budget = 2048, chunk_tokens = 2048, microbatch = 0;
+  int prompt_budget = 2048, chunk_tokens = 2048, depth = 0;
   int64_t queue_limit = 1'000'000;
   double slo_ttft = 0, slo_tpot = 0, detect = 1;
   std::vector<std::string> disturb;
-  std::string out;
+  std::string out, journal, replay;
   bool find_max_rate = false;
+  std::string slo;
+  double think = 0;
+  int64_t seeds = 1;
+  int threads = 0;
   double attainment = 0.9;
 };
 
 // The rows of --policy towline.
 void add_stage_options(OptionTable& table, SimulateOptions& o);
 Result<int> run_stage(const SimulateOptions& o);
+// --replay: a run's decisions once more, from its journal.
+Result<int> run_replay(const SimulateOptions& o);
 
 // Ctrl-C and SIGTERM set it; the run then reports what it has.
 const std::atomic<bool>& stop_on_signals();

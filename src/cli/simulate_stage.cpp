@@ -2,15 +2,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `towline simulate --policy towline`.
+#include <unistd.h>
+
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 
 #include "base/file.hpp"
 #include "base/fmt.hpp"
-#include "cli/simulate_options.hpp"
+#include "cli/simulate_search.hpp"
+#include "cli/simulate_workload.hpp"
 #include "sim/helix_load.hpp"
+#include "sim/replay.hpp"
 #include "sim/stage_engine.hpp"
 #include "sim/stage_report.hpp"
 
@@ -30,7 +35,8 @@ void add_stage_options(OptionTable& t, SimulateOptions& o) {
   t.value("variation", &o.variation, "towline: coefficient of variation of gamma").range(0.01, 100);
   t.value("prompt-budget", &o.prompt_budget, "towline: prompt tokens a batch").range(1, 1e6);
   t.value("chunk", &o.chunk_tokens, "towline: tokens of one prompt at a time").range(1, 1e6);
-  t.value("microbatch", &o.microbatch, "towline: decodes a batch; 0: the node's limit")
+  t.value("depth", &o.depth,
+          "towline: steps of a pipeline on their way at a time; 0: as many as it has nodes")
       .range(0, 1e6);
   t.value("queue-limit", &o.queue_limit, "towline: waiting requests beyond which new ones are "
                                          "rejected").range(0, 1e9);
@@ -38,12 +44,33 @@ void add_stage_options(OptionTable& t, SimulateOptions& o) {
       .range(0, 1e6);
   t.value("slo-tpot", &o.slo_tpot, "towline: goal for the mean of further tokens, seconds; 0: none")
       .range(0, 1e6);
+  t.value("slo", &o.slo, "towline: both goals, as ttft=SECONDS,tpot=SECONDS");
+  t.value("think", &o.think, "towline, offline: seconds a client waits before it asks again")
+      .range(0, 1e6);
+  t.value("seeds", &o.seeds, "towline: so many runs, from --seed on, with means and their spread")
+      .range(1, 1e5);
+  t.value("threads", &o.threads, "towline: runs at a time with --seeds or --find-max-rate; 0: the "
+                                 "processors").range(0, 1024);
+  t.value("batch-seconds", &o.batch_seconds, "towline, calibration: host time of a node's batch")
+      .range(0, 10);
+  t.value("decode-context", &o.decode_context,
+          "towline: seconds a layer takes more for each token that a decode looks back on")
+      .range(0, 1);
+  t.value("prompt-context", &o.prompt_context,
+          "towline: the same for each pair of a prompt token and a token before it").range(0, 1);
+  t.flag("shared-weights", &o.shared_weights,
+         "towline: prompts and decodes of a batch read the weights once");
   t.value("detect", &o.detect, "towline: seconds until a failure is noticed").range(0, 1e6);
   t.value("disturb", &o.disturb,
           "towline: crash:NODE@T, rejoin:NODE@T, slow:NODE*FACTOR@T, linkdown:LINK@T, "
           "linkup:LINK@T; nodes and links by their place in the file, seconds after the start");
   t.value("out", &o.out, "towline: folder for summary.json, requests.csv, trace.json, report.html")
       .metavar("DIR");
+  t.value("journal", &o.journal, "towline: write every event the coordinator's policy was told")
+      .metavar("FILE");
+  t.value("replay", &o.replay,
+          "repeat the decisions of a journal (a server's or a simulation's) and compare them bit for "
+          "bit; nothing else is simulated; exit code 1 if they differ").metavar("FILE");
   t.flag("find-max-rate", &o.find_max_rate,
          "towline: the greatest --rate at which the share --attainment meets the goals");
   t.value("attainment", &o.attainment, "towline: share of requests for --find-max-rate")
@@ -91,64 +118,39 @@ Result<sim::Disturbance> parse_disturbance(const std::string& text) {
   return d;
 }
 
-// Where requests come from: a trace, or lengths with an arrival process. Each call begins anew.
-struct Workload {
-  std::vector<spec::TraceRequest> trace;             // of --trace, times as in the file
-  std::vector<std::pair<int32_t, int32_t>> lengths;  // of --lengths
-  double trace_rate = 0;                             // requests/s of the trace
-};
-
-sim::StageEngine::Source make_source(const Workload& work, const SimulateOptions& o, double rate) {
-  if (!work.trace.empty()) {
-    const double stretch = rate > 0 && work.trace_rate > 0 ? work.trace_rate / rate : 1;
-    return [&work, stretch, limit = o.requests, next = size_t{0}]() mutable
-           -> Result<std::optional<spec::TraceRequest>> {
-      if (next == work.trace.size() || (limit > 0 && static_cast<int64_t>(next) == limit)) {
-        return std::optional<spec::TraceRequest>();
-      }
-      spec::TraceRequest request = work.trace[next++];
-      request.arrival_ns =
-          static_cast<int64_t>(static_cast<double>(request.arrival_ns) * stretch);
-      return std::optional(request);
-    };
+// "ttft=5,tpot=0.5"
+Result<void> parse_goals(const std::string& text, sim::StageOptions& s) {
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t comma = std::min(text.find(',', begin), text.size());
+    const std::string_view word = std::string_view(text).substr(begin, comma - begin);
+    double* const goal = word.starts_with("ttft=")   ? &s.slo_ttft
+                         : word.starts_with("tpot=") ? &s.slo_tpot
+                                                     : nullptr;
+    const char* const end = text.data() + comma;
+    const bool good = goal != nullptr &&
+                      std::from_chars(word.data() + 5, end, *goal).ptr == end && *goal > 0;
+    if (!good) {
+      return errorf(Code::kInvalidArgument, "--slo '{}': write ttft=SECONDS,tpot=SECONDS", text);
+    }
+    begin = comma + 1;
   }
-  spec::ArrivalProcess process;
-  process.rate = rate > 0 ? rate : 1;
-  process.variation = o.variation;
-  process.kind = o.arrival_process == "gamma"     ? spec::ArrivalKind::kGamma
-                 : o.arrival_process == "uniform" ? spec::ArrivalKind::kUniform
-                 : o.arrival_process == "diurnal" ? spec::ArrivalKind::kDiurnal
-                                                  : spec::ArrivalKind::kPoisson;
-  const auto seed = static_cast<uint64_t>(o.seed);
-  return [&work, clock = spec::ArrivalClock(process, seed), rng = Rng(seed + 1),
-          left = o.requests > 0 ? o.requests : INT64_MAX]() mutable
-         -> Result<std::optional<spec::TraceRequest>> {
-    if (left-- <= 0) return std::optional<spec::TraceRequest>();
-    const auto& [in, out] = work.lengths[rng.below(work.lengths.size())];
-    return std::optional(spec::TraceRequest{clock.next(), in, out});
-  };
+  return {};
 }
 
-Result<Workload> load_workload(const SimulateOptions& o) {
-  Workload work;
-  if (!o.trace.empty()) {
-    ASSIGN_OR_RETURN(work.trace, spec::load_trace(o.trace));
-    const double span = static_cast<double>(work.trace.back().arrival_ns) * 1e-9;
-    if (span > 0) work.trace_rate = static_cast<double>(work.trace.size()) / span;
-    if (span == 0 && o.mode == "online" && work.trace.size() > 1) {
-      return errorf(Code::kInvalidArgument,
-                    "{} has no arrival times; give it as --lengths with --rate", o.trace);
-    }
-    return work;
-  }
-  if (o.lengths.empty()) {
-    return Error(Code::kInvalidArgument, "--policy towline needs --trace or --lengths");
-  }
-  if (o.mode == "online" && !(o.rate > 0) && !o.find_max_rate) {
-    return Error(Code::kInvalidArgument, "--lengths in online mode needs --rate");
-  }
-  ASSIGN_OR_RETURN(work.lengths, sim::load_lengths(o.lengths));
-  return work;
+// A line on the terminal: simulated time, how much faster than real, requests.
+std::function<void(const sim::StageProgress&)> progress_line() {
+  if (::isatty(2) == 0) return nullptr;
+  const auto begin = std::chrono::steady_clock::now();
+  return [begin, last = begin](const sim::StageProgress& p) mutable {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last < std::chrono::milliseconds(200)) return;
+    last = now;
+    const double real = std::chrono::duration<double>(now - begin).count();
+    std::fputs(format("\r\x1b[K{:.0f} s simulated, {:.0f}x real time, {} of {} requests ended",
+                      p.seconds, p.seconds / real, p.ended, p.arrived)
+                   .c_str(),
+               stderr);
+  };
 }
 
 Result<sim::StageOptions> stage_options(const SimulateOptions& o) {
@@ -158,11 +160,14 @@ Result<sim::StageOptions> stage_options(const SimulateOptions& o) {
   s.estimator.usual_output = o.usual_output;
   s.prompt_budget = o.prompt_budget;
   s.chunk_tokens = o.chunk_tokens;
-  s.microbatch = o.microbatch;
+  s.depth = o.depth;
   s.queue_limit = o.queue_limit;
   s.detect_seconds = o.detect;
   s.slo_ttft = o.slo_ttft;
   s.slo_tpot = o.slo_tpot;
+  TRY(parse_goals(o.slo, s));
+  s.calibration = {o.compute_factor, o.batch_seconds, o.hop_seconds};
+  s.think_seconds = o.think;
   if (o.mode == "offline") {
     const double warm_up = o.warm_up < 0 ? 60 : o.warm_up;
     s.clients = o.clients;
@@ -231,52 +236,6 @@ Result<void> write_outputs(const std::string& dir, const sim::HelixInput& input,
   return write_file_atomic(dir + "/report.html", sim::html_report(input, options, report));
 }
 
-// Bisection on the rate; every probe simulates the whole workload.
-Result<int> find_max_rate(const SimulateOptions& o, const sim::HelixInput& input,
-                          const sim::StageOptions& options, const Workload& work) {
-  if (o.mode != "online" || (o.slo_ttft <= 0 && o.slo_tpot <= 0)) {
-    return Error(Code::kInvalidArgument,
-                 "--find-max-rate needs --mode online and --slo-ttft or --slo-tpot");
-  }
-  if (work.trace.empty() && o.requests == 0) {
-    return Error(Code::kInvalidArgument, "--find-max-rate with --lengths needs --requests");
-  }
-  const std::atomic<bool>& stop = stop_on_signals();
-  Json probes = Json::array();
-  const auto meets = [&](double rate) -> Result<bool> {
-    ASSIGN_OR_RETURN(sim::StageEngine engine,
-                     sim::StageEngine::make(input, options, make_source(work, o, rate)));
-    ASSIGN_OR_RETURN(const sim::StageReport report, engine.run(&stop));
-    if (report.interrupted) return Error(Code::kCancelled, "interrupted");
-    const double share = static_cast<double>(report.finished) * report.attainment /
-                         static_cast<double>(std::max<int64_t>(report.arrived, 1));
-    probes.push(Json::object({{"rate", rate}, {"attainment", share}}));
-    if (!o.json) std::puts(format("rate {:>10.4f}/s  within goals {:.1f} %", rate, 100 * share).c_str());
-    return share >= o.attainment;
-  };
-  double low = 0, high = o.rate > 0 ? o.rate : 0.1;
-  for (int i = 0; i < 30; ++i) {
-    ASSIGN_OR_RETURN(const bool good, meets(high));
-    if (!good) break;
-    low = high;
-    high *= 2;
-  }
-  while (high - low > 0.01 * high) {
-    const double middle = (low + high) / 2;
-    ASSIGN_OR_RETURN(const bool good, meets(middle));
-    (good ? low : high) = middle;
-    if (high < 1e-4) break;
-  }
-  if (o.json) {
-    Json json = Json::object({{"max_rate", low}, {"attainment", o.attainment}});
-    json.set("probes", std::move(probes));
-    std::puts(json.dump(2).c_str());
-  } else {
-    std::puts(format("greatest rate: {:.4f} requests/s", low).c_str());
-  }
-  return 0;
-}
-
 }  // namespace
 
 Result<int> run_stage(const SimulateOptions& o) {
@@ -288,11 +247,17 @@ Result<int> run_stage(const SimulateOptions& o) {
                  "--policy towline needs --simulator-cluster and --solution");
   }
   ASSIGN_OR_RETURN(sim::StageOptions options, stage_options(o));
-  ASSIGN_OR_RETURN(const sim::HelixInput input,
+  ASSIGN_OR_RETURN(sim::HelixInput input,
                    sim::load_helix_input({o.simulator_cluster, o.solution, o.model, o.profile_dir,
                                           o.flows, o.machines}, false));
+  for (sim::LayerTimes& times : input.times) {
+    times.decode_context_seconds = o.decode_context;
+    times.prompt_context_seconds = o.prompt_context;
+    times.shared_weights = o.shared_weights;
+  }
   ASSIGN_OR_RETURN(const Workload work, load_workload(o));
   if (o.find_max_rate) return find_max_rate(o, input, options, work);
+  if (o.seeds > 1) return sweep_seeds(o, input, options, work);
   RequestLog log;
   if (!o.out.empty()) {
     std::error_code error;
@@ -300,10 +265,21 @@ Result<int> run_stage(const SimulateOptions& o) {
     if (error) return errorf(Code::kIo, "cannot make the folder '{}'", o.out);
     TRY(log.open(o.out + "/requests.csv"));
   }
+  std::optional<obs::JournalWriter> journal;
+  if (!o.journal.empty()) {
+    ASSIGN_OR_RETURN(journal, obs::JournalWriter::create(o.journal));
+    options.journal = &*journal;
+  }
+  ASSIGN_OR_RETURN(auto source, open_source(work, o, o.rate, static_cast<uint64_t>(o.seed)));
+  options.on_progress = progress_line();
   ASSIGN_OR_RETURN(sim::StageEngine engine,
-                   sim::StageEngine::make(input, options, make_source(work, o, o.rate),
+                   sim::StageEngine::make(input, options, std::move(source),
                                           [&](const sim::RequestRecord& r) { log.add(r); }));
-  ASSIGN_OR_RETURN(const sim::StageReport report, engine.run(&stop_on_signals()));
+  const auto outcome = engine.run(&stop_on_signals());
+  if (options.on_progress) std::fputs("\r\x1b[K", stderr);
+  if (!outcome) return outcome.error();
+  const sim::StageReport& report = *outcome;
+  if (journal) TRY(journal->close());
   const ProcessCost cost = process_cost();
   Json summary = stage_summary(input, report);
   summary.set("seed", o.seed);
@@ -321,6 +297,39 @@ Result<int> run_stage(const SimulateOptions& o) {
                      cost.max_rss_mb).c_str());
   }
   return report.interrupted ? exit_code(Code::kCancelled) : 0;
+}
+
+Result<int> run_replay(const SimulateOptions& o) {
+  ASSIGN_OR_RETURN(obs::JournalReader journal, obs::JournalReader::open(o.replay));
+  ASSIGN_OR_RETURN(const sim::ReplayReport r, sim::replay(journal, 0, &stop_on_signals()));
+  const ProcessCost cost = process_cost();
+  if (o.json) {
+    std::puts(Json::object({{"equal", r.equal},
+                            {"events", r.events},
+                            {"actions", r.actions},
+                            {"digests_compared", r.compared},
+                            {"difference_at", r.equal ? Json() : Json(to_seconds(Instant{r.difference_at}))},
+                            {"digest", format("{:016x}", r.digest)},
+                            {"ended", r.ended},
+                            {"torn", r.torn},
+                            {"interrupted", r.interrupted},
+                            {"seconds", static_cast<double>(r.span_ns) * 1e-9},
+                            {"cpu_seconds", cost.cpu_seconds},
+                            {"max_rss_mb", cost.max_rss_mb}})
+                  .dump(2)
+                  .c_str());
+  } else {
+    std::puts(format("{} events, {} actions over {:.1f} s, {} digests compared: {}", r.events,
+                     r.actions, static_cast<double>(r.span_ns) * 1e-9, r.compared,
+                     r.equal ? "every decision equal"
+                             : format("decisions differ before {:.6f} s",
+                                      to_seconds(Instant{r.difference_at})))
+                  .c_str());
+    if (r.torn) std::puts("the journal stops in the middle of a record (the run was cut off)");
+    if (!r.ended && !r.torn) std::puts("the run did not end in order");
+  }
+  if (r.interrupted) return exit_code(Code::kCancelled);
+  return r.equal && r.compared > 0 ? 0 : 1;
 }
 
 }  // namespace towline::cli

@@ -5,8 +5,9 @@
 //
 // A transfer passes over up to three resources (the sender's NIC, the link, the receiver's NIC).
 // Rates are those of progressive filling (Bertsekas and Gallager, Data Networks, 6.5.2): all rates
-// grow together, a flow stops growing when one of its resources is full. They are computed anew
-// whenever a transfer begins, ends or a capacity changes. Latency is the caller's business.
+// grow together, a flow stops growing when one of its resources is full. When a transfer begins or
+// ends or a capacity changes, only the flows connected with it through shared resources are shared
+// out anew: in a large cluster these are few. Latency is the caller's business.
 //
 // Time is integer nanoseconds; bytes and rates are doubles; transfers end rounded up to the next
 // nanosecond. Deterministic: flows are walked in the order in which they began. Not thread-safe.
@@ -24,37 +25,61 @@ class FairNetwork {
  public:
   static constexpr int32_t kNone = -1;
 
-  explicit FairNetwork(std::vector<double> capacities) : capacities_(std::move(capacities)) {}
+  explicit FairNetwork(std::vector<double> capacities)
+      : capacities_(std::move(capacities)), through_(capacities_.size()),
+        room_(capacities_.size()), growing_(capacities_.size()) {}
 
   // Begins a transfer of `bytes` over the resources (kNone: not used); `tag` comes back at its end.
   void start(int64_t now, double bytes, std::array<int32_t, 3> resources, uint64_t tag);
   void set_capacity(int64_t now, int32_t resource, double bytes_per_second);
 
-  bool idle() const { return flows_.empty(); }
+  bool idle() const { return active_ == 0; }
   // When the first of the transfers ends if nothing changes; INT64_MAX if none ever does.
-  int64_t next_end() const { return next_end_; }
+  int64_t next_end();
   // Ends the transfers that are due at `now` and appends their tags, in order of their beginning.
   void finish(int64_t now, std::vector<uint64_t>& tags);
-  // bytes/s of the i-th transfer under way, for tests.
-  double rate(size_t i) const { return flows_[i].rate; }
+  // bytes/s of the flow in this slot (slots are given out from 0 up and used again), for tests.
+  double rate(size_t slot) const { return flows_[slot].rate; }
 
  private:
   struct Flow {
-    std::array<int32_t, 3> resources;
-    double left = 0;   // bytes
-    double rate = 0;   // bytes/s
+    std::array<int32_t, 3> resources{};
+    double left = 0;       // bytes, at `since`
+    double rate = 0;       // bytes/s
+    int64_t since = 0;     // ns
+    int64_t end = 0;       // ns, at this rate
     uint64_t tag = 0;
+    uint64_t order = 0;    // of its beginning
+    bool active = false, marked = false;
   };
-  void progress(int64_t now);
-  void share();
+  struct End {
+    int64_t when;
+    uint64_t order;        // which flow of the slot, by the time of its beginning...
+    int32_t slot;
+    friend bool operator<(const End& a, const End& b) {  // a max-heap: the earliest on top
+      return a.when != b.when ? a.when > b.when : a.order > b.order;
+    }
+  };
+  bool stale(const End& end) const {
+    const Flow& flow = flows_[end.slot];
+    return !flow.active || flow.order != end.order || flow.end != end.when;
+  }
+  void connected(const std::array<int32_t, 3>& from);
+  void share(int64_t now);
+  void remove(int32_t slot);
 
   std::vector<double> capacities_;
+  std::vector<std::vector<int32_t>> through_;  // [resource] slots of flows over it
   std::vector<Flow> flows_;
-  int64_t last_ = 0;
-  int64_t next_end_ = INT64_MAX;
-  std::vector<double> room_;      // scratch of share(), [resource]
-  std::vector<int32_t> growing_;  // scratch of share(), [resource] flows still growing
-  std::vector<int32_t> used_;     // scratch of share(), resources of any flow
+  std::vector<int32_t> free_;
+  std::vector<End> ends_;                      // heap; entries of changed flows go stale
+  uint64_t next_order_ = 0;
+  int64_t active_ = 0;
+  // Scratch of connected() and share().
+  std::vector<int32_t> members_;               // slots, by order of beginning
+  std::vector<int32_t> touched_;               // resources of the members
+  std::vector<double> room_;                   // [resource]
+  std::vector<int32_t> growing_;               // [resource] flows still growing; 0 between calls
 };
 
 }  // namespace towline::sim

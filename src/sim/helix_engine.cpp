@@ -85,6 +85,9 @@ Result<void> check_input(const HelixInput& input, const HelixOptions& options) {
                         node == kSourceNode ? "source" : input.nodes[node].name));
     }
   }
+  if (options.stage_grain && options.router != HelixRouter::kMaxFlow) {
+    return bad("the stage grain routes by max flow only");
+  }
   if (options.router == HelixRouter::kMaxFlow && input.flow.size() != input.links.size()) {
     return bad("the max-flow router needs the planned flow of every link");
   }
@@ -246,6 +249,7 @@ void HelixEngine::State::handle(const Event& event) {
       ++count.start_execution;
       return start_execution(event.where);
     case Kind::kFinishExecution:
+      if (event.query != nodes[event.where].generation) return;  // it stopped earlier
       ++count.finish_execution;
       return finish_execution(event.where);
   }
@@ -268,7 +272,7 @@ void HelixEngine::State::new_request(uint32_t query) {
   }
   ++active;
   enter_outbound(kSourceNode, query);
-  push_now(Kind::kStartTransmission, kSourceNode);
+  if (!options.stage_grain) push_now(Kind::kStartTransmission, kSourceNode);
 }
 
 void HelixEngine::State::gather() {
@@ -307,7 +311,7 @@ void HelixEngine::State::finish_iteration(uint32_t query) {
     q.stage = -1;
     q.created = q.moved = events.now();
     q.compute = q.network = 0;
-    push_now(Kind::kNewRequest, kSourceNode, query);
+    options.stage_grain ? new_request(query) : push_now(Kind::kNewRequest, kSourceNode, query);
   } else {
     ++report.finished_queries;
     if (flow_router) policy::FlowRouter::finish(q.route, q.input, ledger);
@@ -337,6 +341,7 @@ double HelixEngine::State::batch_seconds(int32_t node) {
   // The grid begins at an empty batch of zero cost, so interpolation halves the cost of one.
   if (decodes == 1) decode = decode * 2;
   double seconds = times.prompt[prompts] + decode;
+  if (options.compute != 1) seconds *= options.compute;
   if (n.current == 0) {
     const double bytes = static_cast<double>(n.buffered_tokens) * input.activation_bytes;
     const double concat = bytes / kConcatBytesPerSecond;
@@ -345,6 +350,35 @@ double HelixEngine::State::batch_seconds(int32_t node) {
     n.buffered_tokens = 0;
   }
   return seconds;
+}
+
+// Stage grain: the batch runs as far as nothing waits before the layer ahead; its next event is there.
+double HelixEngine::State::batch_seconds_of_stage(int32_t node) {
+  HelixNodeState& n = nodes[node];
+  n.first = n.current;
+  n.stop = n.current + 1;
+  n.first_seconds = batch_seconds(node);  // with the copying of the inputs, at the first layer
+  n.layer_seconds = n.first_seconds;
+  const auto layers = static_cast<int32_t>(n.queues.size());
+  if (n.stop < layers && n.queues[n.stop].empty()) {
+    n.current = n.stop;
+    n.layer_seconds = batch_seconds(node);
+    n.current = n.first;
+    while (n.stop < layers && n.queues[n.stop].empty()) ++n.stop;
+  }
+  n.began = events.now();
+  return n.first_seconds + (n.stop - n.first - 1) * n.layer_seconds;
+}
+
+// Somebody has come to wait before `layer` while a batch that has yet to reach it is running: the
+// batch stops there, so that they go on together.
+void HelixEngine::State::stop_batch_before(int32_t node, int32_t layer) {
+  HelixNodeState& n = nodes[node];
+  if (!n.busy || layer <= n.first || layer >= n.stop) return;
+  const double when = n.began + n.first_seconds + (layer - n.first - 1) * n.layer_seconds;
+  if (when < events.now()) return;  // it is past
+  n.stop = layer;
+  push(when, Kind::kFinishExecution, node, ++n.generation);
 }
 
 // Moves to the next layer, in a ring, before which something waits.
@@ -374,15 +408,17 @@ void HelixEngine::State::start_execution(int32_t node) {
     return;
   }
   n.waiting -= static_cast<int64_t>(n.batch.work.size());
-  const double seconds = batch_seconds(node);
+  const double seconds = options.stage_grain ? batch_seconds_of_stage(node) : batch_seconds(node);
   n.busy = true;
-  push(events.now() + seconds, Kind::kFinishExecution, node);
+  push(events.now() + seconds, Kind::kFinishExecution, node, ++n.generation);
 }
 
 void HelixEngine::State::finish_execution(int32_t node) {
   HelixNodeState& n = nodes[node];
   n.busy = false;
-  if (!ledger.occupy(node, n.batch.prompt_tokens + n.batch.decodes)) {
+  const int32_t ran = options.stage_grain ? n.stop - n.first : 1;
+  if (options.stage_grain) n.current = n.stop - 1;
+  if (!ledger.occupy(node, ran * (n.batch.prompt_tokens + n.batch.decodes))) {
     fault = errorf(Code::kExhausted,
                    "the KV cache of node {} overflowed at {:.3f} s ({} layer-tokens); offer less "
                    "(--initial-queries, --feed-rate) or, with maxflow, raise --output-ratio or "
@@ -393,13 +429,13 @@ void HelixEngine::State::finish_execution(int32_t node) {
   const size_t next = static_cast<size_t>(n.current) + 1;
   if (next == n.queues.size()) {
     for (const policy::StageWork& work : n.batch.work) enter_outbound(node, work.request);
-    push_now(Kind::kStartTransmission, node);
+    if (!options.stage_grain) push_now(Kind::kStartTransmission, node);
   } else {
     n.queues[next].insert(n.queues[next].end(), n.batch.work.begin(), n.batch.work.end());
     n.waiting += static_cast<int64_t>(n.batch.work.size());
   }
   march(n);
-  push_now(Kind::kStartExecution, node);
+  options.stage_grain ? start_execution(node) : push_now(Kind::kStartExecution, node);
 }
 
 }  // namespace towline::sim

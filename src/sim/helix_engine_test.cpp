@@ -346,5 +346,37 @@ TEST(HelixGolden, ChainOfAllNodes) {
                        "chain_sol.ini", HelixRouter::kMaxFlow, 20, 60, 600);
 }
 
+// The grain of a stage keeps the rules and the random numbers; events at the same instant come in
+// another order, after which single runs go apart by about 1 %. Their mean must not.
+TEST(HelixGolden, StageGrainIsWithinHalfAPercent) {
+  NEEDS_SHARED_DATA();
+  const std::string data = helix_data();
+  const std::string folder = data + "/layouts/example_single24_70b/ilp/";
+  auto input = load_helix_input({folder + "simulator_cluster.ini", folder + "ilp_sol.ini",
+                                 "llama2-70b", data + "/profiles", "", ""},
+                                true);
+  auto lengths = load_lengths(data + "/traces/lengths_azure_conv.csv");
+  ASSERT_TRUE(input && lengths);
+  double decode[2] = {0, 0}, total[2] = {0, 0};
+  int64_t events[2] = {0, 0};
+  for (uint64_t seed = 0; seed < 4; ++seed) {
+    for (const bool stage : {false, true}) {
+      HelixOptions options;
+      options.seed = seed;
+      options.stage_grain = stage;
+      auto engine = HelixEngine::make(*input, options, {*lengths, {}});
+      ASSERT_TRUE(engine);
+      const auto report = engine->run(nullptr, nullptr);
+      ASSERT_TRUE(report);
+      decode[stage] += report->decode_tps;
+      total[stage] += report->total_tps;
+      events[stage] += report->events.total();
+    }
+  }
+  EXPECT_NEAR(decode[1], decode[0], 0.005 * decode[0]);
+  EXPECT_NEAR(total[1], total[0], 0.005 * total[0]);
+  EXPECT_LT(4 * events[1], events[0]);
+}
+
 }  // namespace
 }  // namespace towline::sim

@@ -23,6 +23,13 @@ namespace towline::sim {
 struct LayerTimes {
   std::vector<double> prompt;  // [tokens in the batch]
   std::vector<double> decode;  // [requests in the batch]
+  // Seconds more for each token of context that a decode, or each prompt token, looks back on.
+  // Helix's tables were measured at a usual context and have 0; the Helix mode does not use them.
+  double decode_context_seconds = 0, prompt_context_seconds = 0;
+  // A mixed batch reads the weights once: it costs prompt[all rows]. Otherwise, as in Helix's model,
+  // prompt[tokens] + decode[requests], with the cost of a single decode doubled (its tables begin
+  // with an empty batch of no cost, so that interpolation halves it).
+  bool shared_weights = false;
 };
 
 struct HelixNode {
@@ -61,6 +68,11 @@ enum class HelixRouter { kMaxFlow, kSwarm, kRandom, kShortestQueue };
 struct HelixOptions {
   bool online = false;
   HelixRouter router = HelixRouter::kMaxFlow;
+  // Grain of a stage: a batch through all layers of a node is one event, a link is a queue whose
+  // times are added up. Same rules and random numbers; not bit-equal; max flow only.
+  bool stage_grain = false;
+  double compute = 1;            // calibration: all table times are multiplied by this,
+  double hop_seconds = 0;        // and every message costs its end this much of software
   uint64_t seed = 0;
   policy::KvEstimator estimator;
   int32_t initial_queries = 20;  // offline

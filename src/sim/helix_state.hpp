@@ -24,7 +24,7 @@ enum class HelixEventKind : uint8_t {
   kFinishTransmission,  // where: link, query
   kGather,              // the coordinator looks at what came back
   kStartExecution,      // where: node
-  kFinishExecution,     // where: node
+  kFinishExecution,     // where: node, query: generation of its batch
 };
 
 struct HelixEvent {
@@ -61,6 +61,7 @@ struct HelixLinkState {
   double free = 0;            // bytes/s not reserved
   double planned = 0;         // max flow: what every transmission gets
   bool busy = false;          // max flow: one at a time
+  double free_at = 0;         // stage grain: when the last one queued has left
 };
 
 // The outbound side of a node or of the source.
@@ -80,6 +81,10 @@ struct HelixNodeState {
   int32_t current = 0;       // layer - first layer
   double nic_in_free = 0;    // bytes/s
   bool busy = false;
+  uint32_t generation = 0;   // of the batch that is running
+  // Stage grain: layers [first, stop) of the running batch, by their place in the node.
+  int32_t first = 0, stop = 0;
+  double began = 0, first_seconds = 0, layer_seconds = 0;
 };
 
 struct HelixEngine::State {
@@ -107,11 +112,14 @@ struct HelixEngine::State {
   void start_execution(int32_t node);
   void finish_execution(int32_t node);
   double batch_seconds(int32_t node);
+  double batch_seconds_of_stage(int32_t node);
+  void stop_batch_before(int32_t node, int32_t layer);
   void look(double next_event);
 
   // helix_transmit.cpp
   void enter_outbound(int32_t place, uint32_t query);
   void start_transmission(int32_t place);
+  void send_planned(int32_t place, uint32_t query);
   void finish_sending(int32_t link, uint32_t query);
   void finish_transmission(int32_t link, uint32_t query);
   void send(int32_t place, int32_t link, uint32_t query, double bandwidth);

@@ -58,6 +58,7 @@ void HelixEngine::State::enter_outbound(int32_t place, uint32_t query) {
   const Waiting waiting{query, s.arrivals++};
   switch (options.router) {
     case HelixRouter::kMaxFlow:
+      if (options.stage_grain) return send_planned(place, query);
       links[q.route[q.stage + 1].link].queue.push_back(waiting);
       return;
     case HelixRouter::kSwarm:
@@ -230,6 +231,7 @@ void HelixEngine::State::send(int32_t place, int32_t link, uint32_t query, doubl
   if (place != kSourceNode && spec.to != kSinkNode) bytes += input.activation_bytes * q.tokens();
   double duration = spec.latency;
   duration += bytes / bandwidth;
+  if (options.hop_seconds > 0) duration += options.hop_seconds;
   q.bandwidth = bandwidth;
   sender(place).free -= bandwidth;
   links[link].free -= bandwidth;
@@ -238,6 +240,22 @@ void HelixEngine::State::send(int32_t place, int32_t link, uint32_t query, doubl
   q.moved = q.sent = now;
   // Adding the latency and taking it off again is not the identity in floating point.
   push(now + duration - spec.latency, Kind::kFinishSending, link, query);
+}
+
+// Stage grain: what is queued on a link leaves in order, one at a time, at the planned bandwidth, so
+// the time of its arrival is known when it is queued.
+void HelixEngine::State::send_planned(int32_t place, uint32_t query) {
+  HelixQuery& q = queries[query];
+  const int32_t link = q.route[++q.stage].link;
+  const HelixLink& spec = input.links[link];
+  HelixLinkState& l = links[link];
+  double bytes = input.token_bytes * q.tokens();
+  if (place != kSourceNode && spec.to != kSinkNode) bytes += input.activation_bytes * q.tokens();
+  const double begin = std::max(events.now(), l.free_at);
+  l.free_at = begin + bytes / l.planned + options.hop_seconds;
+  q.compute += begin - q.moved;
+  q.moved = q.sent = begin;
+  push(l.free_at + spec.latency, Kind::kFinishTransmission, link, query);
 }
 
 void HelixEngine::State::finish_sending(int32_t link, uint32_t query) {
@@ -258,6 +276,7 @@ void HelixEngine::State::finish_transmission(int32_t link, uint32_t query) {
   q.moved = now;
   const int32_t place = input.links[link].to;
   if (place == kSinkNode) {
+    if (options.stage_grain) return finish_iteration(query);
     at_sink.push_back(query);
     push_now(Kind::kGather, 0);
     return;
@@ -267,6 +286,10 @@ void HelixEngine::State::finish_transmission(int32_t link, uint32_t query) {
   n.queues[layer].push_back({query, q.prompt() ? q.input : 0, q.context});
   ++n.waiting;
   n.buffered_tokens += q.tokens();
+  if (options.stage_grain) {
+    stop_batch_before(place, layer);
+    return start_execution(place);
+  }
   push_now(Kind::kStartExecution, place);
 }
 

@@ -3,22 +3,18 @@
 //
 // StageEngine: Towline's own simulator of one model over unequal, distant and failing machines.
 //
-// Its grain is a batch through all layers of a node: that is 10 to 100 times fewer events than a
-// layer at a time. Time is int64 nanoseconds. Requests are routed by policy::FlowRouter with
-// policy::KvLedger as in the Helix mode; what differs is the rest:
-//   admission   a request that finds no room waits in a queue; it is rejected, with a reason, only
-//               if it can never fit or the queue is full. Nothing is lost: every request ends once,
-//               finished, rejected or failed (checked at the end of every run).
-//   batching    continuous: all decodes that are ready first, then chunks of prompts up to a token
-//               budget, so that a long prompt does not stall the others (chunked prefill).
-//   network     what a batch sends over a link goes as one message. Large ones share NICs and links
-//               max-min fairly (sim/fair_network.hpp); small ones take latency + size / bandwidth.
+// Every decision is made by policy::Host, the object that serves in production: who is admitted, by
+// which pipeline, in which steps, with which KV blocks, what happens when a node is lost. This engine
+// supplies what is not a decision: time, arrivals, machines and links (sim/virtual_cluster.hpp), and
+// counts. Its grain is a microbatch through all layers of a node.
 //   disturbance nodes crash, rejoin (loading their layers from disk) and slow down, links fail. The
 //               flow is planned anew on what is left; requests that lost KV are computed again from
 //               their tokens, on another way.
 //
-// Deterministic in its input. Memory: a record per request in flight, eight bytes a finished request
-// and metric, no events kept.
+// Every request ends once: finished, rejected or failed, with the reason (checked at the end of every
+// run). With a journal, every event that the host was told is written down and can be replayed
+// (sim/replay.hpp). Deterministic in its input. Memory: a record per request in flight, eight bytes
+// a finished request and metric, no events kept.
 #pragma once
 
 #include <atomic>
@@ -30,7 +26,11 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "obs/journal.hpp"
+#include "policy/host.hpp"
 #include "sim/helix_input.hpp"
+#include "sim/stage_cost.hpp"
+#include "sim/virtual_cluster.hpp"
 #include "spec/workload.hpp"
 
 namespace towline::sim {
@@ -44,14 +44,22 @@ struct Disturbance {
   double factor = 1;   // kSlow: batches take this much longer from now on; 1: as before
 };
 
+struct StageProgress {
+  double seconds = 0;  // simulated
+  int64_t arrived = 0, ended = 0;
+};
+
 struct StageOptions {
   policy::KvEstimator estimator;
-  int32_t prompt_budget = 2048;     // prompt tokens a batch
-  int32_t chunk_tokens = 2048;      // of one prompt at a time
-  int32_t microbatch = 0;           // decodes a batch; 0: the node's own limit
+  Calibration calibration;
+  int32_t prompt_budget = 2048;     // tokens a step
+  int32_t chunk_tokens = 2048;      // of one prompt in one step
+  int32_t depth = 0;                // steps of a pipeline on their way; 0: as many as it has nodes
   int64_t clients = 0;              // closed loop: so many clients, each sends when answered
                                     // (and leaves if refused); times are ignored. 0: open
   int64_t queue_limit = 1'000'000;  // waiting requests; beyond this they are rejected
+  double think_seconds = 0;         // closed loop: a client waits so long before it sends again
+  int64_t places = 0;               // requests admitted at a time; 0: as many as there is room for
   double detect_seconds = 1;        // from a crash to its being known
   double horizon = 0;               // seconds after the start to stop at; 0: when all have ended
   double window_begin = 0;          // tokens/s are counted from here, seconds after the start,
@@ -60,9 +68,11 @@ struct StageOptions {
   std::vector<Disturbance> disturbances;  // in order of time
   double sample_seconds = 0;        // of the time series; 0: none
   int64_t trace_limit = 0;          // batches kept for the Chrome trace
+  std::function<void(const StageProgress&)> on_progress;  // now and then; may be empty
+  obs::JournalWriter* journal = nullptr;  // of the host's events; outlives the engine
 };
 
-enum class Outcome : uint8_t { kFinished, kRejected, kFailed };
+using policy::Outcome;
 
 struct RequestRecord {
   int64_t id = 0;
@@ -85,12 +95,6 @@ struct StageSample {
   double kv = 0;              // real bottleneck, 0..1
 };
 
-struct BatchTrace {
-  int32_t node = 0;
-  int64_t begin = 0, end = 0;  // ns
-  int32_t prompt_tokens = 0, decodes = 0;
-};
-
 struct StageReport {
   bool interrupted = false;
   double started = 0;           // seconds until the models were loaded
@@ -108,6 +112,8 @@ struct StageReport {
   std::vector<StageSample> samples;
   std::vector<BatchTrace> batches;
   int64_t events = 0;
+  int64_t steps = 0, out_of_profile = 0;      // batches beyond the cost tables
+  uint64_t digest = 0;                        // of all actions, if there is a journal
 };
 
 class StageEngine {

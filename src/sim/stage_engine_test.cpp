@@ -12,52 +12,11 @@
 
 #include "base/for_seeds.hpp"
 #include "sim/fair_network.hpp"
+#include "sim/stage_grid.hpp"
 #include "sim/stage_report.hpp"
 
 namespace towline::sim {
 namespace {
-
-// `stages` x `width` nodes of two layers, completely joined; a layer takes 1 ms a prompt token and
-// 1 ms a decode batch of any size above one.
-HelixInput grid(int32_t stages, int32_t width) {
-  HelixInput input;
-  input.total_layers = 2 * stages;
-  input.token_bytes = 2;
-  input.activation_bytes = 1000;
-  input.layer_bytes = 1e9;
-  input.coordinator_nic_in = input.coordinator_nic_out = 1e9;
-  LayerTimes times;
-  for (int i = 0; i <= 4096; ++i) times.prompt.push_back(0.001 * i);
-  for (int i = 0; i <= 500; ++i) times.decode.push_back(i == 0 ? 0 : i == 1 ? 0.0005 : 0.001);
-  input.times.push_back(times);
-  for (int32_t s = 0; s < stages; ++s) {
-    for (int32_t w = 0; w < width; ++w) {
-      HelixNode node;
-      node.name = "s" + std::to_string(s) + "w" + std::to_string(w);
-      node.layers = {2 * s, 2 * s + 2};
-      node.nic_in = node.nic_out = node.disk = 1e9;
-      node.kv_capacity = 100'000;
-      node.rate = 100;
-      node.limits = {4, 4000, 100, 100'000};
-      input.nodes.push_back(node);
-      const int32_t me = s * width + w;
-      if (s == 0) input.links.push_back({policy::kSourceNode, me, 0.001, 1e9});
-      for (int32_t v = 0; s > 0 && v < width; ++v) {
-        input.links.push_back({(s - 1) * width + v, me, 0.001, 1e9});
-      }
-      if (s == stages - 1) input.links.push_back({me, policy::kSinkNode, 0.001, 1e9});
-    }
-  }
-  return input;
-}
-
-StageEngine::Source list_source(std::vector<spec::TraceRequest> list) {
-  return [list = std::move(list), next = size_t{0}]() mutable
-         -> Result<std::optional<spec::TraceRequest>> {
-    if (next == list.size()) return std::optional<spec::TraceRequest>();
-    return std::optional(list[next++]);
-  };
-}
 
 struct Trial {
   StageReport report;
@@ -126,6 +85,108 @@ TEST(StageEngine, WaitsAsLongAsQueueingTheorySays) {
   }
 }
 
+// Prompts of random lengths, one server, one at a time: Pollaczek and Khinchine's mean for M/G/1, of
+// which exponential lengths (M/M/1) are a case.
+TEST(StageEngine, WaitsAsTheoryForAnyDistributionOfWork) {
+  HelixInput input = grid(1, 1);
+  input.nodes[0].kv_capacity = 1'000'000'000;
+  input.nodes[0].layers = {0, 1};
+  input.total_layers = 1;
+  input.activation_bytes = 0;
+  for (HelixLink& link : input.links) {
+    link.latency = 0;
+    link.bandwidth = 1e15;
+  }
+  StageOptions options;
+  options.places = 1;
+  options.prompt_budget = options.chunk_tokens = 4096;
+  for (const bool exponential : {true, false}) {
+    Rng rng(5);
+    const double rate = 0.7 / 0.1;  // mean work 100 tokens of 1 ms
+    spec::ArrivalClock clock({.rate = rate}, 12);
+    std::vector<spec::TraceRequest> list;
+    double sum = 0, squares = 0;
+    for (int i = 0; i < 150'000; ++i) {
+      const double drawn = exponential ? -100 * std::log(1 - rng.unit())
+                                       : (rng.below(10) == 0 ? 550.0 : 50.0);
+      const auto tokens = static_cast<int32_t>(std::clamp(std::round(drawn), 1.0, 4000.0));
+      list.push_back({clock.next(), tokens, 1});
+      sum += 0.001 * tokens;
+      squares += 1e-6 * tokens * tokens;
+    }
+    const double mean = sum / 150'000, square = squares / 150'000, load = rate * mean;
+    const double theory = mean + rate * square / (2 * (1 - load));
+    if (exponential) {
+      EXPECT_NEAR(theory, mean / (1 - load), 0.02 * theory);  // M/M/1
+    }
+    const Trial r = run(input, options, list_source(list));
+    EXPECT_EQ(r.report.finished, 150'000);
+    EXPECT_NEAR(r.report.e2e.mean, theory, 0.05 * theory) << exponential;
+    const double span = r.report.ended - r.report.started;
+    EXPECT_NEAR(r.report.mean_in_system, 150'000 / span * r.report.e2e.mean,
+                1e-6 * r.report.mean_in_system);
+  }
+}
+
+// p stages of equal time, m microbatches that follow each other: m + p - 1 stage times, of which
+// each stage idles p - 1 (the bubble of a pipeline).
+TEST(StageEngine, HasThePipelineBubbleOfTheClosedForm) {
+  for (const int stages : {2, 4, 7}) {
+    for (const int chunks : {1, 3, 10}) {
+      HelixInput input = grid(stages, 1);
+      input.activation_bytes = 1;
+      input.times[0].prompt.resize(101);  // a node takes one chunk at a time
+      for (HelixLink& link : input.links) {
+        link.latency = 0;
+        link.bandwidth = 1e15;
+      }
+      StageOptions options;
+      options.prompt_budget = options.chunk_tokens = 100;
+      options.depth = 100;
+      const Trial r = run(input, options, list_source({{0, 100 * chunks, 1}}));
+      const double stage = 2 * 0.1;  // two layers, 100 tokens
+      EXPECT_NEAR(r.report.e2e.mean, (chunks + stages - 1) * stage, 1e-5);
+      const double busy = static_cast<double>(chunks) / (chunks + stages - 1);
+      for (const double share : r.report.node_busy) EXPECT_NEAR(share, busy, 1e-4);
+    }
+  }
+}
+
+// What each token looks back on costs time where the tables say so.
+TEST(StageEngine, ContextCostsWhatTheTablesSay) {
+  HelixInput input = grid(1, 1);
+  input.activation_bytes = 0;
+  const Trial flat = run(input, {}, list_source({{0, 100, 21}}));
+  input.times[0].decode_context_seconds = 1e-5;
+  const Trial deep = run(input, {}, list_source({{0, 100, 21}}));
+  // 20 decodes after 100, 101, ... 119 tokens, in two layers each.
+  EXPECT_NEAR(deep.report.e2e.mean - flat.report.e2e.mean, 2 * 1e-5 * (20 * 100 + 190), 1e-6);
+}
+
+TEST(StageEngine, CountsBatchesBeyondTheProfile) {
+  HelixInput input = grid(1, 1);
+  input.times[0].decode.resize(3);  // up to two decodes
+  std::vector<spec::TraceRequest> list(8, {0, 10, 5});
+  StageOptions options;
+  options.depth = 1;
+  const Trial r = run(input, options, list_source(list));
+  EXPECT_EQ(r.report.finished, 8);
+  EXPECT_GT(r.report.out_of_profile, 0);
+  const Trial within = run(grid(1, 1), options, list_source(list));
+  EXPECT_EQ(within.report.out_of_profile, 0);
+}
+
+TEST(StageEngine, AClientThinksBeforeItAsksAgain) {
+  StageOptions options;
+  options.clients = 1;
+  options.think_seconds = 2;
+  const Trial r = run(grid(1, 1), options, list_source({{0, 10, 2}, {0, 10, 2}, {0, 10, 2}}));
+  ASSERT_EQ(r.records.size(), 3u);
+  for (size_t i = 1; i < 3; ++i) {
+    EXPECT_EQ(r.records[i].arrival - r.records[i - 1].end, 2'000'000'000);
+  }
+}
+
 TEST(StageEngine, RefusesOnlyWhatCanNeverFitOrWhenTheQueueIsFull) {
   StageOptions options;
   options.queue_limit = 2;
@@ -184,7 +245,7 @@ TEST(StageEngine, SurvivesAnyScript) {
     options.estimator.output_ratio = 0.1 * static_cast<double>(rng.below(12));
     options.chunk_tokens = static_cast<int32_t>(rng.between(1, 600));
     options.prompt_budget = static_cast<int32_t>(rng.between(options.chunk_tokens, 2000));
-    options.microbatch = static_cast<int32_t>(rng.below(20));
+    options.depth = static_cast<int32_t>(rng.below(5));
     options.queue_limit = rng.between(5, 200);
     options.clients = rng.below(3) == 0 ? rng.between(1, 30) : 0;
     options.sample_seconds = rng.below(2) == 0 ? 0.5 : 0;

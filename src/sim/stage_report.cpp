@@ -23,6 +23,8 @@ std::string_view outcome_name(Outcome outcome) {
       return "rejected";
     case Outcome::kFailed:
       return "failed";
+    case Outcome::kCancelled:
+      return "cancelled";
   }
   return "";
 }
@@ -139,7 +141,9 @@ Json stage_summary(const HelixInput& input, const StageReport& r) {
                             {"goodput", r.goodput},
                             {"attainment", r.attainment},
                             {"mean_in_system", r.mean_in_system},
-                            {"events", r.events}});
+                            {"events", r.events},
+                            {"steps", r.steps},
+                            {"out_of_profile", r.out_of_profile}});
   json.set("ttft", percentiles_json(r.ttft));
   json.set("tpot", percentiles_json(r.tpot));
   json.set("itl", percentiles_json(r.itl));
@@ -176,7 +180,11 @@ std::string stage_text(const HelixInput& input, const StageReport& r) {
   times("queueing", r.queueing);
   line("within the goals", format("{:.1f} % of finished, {:.3f} requests/s", 100 * r.attainment,
                                   r.goodput));
-  line("events", format("{}", r.events));
+  if (r.out_of_profile > 0) {
+    line("OUT OF PROFILE", format("{} batches were larger than the tables; their cost is scaled up "
+                                  "from the last entry", r.out_of_profile));
+  }
+  line("events", format("{} ({} steps)", r.events, r.steps));
   return text;
 }
 

@@ -3,7 +3,6 @@
 //
 // StageEngine: planning on what is left of the cluster, disturbances, and the report.
 #include <algorithm>
-#include <limits>
 
 #include "base/check.hpp"
 #include "sim/helix_load.hpp"
@@ -11,92 +10,84 @@
 
 namespace towline::sim {
 
-using policy::kSinkNode;
-using policy::kSourceNode;
+policy::HostOptions StageEngine::State::host_options() const {
+  policy::HostOptions o;
+  o.total_layers = input.total_layers;
+  o.estimator = options.estimator;
+  o.admission.waiting = options.queue_limit;
+  if (options.places > 0) o.admission.placed = options.places;
+  o.depth = options.depth;
+  o.batching.step_tokens = options.prompt_budget;
+  o.batching.chunk_tokens = options.chunk_tokens;
+  o.batching.sequences = std::numeric_limits<int32_t>::max();
+  o.batching.prefix_cache = false;
+  // The chunks of a prompt follow each other through the pipeline.
+  o.batching.ahead = std::max(input.total_layers, options.depth);
+  return o;
+}
 
-constexpr double kMinimumShare = 1e-6;  // of a node's flow: less is rounding
-
-// Maximum flow over the nodes and links that are known to be up. Requests under way keep their
-// pipelines; only new ones follow the new weights.
-void StageEngine::State::plan() {
+// Maximum flow over the nodes and links that are known to be up.
+policy::HostPlan StageEngine::State::plan() {
   HelixInput left = input;
   left.links.clear();
-  planned_links.clear();
+  std::vector<int32_t> ids;
   const auto usable = [&](int32_t place) {
     return place < 0 || (node_known_up[place] && !input.nodes[place].layers.empty());
   };
-  for (size_t i = 0; i < input.nodes.size(); ++i) {
-    if (!node_known_up[i]) left.nodes[i].layers = {};
-  }
   for (size_t i = 0; i < input.links.size(); ++i) {
     const HelixLink& link = input.links[i];
     if (!link_known_up[i] || !usable(link.from) || !usable(link.to)) continue;
     left.links.push_back(link);
-    planned_links.push_back(static_cast<int32_t>(i));
+    ids.push_back(static_cast<int32_t>(i));
+  }
+  for (size_t i = 0; i < input.nodes.size(); ++i) {
+    if (!node_known_up[i]) left.nodes[i].layers = {};
   }
   plan_flow(left);
   max_flow = left.max_flow;
-  ++epoch;
   ++report.replans;
-  router.reset();
-  if (!(left.max_flow > 0)) return;
-  std::vector<LayerRange> layers;
-  std::vector<policy::RouteLink> links;
-  for (const HelixNode& node : left.nodes) layers.push_back(node.layers);
-  for (const HelixLink& link : left.links) links.push_back({link.from, link.to});
-  auto map = policy::RouteMap::make(input.total_layers, std::move(layers), std::move(links));
-  if (!map) {
-    fault = std::move(map).error();
-    return;
+  policy::HostPlan plan;
+  for (size_t i = 0; i < left.nodes.size(); ++i) {
+    // Prompts are cut into chunks, so no node refuses one for its length.
+    policy::HostNode node;
+    node.layers = left.nodes[i].layers;
+    node.kv_capacity = left.nodes[i].kv_capacity;
+    node.incarnation = incarnation[i];
+    plan.nodes.push_back(node);
   }
-  // Prompts are cut into chunks, so no node refuses one for its length. Helix never uses links of
-  // less than 5 % of their origin's flow; with more than 20 links that could be all of them.
-  router.emplace(std::move(map).value(), left.flow,
-                 std::vector<int32_t>(input.nodes.size(), std::numeric_limits<int32_t>::max()),
-                 kMinimumShare);
+  for (size_t i = 0; i < left.links.size(); ++i) {
+    plan.links.push_back({ids[i], left.links[i].from, left.links[i].to, left.flow[i]});
+  }
+  return plan;
 }
 
-void StageEngine::State::disturb(const Disturbance& d) {
-  const auto number = static_cast<uint32_t>(&d - options.disturbances.data());
+void StageEngine::State::replan() { tell(plan()); }
+
+void StageEngine::State::disturb(const Disturbance& d, uint32_t number) {
   const auto notice_later = [&] {
-    events.push(events.now() + ns(options.detect_seconds), {Kind::kDetected, d.target, number});
+    call_at(cluster.now() + ns(options.detect_seconds), StageEvent::kDetected, number);
   };
   switch (d.kind) {
     case DisturbanceKind::kSlow:
-      nodes[d.target].slowness = d.factor;
-      return;
-    case DisturbanceKind::kCrash: {
-      StageNode& n = nodes[d.target];
-      if (!n.up) return;
-      if (n.busy) n.busy_ns += events.now() - n.batch_begin;
-      n.up = n.ready = n.busy = false;
-      ++n.generation;
-      n.decodes.clear();
-      n.prompts.clear();
-      n.batch.clear();
+      return cluster.set_slowness(d.target, d.factor);
+    case DisturbanceKind::kCrash:
+      if (!cluster.is_up(d.target)) return;
+      cluster.node_down(d.target);
       return notice_later();
-    }
-    case DisturbanceKind::kRejoin: {
-      StageNode& n = nodes[d.target];
-      if (n.up) return;
+    case DisturbanceKind::kRejoin:
+      if (cluster.is_up(d.target)) return;
       if (node_known_up[d.target]) detected({d.at, DisturbanceKind::kCrash, d.target, 1});
-      n.up = true;
-      const HelixNode& spec = input.nodes[d.target];
-      const double load = input.layer_bytes * spec.layers.size() / spec.disk;
-      events.push(events.now() + ns(load), {Kind::kReady, d.target, n.generation});
-      return;
-    }
+      return cluster.node_up(d.target);
     case DisturbanceKind::kLinkDown:
-      if (!link_up[d.target]) return;
-      link_up[d.target] = false;
-      ++link_generation[d.target];
+      if (!cluster.is_link_up(d.target)) return;
+      cluster.link_down(d.target);
       return notice_later();
     case DisturbanceKind::kLinkUp:
-      if (link_up[d.target]) return;
+      if (cluster.is_link_up(d.target)) return;
       if (link_known_up[d.target]) detected({d.at, DisturbanceKind::kLinkDown, d.target, 1});
-      link_up[d.target] = link_known_up[d.target] = true;
-      plan();
-      return admit_waiting();
+      cluster.link_up(d.target);
+      link_known_up[d.target] = true;
+      return replan();
   }
 }
 
@@ -104,68 +95,32 @@ void StageEngine::State::detected(const Disturbance& d) {
   const bool link = d.kind == DisturbanceKind::kLinkDown;
   std::vector<bool>& known = link ? link_known_up : node_known_up;
   // Already noticed, or back again before it was (then the return noticed it).
-  if (!known[d.target] || (link ? link_up[d.target] : nodes[d.target].up)) return;
+  const bool up = link ? cluster.is_link_up(d.target) : cluster.is_up(d.target);
+  if (!known[d.target] || up) return;
   known[d.target] = false;
-  std::vector<uint32_t> hit;
-  for (uint32_t slot = 0; slot < requests.size(); ++slot) {
-    const StageRequest& r = requests[slot];
-    if (!r.used || !r.admitted) continue;
-    const bool through = std::any_of(r.pipeline.begin(), r.pipeline.end(), [&](const auto& hop) {
-      return link ? hop.link == d.target : hop.node == d.target;
-    });
-    if (through) hit.push_back(slot);
-  }
-  // restart() puts each at the head of the queue: the youngest first, so that the oldest leads.
-  std::sort(hit.begin(), hit.end(), [&](uint32_t a, uint32_t b) {
-    return requests[a].record.id > requests[b].record.id;
-  });
-  for (const uint32_t slot : hit) restart(slot);
-  plan();
-  admit_waiting();
-}
-
-void StageEngine::State::node_ready(int32_t node) {
-  nodes[node].ready = true;
-  node_known_up[node] = true;
-  plan();
-  admit_waiting();
+  replan();
 }
 
 void StageEngine::State::count_time() {
-  system_time += static_cast<double>(in_system) * static_cast<double>(events.now() - last_count);
-  last_count = events.now();
+  system_time += static_cast<double>(in_system) * static_cast<double>(cluster.now() - last_count);
+  last_count = cluster.now();
 }
 
 void StageEngine::State::sample() {
-  report.samples.push_back({seconds(), active, static_cast<int64_t>(waiting.size()),
+  report.samples.push_back({seconds(), host->admission().placed(), host->admission().waiting(),
                             static_cast<double>(sampled_output) / options.sample_seconds,
-                            ledger.real_bottleneck()});
+                            host->real_pressure()});
   sampled_output = 0;
-  if (events.empty()) return;  // nothing else will ever happen
-  events.push(events.now() + ns(options.sample_seconds), {Kind::kSample, 0, 0});
+  if (cluster.quiet()) return;  // nothing else will ever happen
+  call_at(cluster.now() + ns(options.sample_seconds), StageEvent::kSample);
 }
 
 // Conservation: every request ended once or is still here, and nobody holds KV for nobody.
 void StageEngine::State::check_books() const {
   CHECK(report.arrived == report.finished + report.rejected + report.failed + in_system,
         report.arrived, report.finished, report.rejected, report.failed, in_system);
-  std::vector<int64_t> held(input.nodes.size(), 0);
-  int64_t output = 0;
-  for (const StageRequest& r : requests) {
-    if (!r.used) continue;
-    output += r.produced;
-    if (!r.admitted) continue;
-    for (size_t h = 0; h < r.pipeline.size(); ++h) {
-      if (r.pipeline[h].node == kSinkNode) continue;
-      held[r.pipeline[h].node] += int64_t{r.kv[h]} * r.pipeline[h].layers.size();
-    }
-  }
-  for (size_t i = 0; i < held.size(); ++i) {
-    const int64_t used = ledger.real_used(static_cast<int32_t>(i));
-    CHECK(used == held[i], i, used, held[i]);
-    CHECK(in_system > 0 || ledger.expected_used(static_cast<int32_t>(i)) == 0, i);
-  }
-  CHECK(output <= report.output_tokens, output, report.output_tokens);
+  CHECK(host->unfinished() == in_system, host->unfinished(), in_system);
+  host->check_invariants();
 }
 
 StageReport StageEngine::State::make_report(bool interrupted) {
@@ -196,8 +151,19 @@ StageReport StageEngine::State::make_report(bool interrupted) {
   report.e2e = percentiles_of(e2e);
   report.queueing = percentiles_of(queueing);
   report.itl = itl.percentiles();
-  for (const StageNode& n : nodes) {
-    report.node_busy.push_back(total > 0 ? static_cast<double>(n.busy_ns) * 1e-9 / total : 0);
+  report.batches = cluster.batches();
+  report.events = cluster.events();
+  report.out_of_profile = cluster.cost().out_of_profile();
+  report.digest = digest.value();
+  int64_t needed = needed_rows;
+  for (const StageRequest& r : requests) {
+    if (r.used && r.produced > 0) needed += r.record.input + r.produced - 1;
+  }
+  report.recomputed_tokens =
+      std::max<int64_t>(host->batcher().counters().evaluated - needed, 0);
+  for (size_t i = 0; i < input.nodes.size(); ++i) {
+    const double busy = static_cast<double>(cluster.times(static_cast<int32_t>(i)).busy_ns) * 1e-9;
+    report.node_busy.push_back(total > 0 ? busy / total : 0);
   }
   return std::move(report);
 }

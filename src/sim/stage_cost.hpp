@@ -1,0 +1,83 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// StageCost: how long a batch takes on a node, and how large a batch its measurements cover.
+//
+// A layer takes  prompt[tokens] + decode[requests] + what the context costs, from the profile's
+// tables; beyond a table's end the last value is scaled up in proportion and the batch is counted,
+// never silently. A few physical constants fit the tables, which were measured layer by layer on an
+// idle machine, to a whole engine (docs/validation.md tells which were fitted, on what):
+//   compute        all table times are multiplied by this
+//   batch_seconds  of a node's host, once a batch
+//   hop_seconds    of the sender's and receiver's software, once a message
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "sim/helix_input.hpp"
+
+namespace towline::sim {
+
+struct Calibration {
+  double compute = 1;
+  double batch_seconds = 0;
+  double hop_seconds = 0;
+};
+
+// The rows of a batch that enter at one layer.
+struct CostRows {
+  int32_t entry = 0;  // first layer
+  int32_t prompt_tokens = 0, decodes = 0;
+  int64_t decode_context = 0, prompt_context = 0;
+};
+
+class StageCost {
+ public:
+  StageCost(const HelixInput& input, Calibration calibration)
+      : input_(&input), calibration_(calibration) {}
+
+  // Seconds of one layer.
+  double layer_seconds(int32_t machine, int32_t prompt_tokens, int32_t decodes,
+                       int64_t prompt_context, int64_t decode_context) {
+    const LayerTimes& t = input_->times[machine];
+    double rows;
+    if (!t.shared_weights) {
+      rows = at(t.prompt, prompt_tokens) + (decodes == 1 ? 2 : 1) * at(t.decode, decodes);
+    } else {
+      rows = prompt_tokens > 0 ? at(t.prompt, prompt_tokens + decodes) : at(t.decode, decodes);
+    }
+    return rows + t.prompt_context_seconds * static_cast<double>(prompt_context) +
+           t.decode_context_seconds * static_cast<double>(decode_context);
+  }
+  // Seconds of a batch on `node`; `rows` may be sorted in place.
+  double batch_seconds(int32_t node, std::vector<CostRows>& rows);
+
+  const Calibration& calibration() const { return calibration_; }
+  // Largest batches that the tables cover.
+  int32_t most_prompt_tokens(int32_t machine) const {
+    return static_cast<int32_t>(input_->times[machine].prompt.size()) - 1;
+  }
+  int32_t most_decodes(int32_t machine) const {
+    return static_cast<int32_t>(input_->times[machine].decode.size()) - 1;
+  }
+  // Batches beyond them so far.
+  int64_t out_of_profile() const { return out_of_profile_; }
+
+ private:
+  double at(const std::vector<double>& table, int32_t n) {
+    const auto last = static_cast<int32_t>(table.size()) - 1;
+    if (n <= last) return table[n];
+    beyond_ = true;
+    return table[last] * n / last;
+  }
+
+  const HelixInput* input_;
+  Calibration calibration_;
+  int64_t out_of_profile_ = 0;
+  bool beyond_ = false;
+};
+
+}  // namespace towline::sim

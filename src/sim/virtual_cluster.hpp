@@ -1,0 +1,186 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// VirtualCluster: the machines and links of a simulation, and the clock.
+//
+// The unit of work is a parcel: a microbatch on its way through a pipeline. It crosses a link, waits
+// at the node until that is free, is computed together with the other parcels that are ready there
+// (policy::NodeBatch), and goes on, until it is back at the coordinator. Time is int64 nanoseconds.
+//   node     one batch through all of its layers at a time, at the cost of sim/stage_cost.hpp; rows
+//            that enter at a later layer (partial inference) cost only the layers from there on
+//   link     first in, first out. A message of up to 64 KiB takes size / bandwidth on its link and
+//            no part in sharing; larger ones share NICs and links max-min fairly
+//            (sim/fair_network.hpp). Latency comes on top and holds nothing up.
+//   faults   nodes go down and come up, links fail, nodes become slow, bandwidth changes. What is
+//            on a failed node or link is lost without a sound; the driver notices by itself.
+//
+// The driver's own events share the queue, so that there is one total order of everything.
+// Not thread-safe; deterministic.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "policy/pipeline.hpp"
+#include "sim/event_queue.hpp"
+#include "sim/fair_network.hpp"
+#include "sim/helix_input.hpp"
+#include "sim/stage_cost.hpp"
+
+namespace towline::sim {
+
+// What a parcel carries.
+struct ParcelWork {
+  int32_t prompt_tokens = 0, decodes = 0;
+  // Sums over the rows, for costs that depend on the context: tokens before each decode, and
+  // before each prompt token.
+  int64_t decode_context = 0, prompt_context = 0;
+  int32_t returned_tokens = 0;  // what goes back to the coordinator
+};
+
+struct NodeTimes {
+  int64_t busy_ns = 0;
+  int64_t batches = 0;
+};
+
+// A batch that ended, for the trace.
+struct BatchTrace {
+  int32_t node = 0;
+  int64_t begin = 0, end = 0;  // ns
+  int32_t prompt_tokens = 0, decodes = 0;
+};
+
+class VirtualCluster {
+ public:
+  struct Options {
+    int64_t trace_limit = 0;  // batches kept
+  };
+  // What next() tells the driver.
+  struct Happening {
+    enum class Kind : uint8_t { kReturned, kReady, kDriver } kind = Kind::kDriver;
+    int32_t ticket = 0;       // kReturned: of the parcel
+    int32_t node = 0;         // kReady: its layers are loaded
+    uint32_t number = 0;      // kDriver: as given
+    uint8_t what = 0;         // kDriver: as given
+  };
+
+  VirtualCluster(const HelixInput& input, StageCost cost, Options options);
+
+  int64_t now() const { return events_.now(); }
+  bool quiet() const { return events_.empty(); }
+  int64_t next_time() const { return events_.next_time(); }
+  void advance(int64_t when) { events_.advance(when); }
+  void call_at(int64_t when, uint8_t what, uint32_t number) {
+    events_.push(when, {Kind::kDriver, what, 0, number});
+  }
+
+  // Sends a parcel on its way; `way` must stay as it is until it returns or is dropped.
+  void send(int32_t ticket, const policy::Pipeline& way, const ParcelWork& work);
+  // The driver does not want it any more, wherever it is (it may be lost already).
+  void drop(int32_t ticket);
+  // Handles one event; a value if it is the driver's business.
+  std::optional<Happening> step();
+
+  void node_down(int32_t node);
+  // Layers are loaded from disk first; kReady follows.
+  void node_up(int32_t node);
+  void set_slowness(int32_t node, double factor) { nodes_[node].slowness = factor; }
+  void link_down(int32_t link);
+  void link_up(int32_t link) { links_[link].up = true; }
+  void set_bandwidth(int32_t link, double bytes_per_second);
+  bool is_up(int32_t node) const { return nodes_[node].up; }
+  bool is_link_up(int32_t link) const { return links_[link].up; }
+
+  // Seconds from time 0 until every node has loaded its layers.
+  double load_seconds() const;
+  NodeTimes times(int32_t node) const { return nodes_[node].times; }
+  double link_bytes(int32_t link) const { return links_[link].bytes; }
+  int64_t events() const { return handled_; }
+  const StageCost& cost() const { return cost_; }
+  const std::vector<BatchTrace>& batches() const { return batches_; }
+
+ private:
+  enum class Kind : uint8_t {
+    kArrived,    // number: parcel, at the end of its link
+    kLinkFree,   // where: link; small messages that queued behind a large one
+    kFlows,      // number: generation of the plan of the fair network
+    kBatchDone,  // where: node, number: generation
+    kLoaded,     // where: node, number: generation
+    kDriver,
+  };
+  struct Event {
+    Kind kind = Kind::kDriver;
+    uint8_t what = 0;
+    int32_t where = 0;
+    uint32_t number = 0;
+  };
+  struct Parcel {
+    const policy::Pipeline* way = nullptr;
+    int32_t ticket = -1;
+    int32_t hop = 0;             // of the way: the link it is on, the node it is at
+    uint32_t link_generation = 0;
+    bool dead = false;           // dropped; its place is freed when it is come across
+    int32_t next = -1;           // in the queue where it stands
+    ParcelWork work;
+  };
+  // First in, first out, through Parcel::next: a large cluster has many queues, nearly all empty.
+  struct Queue {
+    int32_t first = -1, last = -1;
+    bool empty() const { return first < 0; }
+  };
+  struct Node {
+    Queue ready;
+    std::vector<uint32_t> batch;
+    int64_t begin = 0;
+    NodeTimes times;
+    uint32_t generation = 0;
+    double slowness = 1;
+    bool up = true, loaded = true, busy = false;
+    int32_t prompt_tokens = 0, decodes = 0;
+  };
+  struct Link {
+    Queue queue;                 // the first is being sent if busy
+    int64_t free_at = 0;         // small messages: when the last one has left
+    double bandwidth = 0, bytes = 0;
+    uint32_t generation = 0;
+    bool up = true, busy = false;
+  };
+
+  const policy::Hop& hop_of(const Parcel& p) const { return (*p.way)[p.hop]; }
+  double bytes_on(const Parcel& p) const;
+  void enter_link(uint32_t parcel);
+  void begin_sending(int32_t link);
+  void sent(int32_t link);
+  void send_next(int32_t link);
+  void flows_changed();
+  void arrived(uint32_t parcel, std::optional<Happening>& out);
+  void start_batch(int32_t node);
+  void finish_batch(int32_t node);
+  int64_t batch_ns(int32_t node);
+  void free_parcel(uint32_t parcel);
+  void push(Queue& queue, uint32_t parcel);
+  uint32_t pop(Queue& queue);
+  void lose(Queue& queue);
+  void leave_link(uint32_t parcel, int64_t when);
+  int64_t ns(double seconds) const { return static_cast<int64_t>(seconds * 1e9 + 0.5); }
+
+  const HelixInput& input_;
+  StageCost cost_;
+  Options options_;
+  EventQueue<int64_t, Event> events_;
+  FairNetwork network_;
+  uint32_t network_generation_ = 0;
+  int64_t planned_flow_end_ = INT64_MAX;
+  std::vector<Parcel> parcels_;
+  std::vector<uint32_t> free_parcels_;
+  std::vector<int32_t> parcel_of_;   // [ticket]; -1: none
+  std::vector<Node> nodes_;
+  std::vector<Link> links_;
+  std::vector<uint64_t> tags_;       // scratch
+  std::vector<CostRows> rows_;       // scratch
+  std::vector<BatchTrace> batches_;
+  int64_t handled_ = 0;
+};
+
+}  // namespace towline::sim

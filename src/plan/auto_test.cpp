@@ -145,5 +145,27 @@ TEST(SearchPlacement, MeetsThePublishedInstances) {
   }
 }
 
+// A thousand nodes: 24 copies of the 42-node cluster, links inside the copies.
+TEST(SearchPlacement, PlansAThousandNodes) {
+  const std::string folder = shared_placement_folder();
+  if (folder.empty()) GTEST_SKIP() << "no shared data: set TOWLINE_SHARED";
+  const Result<Instance> one = load_instance(folder + "/n42.inst");
+  ASSERT_TRUE(one) << one.error().to_string();
+  Instance many;
+  many.layers = one->layers;
+  for (int32_t copy = 0; copy < 24; ++copy) {
+    const auto moved = [&](int32_t end) { return end < 0 ? end : end + copy * one->nodes(); };
+    many.rates.insert(many.rates.end(), one->rates.begin(), one->rates.end());
+    for (const InstanceLink& link : one->links) {
+      many.links.push_back({moved(link.from), moved(link.to), link.capacity});
+    }
+  }
+  const SearchResult result = search_placement(many, small_search(1));
+  EXPECT_TRUE(validate(result.placement, many));
+  EXPECT_GE(result.flow, 141'738);
+  EXPECT_GE(result.flow, 0.8 * capacity_bound(many));
+  EXPECT_LE(result.flow, result.bound * (1 + 1e-9));
+}
+
 }  // namespace
 }  // namespace towline::plan

@@ -152,7 +152,7 @@ class TcpWire final : public Wire {
     // Close on the I/O thread, after the peer has read the last words (a close with unread input
     // would reset the connection and take them away).
     if (connection->fd >= 0) ::shutdown(connection->fd, SHUT_WR);
-    asio::post(io_, [this, connection] {
+    asio::post(io_, [connection] {
       if (connection->fd < 0) {
         ErrorCode ignored;
         connection->resolver.cancel();

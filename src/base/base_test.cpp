@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <set>
@@ -71,6 +72,8 @@ TEST(Json, RefusesHostileText) {
   EXPECT_FALSE(parse_json("{} x", "trailing"));
   EXPECT_FALSE(parse_json("", "empty"));
   EXPECT_EQ((*parse_json(R"({"a":1,"b":2,"a":3})", "dup"))["a"].as_int(), 3);
+  EXPECT_EQ(parse_json("[1e999]", "t").error().message(),
+            "t: not valid JSON at byte 6: number overflow parsing '1e999'");
 }
 
 struct Fields {
@@ -125,6 +128,9 @@ TEST(File, WritesWholeOrNotAtAll) {
   Result<MappedFile> map = MappedFile::open(dir + "/a");
   ASSERT_TRUE(map);
   EXPECT_EQ(map->bytes().size(), 5u);
+  ASSERT_EQ(::mkfifo((dir + "/pipe").c_str(), 0600), 0);
+  EXPECT_EQ(MappedFile::open(dir + "/pipe").error().code(),Code::kInvalidArgument);
+  EXPECT_EQ(MappedFile::open("/dev/zero").error().code(), Code::kInvalidArgument);
   std::filesystem::remove_all(dir);
 }
 

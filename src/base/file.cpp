@@ -83,8 +83,14 @@ Result<void> write_file_atomic(const std::string& path, std::string_view bytes) 
 }
 
 Result<MappedFile> MappedFile::open(const std::string& path) {
-  Fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  // O_NONBLOCK: opening a pipe that nobody writes to must not wait.
+  Fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.fd < 0) return system_error(path, "open");
+  struct stat info {};
+  if (::fstat(file.fd, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) {
+    return errorf(Code::kInvalidArgument, "'{}' is a pipe or a device; an ordinary file is needed",
+                  path);
+  }
   ASSIGN_OR_RETURN(const size_t size, regular_size(file, path));
   if (size == 0) return MappedFile(path, nullptr, 0);
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.fd, 0);

@@ -17,7 +17,7 @@
 namespace towline {
 
 // The whole file as bytes. Directories, missing files and files over `max_bytes` are errors.
-Result<std::string> read_file(const std::string& path, int64_t max_bytes = int64_t{1} << 32);
+Result<std::string> read_file(const std::string& path, int64_t max_bytes = int64_t{1} << 30);
 
 // Writes `path` + ".tmp-<pid>", flushes it to disk and renames it over `path`. On failure the
 // temporary file is removed and `path` is as it was.

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -51,6 +52,7 @@ class JsonBuilder : public nlohmann::json_sax<nlohmann::json> {
       override {
     std::string_view what = e.what();
     if (const size_t at = what.rfind("; "); at != std::string_view::npos) what.remove_prefix(at + 2);
+    if (what.starts_with("[json.")) what.remove_prefix(std::min(what.find(' '), what.size() - 1) + 1);
     error_ = errorf(Code::kInvalidArgument, "{}: not valid JSON at byte {}: {}", source_, position,
                     what);
     return false;

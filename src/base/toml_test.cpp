@@ -77,6 +77,19 @@ TEST(Toml, HostileTextIsOneError) {
             std::string::npos);
 }
 
+TEST(Toml, EveryAsciiCharacterInEveryPlaceIsReadOrRefused) {
+  const std::array<const char*, 10> places = {
+      "{}", "[{}", "[{}]", "[[{}", "a{}", "a.{} = 1", "a = {}", "a = [{}", "a = {{}", "a = 1{}"};
+  for (const char* place : places) {
+    for (int c = 1; c < 128; ++c) {
+      std::string text = place;
+      text.replace(text.find("{}"), 2, 1, static_cast<char>(c));
+      const auto tree = parse_toml(text, "t");
+      EXPECT_TRUE(tree || tree.error().to_string().find("at line ") != std::string::npos) << text;
+    }
+  }
+}
+
 TEST(Toml, ManyKeysAreReadInLinearTime) {
   std::string text;
   for (int i = 0; i < 50000; ++i) text += format("k{} = {}\n", i, i);

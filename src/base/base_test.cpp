@@ -72,8 +72,8 @@ TEST(Json, RefusesHostileText) {
   EXPECT_FALSE(parse_json("{} x", "trailing"));
   EXPECT_FALSE(parse_json("", "empty"));
   EXPECT_EQ((*parse_json(R"({"a":1,"b":2,"a":3})", "dup"))["a"].as_int(), 3);
-  EXPECT_EQ(parse_json("[1e999]", "t").error().message(),
-            "t: not valid JSON at byte 6: number overflow parsing '1e999'");
+  const std::string overflow = parse_json("[1e999]", "t").error().to_string();
+  EXPECT_NE(overflow.find(": number overflow parsing '1e999'"), std::string::npos) << overflow;
 }
 
 struct Fields {

@@ -1,0 +1,147 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// What policy::Coordinator is told and what it answers: plain values, so that a driver with sockets, a
+// simulator and a test with a fake network are the same to it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "base/result.hpp"
+#include "base/units.hpp"
+#include "policy/pipeline.hpp"
+#include "policy/step_delta.hpp"
+#include "policy/step_result.hpp"
+
+namespace towline::policy {
+
+// --- events -------------------------------------------------------------------------------------
+
+// A node says hello. Names are the plan's; a node that was started again under its name has another
+// incarnation.
+struct NodeHello {
+  int64_t caller = 0;        // the driver's name of the conversation, for the answer
+  std::string name;
+  uint64_t incarnation = 0;
+  LayerRange layers;         // whose weights it holds
+  int32_t kv_blocks = 0;     // of 16 tokens in all of its layers
+  int32_t max_rows = 0;      // of one run
+};
+// The conversation with it ended.
+struct NodeGone {
+  NodeId node;
+  uint64_t incarnation = 0;
+  std::string reason;
+};
+// Sent by every node a few times a lease. `runs` grows with every run it finishes.
+struct NodeBeat {
+  NodeId node;
+  uint64_t incarnation = 0;
+  int64_t runs = 0;
+};
+// `from` cannot reach `to` any more, though both reach the coordinator.
+struct LinkBroken {
+  NodeId from, to;
+  std::string reason;
+};
+// The answer to AskPlan: links that may be used and what should flow over them. Nodes are NodeIds;
+// links to nodes that have gone meanwhile are ignored.
+struct PlanMade {
+  int64_t number = 0;        // of the AskPlan; answers to older ones are ignored
+  std::vector<RouteLink> links;
+  std::vector<double> flow;  // [link] tokens/s
+  double max_flow = 0;       // tokens/s, prompt and output together
+};
+struct CoordinatorRequest {
+  RequestId id;
+  std::vector<int32_t> prompt;       // at least one token
+  SlotSpec spec;                     // `seq` and `prompt_length` are the host's to fill in
+  int32_t max_tokens = 16;
+  std::vector<int32_t> stop_tokens;
+  int32_t priority = 0;
+};
+struct CancelRequest {
+  RequestId id;
+};
+// What the last node of a lane made of a step's rows.
+struct StepResults {
+  NodeId node;
+  LaneStep step;
+  std::vector<RowResult> rows;
+};
+// A node could not evaluate a step.
+struct StepFailed {
+  NodeId node;
+  LaneStep step;
+  std::string reason;
+};
+// A node's mirror refused a message: it needs the full form.
+struct SyncNeeded {
+  NodeId node;
+};
+// No new sequences through this node; those that run there go on to their ends.
+struct DrainNode {
+  NodeId node;
+};
+struct ClockTick {};
+
+using CoordinatorEvent = std::variant<ClockTick, NodeHello, NodeGone, NodeBeat, LinkBroken, PlanMade,
+                               CoordinatorRequest, CancelRequest, StepResults, StepFailed, SyncNeeded,
+                               DrainNode>;
+
+// --- actions ------------------------------------------------------------------------------------
+
+struct WelcomeNode {
+  int64_t caller = 0;
+  NodeId node;
+  Epoch epoch;
+};
+struct RefuseNode {
+  int64_t caller = 0;
+  std::string reason;
+};
+// Ends the conversation with a node that is not trusted to know the state any more.
+struct FenceNode {
+  NodeId node;
+  uint64_t incarnation = 0;
+  std::string reason;
+};
+// The set of usable nodes changed: make a plan of these (NodeId, layers) and answer PlanMade.
+struct AskPlan {
+  int64_t number = 0;
+  std::vector<std::pair<NodeId, LayerRange>> nodes;
+  std::vector<std::pair<NodeId, NodeId>> broken;  // links not to be used
+};
+struct SendStep {
+  NodeId node;
+  NodeStep message;
+};
+
+enum class CoordinatorFinish : uint8_t { kNone, kStop, kLength, kCancelled, kError };
+// Progress of a request. The last one has a finish.
+struct RequestUpdate {
+  RequestId id;
+  std::vector<ScoredToken> tokens;
+  bool last_is_stop = false;               // the last token is one of the stop tokens
+  std::vector<ScoredToken> prompt_tokens;  // once, with prompt_logprobs; [0] has no score
+  std::vector<float> embedding;            // once, with embed
+  int32_t cached_tokens = 0;
+  Duration queued{};
+  CoordinatorFinish finish = CoordinatorFinish::kNone;
+  Code code = Code::kInternal;             // with kError
+  std::string error;
+};
+struct CoordinatorNote {
+  enum Level : uint8_t { kInfo, kWarn, kError } level = kInfo;
+  std::string text;
+};
+
+using CoordinatorAction =
+    std::variant<WelcomeNode, RefuseNode, FenceNode, AskPlan, SendStep, RequestUpdate, CoordinatorNote>;
+
+}  // namespace towline::policy

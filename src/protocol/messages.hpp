@@ -42,6 +42,7 @@ enum class MessageKind : uint16_t {
   kRpcRequest = 7,
   kRpcReply = 8,
   kHeartbeat = 9,
+  kRoster = 10,       // coordinator -> node: JSON, where the other nodes are
 };
 
 struct Results {

@@ -3,6 +3,8 @@
 #include "serve/api_server.hpp"
 
 #include <algorithm>
+#include <deque>
+#include <map>
 #include <random>
 
 #include "base/file.hpp"
@@ -100,6 +102,9 @@ struct ApiServer::State {
   void tokenize(const Exchange& exchange, const ApiRequest& request);
   void detokenize(const Exchange& exchange, const ApiRequest& request);
   void preflight(const Exchange& exchange);
+  void remember(const std::string& id, std::shared_ptr<SessionReport> report);
+  void explain(const Exchange& exchange, const std::string& id);
+  HttpResponse cluster_response() const;
   ApiCheck authorize(const HttpRequest& request) const;
   ApiCheck check_model(std::string_view name) const;
   bool is_adapter(std::string_view name) const;
@@ -119,6 +124,8 @@ struct ApiServer::State {
   const uint64_t id_key;
   uint64_t id_count = 0;
   int64_t requests_open = 0;
+  std::map<std::string, std::shared_ptr<SessionReport>> recent;  // by the answer's id
+  std::deque<std::string> recent_order;
   bool draining = false, drain_delay_over = false;
 };
 
@@ -192,6 +199,15 @@ void ApiServer::State::answer(const Exchange& exchange, const RouteMatch& match,
     case RouteId::kModel:
       if (auto error = check_model(match.rest)) return exchange->respond(error_response(*error));
       return exchange->respond(json_response(model_json()));
+    case RouteId::kRequest: return explain(exchange, std::string(match.rest));
+    case RouteId::kCluster: return exchange->respond(cluster_response());
+    case RouteId::kDrainNode: {
+      const std::string node(match.rest);
+      if (const auto drained = context.hub.generator().drain_node(node); !drained) {
+        return exchange->respond(error_response(from_error(drained.error())));
+      }
+      return exchange->respond(json_response(Json::object({{"node", node}, {"draining", true}})));
+    }
     case RouteId::kVersion:
       return exchange->respond(json_response(Json::object({{"version", TOWLINE_VERSION}})));
     case RouteId::kMetrics:
@@ -241,16 +257,54 @@ void ApiServer::State::with_body(const Exchange& exchange, const Route& route,
   }
   switch (*route.body) {
     case ApiKind::kChat:
-      return start_completion(context, exchange, std::move(request), make_id("chatcmpl-"),
+    case ApiKind::kCompletion: {
+      std::string id = make_id(*route.body == ApiKind::kChat ? "chatcmpl-" : "cmpl-");
+      remember(id, report);
+      return start_completion(context, exchange, std::move(request), std::move(id),
                               std::move(report));
-    case ApiKind::kCompletion:
-      return start_completion(context, exchange, std::move(request), make_id("cmpl-"),
-                              std::move(report));
+    }
     case ApiKind::kEmbedding:
       return start_embedding(context, exchange, std::move(request), std::move(report));
     case ApiKind::kTokenize: return tokenize(exchange, request);
     case ApiKind::kDetokenize: return detokenize(exchange, request);
   }
+}
+
+void ApiServer::State::remember(const std::string& id, std::shared_ptr<SessionReport> report) {
+  constexpr size_t kRemembered = 512;
+  recent[id] = std::move(report);
+  recent_order.push_back(id);
+  if (recent_order.size() <= kRemembered) return;
+  recent.erase(recent_order.front());
+  recent_order.pop_front();
+}
+
+void ApiServer::State::explain(const Exchange& exchange, const std::string& id) {
+  const auto at = recent.find(id);
+  if (at == recent.end()) {
+    return exchange->respond(error_response(plain_error(
+        404, "not_found_error", "request_not_found",
+        format("no recent answer has the id '{}'; the last few hundred are kept",
+               id.substr(0, 128)))));
+  }
+  Json sequences = Json::array();
+  for (const RequestId sequence : at->second->sequences) {
+    sequences.push(context.hub.generator().explain(sequence));
+  }
+  exchange->respond(json_response(Json::object({{"id", id},
+                                                {"prompt_tokens", at->second->prompt_tokens},
+                                                {"completion_tokens", at->second->completion_tokens},
+                                                {"cached_tokens", at->second->cached_tokens},
+                                                {"sequences", std::move(sequences)}})));
+}
+
+HttpResponse ApiServer::State::cluster_response() const {
+  Json status = context.hub.generator().status();
+  if (status.is_null()) {
+    return error_response(plain_error(404, "not_found_error", "no_cluster",
+                                      "this server is one process, not a cluster"));
+  }
+  return json_response(status);
 }
 
 void ApiServer::State::tokenize(const Exchange& exchange, const ApiRequest& request) {

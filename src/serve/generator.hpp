@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "base/ids.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "base/units.hpp"
 #include "engine/sampling_params.hpp"
@@ -101,6 +102,19 @@ class Generator {
   // The request ends with kCancelled at the next step's boundary; unknown ids are ignored.
   virtual void cancel(RequestId id) = 0;
   virtual GeneratorStats stats() const = 0;
+
+  // Of a cluster; one process has nothing to say.
+  // Its nodes, epochs, layers, KV use, planned and achieved flow; null if this is no cluster.
+  virtual Json status() const { return {}; }
+  // Which way a request took and what became of it; null if it is forgotten.
+  virtual Json explain(RequestId id) const {
+    (void)id;
+    return {};
+  }
+  // No new requests through the node; those on it finish there.
+  virtual Result<void> drain_node(const std::string& name) {
+    return Error(Code::kNotFound, "there is no node '" + name + "': this is no cluster");
+  }
 };
 
 }  // namespace towline::serve

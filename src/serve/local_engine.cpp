@@ -10,6 +10,7 @@
 
 #include "base/check.hpp"
 #include "base/fmt.hpp"
+#include "serve/request_check.hpp"
 
 namespace towline::serve {
 namespace {
@@ -126,34 +127,11 @@ LocalEngine::~LocalEngine() {
 
 // --- the caller's side --------------------------------------------------------------------------
 
-Result<void> LocalEngine::check(const GenerationRequest& request) const {
-  const auto length = static_cast<int64_t>(request.prompt.size());
-  if (length == 0) return Error(Code::kInvalidArgument, "the prompt is empty");
-  const bool wants_output = request.max_tokens > 0 && !request.embed;
-  if (length > context_ || (wants_output && length == context_)) {
-    return errorf(Code::kInvalidArgument,
-                  "the prompt has {} tokens; this model's context holds {}{}; shorten the prompt",
-                  length, context_, wants_output ? " with at least one of output" : "");
-  }
-  if (request.max_tokens < 0) {
-    return errorf(Code::kInvalidArgument, "max_tokens is {}; it must not be negative",
-                  request.max_tokens);
-  }
-  const int32_t vocab = model().vocab;
-  for (const int32_t token : request.prompt) {
-    if (token < 0 || token >= vocab) {
-      return errorf(Code::kInvalidArgument, "the prompt holds token {}; the model has 0 to {}",
-                    token, vocab - 1);
-    }
-  }
-  return engine::check_sampling(request.sampling, vocab);
-}
-
 Result<void> LocalEngine::submit(GenerationRequest request) {
   if (draining_.load(std::memory_order_relaxed)) {
     return Error(Code::kUnavailable, "the server is shutting down and takes no new requests");
   }
-  TRY(check(request));
+  TRY(check_request(request, model(), context_));
   // The batcher holds those that wait; here it matters only how many there are.
   const int32_t unfinished = unfinished_.load(std::memory_order_acquire);
   if (policy::queue_full(admission_, unfinished, 0)) {

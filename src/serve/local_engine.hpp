@@ -96,7 +96,6 @@ class LocalEngine final : public Generator {
   LocalEngine() = default;
   static int64_t choose_kv_tokens(const spec::ModelDesc& desc, const LocalEngineOptions& options,
                                   int32_t context);
-  Result<void> check(const GenerationRequest& request) const;
   void push(Command command);
 
   // The engine thread.

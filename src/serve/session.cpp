@@ -170,6 +170,7 @@ ApiCheck Session::submit_more() {
       return from_error(id.error());
     }
     sequences_[index].id = *id;
+    report_->sequences.push_back(*id);
     sequences_[index].submitted = true;
     ++in_flight_;
     ++next_;

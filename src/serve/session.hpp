@@ -11,6 +11,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "serve/api_context.hpp"
 #include "serve/http.hpp"
@@ -21,6 +22,7 @@ struct SessionReport {
   int32_t prompt_tokens = 0;
   int32_t cached_tokens = 0;
   int32_t completion_tokens = 0;
+  std::vector<RequestId> sequences;  // in the generator, in the order submitted
 };
 
 // Answers the exchange now or later. `id` is the answer's id ("chatcmpl-..."). `report` is filled

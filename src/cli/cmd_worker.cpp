@@ -1,0 +1,86 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <atomic>
+
+#include "base/log.hpp"
+#include "cli/commands.hpp"
+#include "worker/node_agent.hpp"
+
+namespace towline::cli {
+namespace {
+
+struct WorkerOptions {
+  worker::NodeAgentOptions agent;
+  int threads = 0, connect_seconds = 30, parent = 0;
+  std::string log_level = "info";
+};
+
+OptionTable table(WorkerOptions& o) {
+  OptionTable t("worker", "Be a node of a cluster: hold some layers of a model and evaluate them.");
+  t.value("connect", &o.agent.coordinator, "the coordinator's address, e.g. tcp://10.0.0.7:7100")
+      .required();
+  t.value("name", &o.agent.name, "this node's name in the plan; unique in the cluster").required();
+  t.value("listen", &o.agent.listen,
+          "address for the other nodes; default: a free port of 127.0.0.1");
+  t.value("model", &o.agent.model, "the model's path on this machine; default: the coordinator's");
+  t.value("threads", &o.threads, "compute threads; 0: as the coordinator says").range(0, 1024);
+  t.value("keys", &o.agent.key_file, "the cluster's key file (zmq)");
+  t.flag("insecure", &o.agent.insecure, "zmq without keys and encryption");
+  t.value("connect-seconds", &o.connect_seconds, "how long to try to reach the coordinator")
+      .range(1, 86400);
+  t.value("parent", &o.parent, "end when the process of this id, which is the parent, ends")
+      .range(0, 1 << 22);
+  t.value("log-level", &o.log_level, "debug, info, warn, error or off")
+      .one_of({"debug", "info", "warn", "error", "off"});
+  t.describe("The coordinator (towline up, towline serve --cluster) says which layers to load. Goes "
+             "on until the cluster ends or SIGTERM.");
+  t.example("towline worker --connect tcp://10.0.0.7:7100 --name attic --listen tcp://10.0.0.8:0");
+  return t;
+}
+
+std::atomic<bool> stop_asked{false};
+void on_stop(int) { stop_asked.store(true); }
+
+LogLevel level_named(const std::string& name) {
+  if (name == "debug") return LogLevel::kDebug;
+  if (name == "warn") return LogLevel::kWarn;
+  if (name == "error") return LogLevel::kError;
+  if (name == "off") return LogLevel::kOff;
+  return LogLevel::kInfo;
+}
+
+Result<int> run(std::span<const std::string> args) {
+  WorkerOptions o;
+  ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
+  if (outcome == ParseOutcome::kDone) return 0;
+  init_log({.level = level_named(o.log_level)});
+  if (o.parent > 0) {
+    // The kernel kills this process when its parent dies; if it died before this call, it did.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != o.parent) return Error(Code::kCancelled, "the parent process has gone");
+  }
+  struct sigaction action {};
+  action.sa_handler = on_stop;
+  ::sigaction(SIGTERM, &action, nullptr);
+  // Ctrl-C reaches the whole group: the parent ends the cluster in order.
+  action.sa_handler = o.parent > 0 ? SIG_IGN : on_stop;
+  ::sigaction(SIGINT, &action, nullptr);
+  o.agent.threads = o.threads;
+  o.agent.connect_seconds = o.connect_seconds;
+  TRY(worker::run_node(o.agent, stop_asked));
+  return 0;
+}
+
+}  // namespace
+
+const Command kWorker = {"worker", "be a node of a cluster", run,
+                         [](void (*sink)(const OptionTable&)) {
+                           WorkerOptions o;
+                           sink(table(o));
+                         }};
+
+}  // namespace towline::cli

@@ -1,0 +1,741 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "serve/cluster_engine.hpp"
+
+#include <algorithm>
+#include <future>
+#include <map>
+#include <utility>
+
+#include "base/fmt.hpp"
+#include "base/log.hpp"
+#include "plan/max_flow.hpp"
+#include "serve/request_check.hpp"
+
+namespace towline::serve {
+namespace {
+
+using protocol::MessageKind;
+
+constexpr int32_t kDefaultContext = 8192;
+constexpr int64_t kDefaultKvBytes = int64_t{1} << 30;
+constexpr Duration kSendPatience = seconds(2);  // a node that takes nothing for so long is lost
+constexpr int64_t kBoundless = int64_t{1} << 40;
+
+FinishReason finish_reason(policy::CoordinatorFinish finish) {
+  switch (finish) {
+    case policy::CoordinatorFinish::kNone:
+      return FinishReason::kNone;
+    case policy::CoordinatorFinish::kStop:
+      return FinishReason::kStop;
+    case policy::CoordinatorFinish::kLength:
+      return FinishReason::kLength;
+    case policy::CoordinatorFinish::kCancelled:
+      return FinishReason::kCancelled;
+    case policy::CoordinatorFinish::kError:
+      break;
+  }
+  return FinishReason::kError;
+}
+
+GeneratedToken generated(policy::ScoredToken&& token) {
+  GeneratedToken out;
+  out.token = token.token;
+  out.logprob = token.logprob;
+  for (const auto& [id, logprob] : token.top) out.top.push_back({id, logprob});
+  return out;
+}
+
+Json layers_json(LayerRange layers) {
+  return Json::array({Json(int64_t{layers.begin}), Json(int64_t{layers.end})});
+}
+
+// Of all maximum flows one that loads the nodes evenly: the greatest share of a node's speed that is
+// used is made as small as it can be, then the next greatest, and so on. (A maximum flow as the
+// algorithm finds it may leave one of two equal nodes idle.) The first `nodes` arcs are the nodes'.
+plan::MaxFlow even_max_flow(plan::FlowGraph graph, size_t nodes, int32_t source, int32_t sink) {
+  const plan::MaxFlow best = plan::max_flow(graph, source, sink);
+  const double enough = best.value * (1 - 1e-6);
+  if (best.value <= 0) return best;
+  std::vector<double> speed;
+  for (size_t i = 0; i < nodes; ++i) speed.push_back(graph.arcs[i].capacity);
+  std::vector<bool> settled(nodes, false);
+  plan::MaxFlow flow = best;
+  const auto with_share = [&](double share) {
+    for (size_t i = 0; i < nodes; ++i) {
+      if (!settled[i]) graph.arcs[i].capacity = share * speed[i];
+    }
+    return plan::max_flow(graph, source, sink);
+  };
+  for (size_t round = 0; round < nodes; ++round) {
+    double low = 0, high = 1;
+    for (int i = 0; i < 24; ++i) {
+      const double share = (low + high) / 2;
+      (with_share(share).value >= enough ? high : low) = share;
+    }
+    flow = with_share(high);
+    bool left = false;
+    for (size_t i = 0; i < nodes; ++i) {
+      if (settled[i]) continue;
+      settled[i] = flow.flow[i] >= high * speed[i] * (1 - 1e-4);
+      left = left || !settled[i];
+    }
+    if (!left) break;
+  }
+  flow.value = best.value;
+  return flow;
+}
+
+}  // namespace
+
+Result<void> assign_layers(std::vector<ClusterNode>& nodes, int32_t total_layers) {
+  std::vector<ClusterNode*> open;
+  for (ClusterNode& node : nodes) {
+    if (node.layers.empty()) open.push_back(&node);
+  }
+  if (open.empty()) return {};
+  if (static_cast<int32_t>(open.size()) > total_layers) {
+    return errorf(Code::kInvalidArgument,
+                  "{} workers cannot share {} layers; give fewer workers or explicit layers",
+                  open.size(), total_layers);
+  }
+  double sum = 0;
+  for (const ClusterNode* node : open) sum += std::max(node->speed, 1e-9);
+  double share = 0;
+  int32_t begin = 0;
+  for (size_t i = 0; i < open.size(); ++i) {
+    share += std::max(open[i]->speed, 1e-9);
+    const auto left = static_cast<int32_t>(open.size() - i - 1);
+    const auto ideal = static_cast<int32_t>(share / sum * total_layers + 0.5);
+    const int32_t end =
+        left == 0 ? total_layers : std::clamp(ideal, begin + 1, total_layers - left);
+    open[i]->layers = {begin, end};
+    begin = end;
+  }
+  return {};
+}
+
+// --- starting and stopping ----------------------------------------------------------------------
+
+Result<std::unique_ptr<ClusterEngine>> ClusterEngine::start(
+    std::shared_ptr<const engine::ModelFile> file, const ClusterOptions& options, EventSink sink) {
+  std::unique_ptr<ClusterEngine> self(new ClusterEngine());
+  const spec::ModelDesc& desc = file->desc();
+  if (options.context > desc.context) {
+    return errorf(Code::kInvalidArgument, "a context of {} tokens is asked, but {} has {}",
+                  options.context, desc.name, desc.context);
+  }
+  self->file_ = std::move(file);
+  self->options_ = options;
+  self->sink_ = std::move(sink);
+  self->context_ = options.context > 0 ? options.context : std::min(desc.context, kDefaultContext);
+  self->most_unfinished_ = options.sequences + options.queue;
+  policy::CoordinatorOptions host;
+  host.epoch = options.epoch;
+  host.total_layers = desc.layers;
+  host.context = self->context_;
+  host.vocab = desc.vocab;
+  host.batch.step_tokens = options.step_tokens;
+  host.batch.chunk_tokens = options.chunk_tokens;
+  host.batch.sequences = options.sequences;
+  host.batch.prefix_cache = options.prefix_cache;
+  host.router = options.router;
+  host.batch.ahead = options.async_steps ? 1 : 0;
+  host.batch.placeholders = options.async_steps;
+  host.membership.lease = options.lease;
+  host.wait_for_nodes = options.wait_for_nodes;
+  for (const ClusterNode& node : options.nodes) host.nodes.push_back(node.name);
+  self->host_ = std::make_unique<policy::Coordinator>(host);
+  net::TransportOptions t;
+  ASSIGN_OR_RETURN(t.kind, net::kind_of_address(options.listen));
+  t.listen = options.listen;
+  t.identity = "coordinator";
+  t.key_file = options.key_file;
+  t.insecure = options.insecure;
+  ASSIGN_OR_RETURN(self->transport_, net::Transport::open(std::move(t), self->inbox_));
+  self->thread_ = std::thread([engine = self.get()] { engine->loop(); });
+  return self;
+}
+
+ClusterEngine::~ClusterEngine() {
+  if (thread_.joinable()) {
+    stop_.store(true, std::memory_order_release);
+    inbox_.wake();
+    thread_.join();
+  }
+  transport_.reset();
+}
+
+bool ClusterEngine::wait_ready(net::Deadline deadline, const std::function<bool()>& give_up) {
+  while (!ready_.load(std::memory_order_acquire)) {
+    if (net::steady_now() >= deadline || give_up()) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return true;
+}
+
+std::vector<std::string> ClusterEngine::complaints() const {
+  const std::lock_guard lock(mutex_);
+  return complaints_;
+}
+
+// --- the caller's side --------------------------------------------------------------------------
+
+void ClusterEngine::post(std::function<void()> task) const {
+  {
+    const std::lock_guard lock(mutex_);
+    if (ended_) return;
+    commands_.push_back(std::move(task));
+  }
+  inbox_.wake();
+}
+
+template <class T>
+T ClusterEngine::ask(std::function<T()> question) const {
+  auto answer = std::make_shared<std::promise<T>>();
+  std::future<T> future = answer->get_future();
+  post([answer, question = std::move(question)] { answer->set_value(question()); });
+  // A broken promise (the engine is ending) gives the default.
+  if (future.wait_for(std::chrono::seconds(2)) != std::future_status::ready) return T{};
+  return future.get();
+}
+
+Result<void> ClusterEngine::submit(GenerationRequest request) {
+  TRY(check_request(request, model(), context_));
+  const int32_t queued = unfinished_.load(std::memory_order_acquire);
+  if (queued >= most_unfinished_) {
+    return errorf(Code::kExhausted, "{} requests are running or waiting, which is the limit; "
+                  "try again later", queued);
+  }
+  policy::CoordinatorRequest r;
+  r.id = request.id;
+  const auto room = context_ - static_cast<int32_t>(request.prompt.size());
+  r.max_tokens = request.embed ? 0 : std::min(request.max_tokens, room);
+  r.prompt = std::move(request.prompt);
+  r.spec.choice = request.choice;
+  r.spec.prompt_logprobs = request.prompt_logprobs;
+  r.spec.embed = request.embed;
+  r.spec.sampling = std::move(request.sampling);
+  r.stop_tokens = std::move(request.stop_tokens);
+  r.priority = request.priority;
+  unfinished_.fetch_add(1, std::memory_order_acq_rel);
+  post([this, r = std::move(r)] { tell_host(r); });
+  return {};
+}
+
+void ClusterEngine::cancel(RequestId id) {
+  post([this, id] { tell_host(policy::CancelRequest{id}); });
+}
+
+GeneratorStats ClusterEngine::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+Json ClusterEngine::status() const {
+  return ask<Json>([this] { return status_now(); });
+}
+
+Json ClusterEngine::explain(RequestId id) const {
+  return ask<Json>([this, id] { return explain_now(id); });
+}
+
+Result<void> ClusterEngine::drain_node(const std::string& name) {
+  const bool found = ask<bool>([this, name] {
+    for (const policy::NodeView& view : host_->nodes()) {
+      if (view.name != name || view.state != "ready") continue;
+      tell_host(policy::DrainNode{view.node});
+      return true;
+    }
+    return false;
+  });
+  if (!found) return errorf(Code::kNotFound, "no node {} is ready", name);
+  return {};
+}
+
+// --- the coordinator's thread -------------------------------------------------------------------
+
+void ClusterEngine::loop() {
+  while (!stop_.load(std::memory_order_acquire)) {
+    const Instant now = net::steady_now();
+    auto event = inbox_.wait(std::min(host_->next_deadline(), now + seconds(1)));
+    std::deque<std::function<void()>> commands;
+    {
+      const std::lock_guard lock(mutex_);
+      commands = std::exchange(commands_, {});
+    }
+    for (const auto& command : commands) command();
+    if (event && event->kind != net::Inbox::Event::kWake) {
+      on_event(*event);
+    } else if (net::steady_now() >= host_->next_deadline()) {
+      tell_host(policy::ClockTick{});
+    }
+    publish_stats();
+    if (!events_.empty()) sink_(std::exchange(events_, {}));
+  }
+  std::deque<std::function<void()>> commands;
+  {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+    commands = std::exchange(commands_, {});
+  }
+  for (const auto& command : commands) command();
+  for (auto& [caller, guest] : guests_) guest.channel->close("the cluster ends");
+  if (!events_.empty()) sink_(std::exchange(events_, {}));
+}
+
+void ClusterEngine::tell_host(const policy::CoordinatorEvent& event) {
+  std::vector<policy::CoordinatorAction> actions;
+  host_->step(net::steady_now(), event, actions);
+  for (policy::CoordinatorAction& action : actions) std::visit([this](auto& a) { act(a); }, action);
+  // Answers that the host gets while it is being told something come after it.
+  while (!later_.empty()) {
+    const policy::CoordinatorEvent next = std::move(later_.front());
+    later_.pop_front();
+    tell_host(next);
+  }
+  ready_.store(host_->can_route(), std::memory_order_release);
+}
+
+void ClusterEngine::on_event(net::Inbox::Event& event) {
+  using Event = net::Inbox::Event;
+  const auto caller = static_cast<int64_t>(event.channel.value);
+  switch (event.kind) {
+    case Event::kOpened:
+      guests_[caller].channel = event.opened;
+      break;
+    case Event::kFrame:
+      if (const auto at = guests_.find(caller); at != guests_.end()) {
+        on_frame(at->second, caller, event.frame);
+      }
+      break;
+    case Event::kClosed: {
+      const auto at = guests_.find(caller);
+      if (at == guests_.end()) break;
+      const Guest guest = at->second;
+      guests_.erase(at);
+      if (guest.node.value >= 0) {
+        tell_host(policy::NodeGone{guest.node, guest.theirs.incarnation, event.reason});
+      }
+      break;
+    }
+    default:
+      break;
+  }
+}
+
+void ClusterEngine::drop(int64_t caller, const std::string& reason) {
+  const auto at = guests_.find(caller);
+  if (at == guests_.end()) return;
+  log_warn("cluster", "conversation ended",
+           {{"node", at->second.channel->peer().name}, {"why", reason}});
+  {
+    const std::lock_guard lock(mutex_);
+    complaints_.push_back(reason);
+  }
+  const Guest guest = at->second;
+  guests_.erase(at);
+  guest.channel->close(reason);
+  if (guest.node.value >= 0) {
+    tell_host(policy::NodeGone{guest.node, guest.theirs.incarnation, reason});
+  }
+}
+
+void ClusterEngine::on_frame(Guest& guest, int64_t caller, const net::Frame& frame) {
+  switch (static_cast<MessageKind>(frame.kind)) {
+    case MessageKind::kHandshake: {
+      const Result<void> fine = on_handshake(guest, caller, frame);
+      if (!fine) drop(caller, fine.error().to_string());
+      return;
+    }
+    case MessageKind::kHeartbeat:
+      return on_beat(guest, frame);
+    case MessageKind::kResults:
+      return on_results(guest, frame);
+    case MessageKind::kAck: {
+      protocol::Ack ack;
+      if (guest.node.value < 0 || !protocol::decode(frame.payload, ack)) return;
+      if (ack.status == protocol::Ack::Status::kNeedSync) tell_host(policy::SyncNeeded{guest.node});
+      if (ack.status == protocol::Ack::Status::kFailed) drop(caller, ack.detail);
+      return;
+    }
+    default:
+      return;
+  }
+}
+
+protocol::Handshake ClusterEngine::my_handshake() const {
+  protocol::Handshake mine;
+  mine.role = "coordinator";
+  mine.build = "0.1.0";
+  mine.name = "coordinator";
+  mine.incarnation = transport_->self().incarnation;
+  mine.model_hash = options_.model_hash;
+  mine.vocab = model().vocab;
+  mine.context = context_;
+  mine.slots = std::max(4096, 2 * options_.sequences + 2);
+  return mine;
+}
+
+const ClusterNode* ClusterEngine::assignment_of(const std::string& name) const {
+  const ClusterNode* thinnest = nullptr;
+  double least = 0;
+  for (const ClusterNode& node : options_.nodes) {
+    if (node.name == name) return &node;
+    const double speed = node.speed / node.layers.size();
+    if (thinnest == nullptr || speed < least) {
+      thinnest = &node;
+      least = speed;
+    }
+  }
+  return thinnest;
+}
+
+int32_t ClusterEngine::kv_blocks_of(const ClusterNode& node) const {
+  int64_t tokens = node.kv_tokens;
+  if (tokens <= 0) {
+    const int64_t each = node.layers.size() * model().kv_bytes_per_token_layer().value;
+    const int64_t affordable = kDefaultKvBytes / std::max<int64_t>(each, 1);
+    tokens = std::max<int64_t>(context_, std::min(affordable, int64_t{options_.sequences} * context_));
+  }
+  return static_cast<int32_t>(
+      std::clamp<int64_t>((tokens + policy::kBlockTokens - 1) / policy::kBlockTokens, 1, INT32_MAX));
+}
+
+// The node's hello is answered with what it shall load; its second handshake says what it did.
+Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net::Frame& frame) {
+  protocol::Handshake theirs;
+  TRY(protocol::decode(frame.payload, theirs));
+  TRY(protocol::check_handshake(my_handshake(), theirs));
+  guest.theirs = theirs;
+  if (!guest.assigned) {
+    const ClusterNode* node = assignment_of(theirs.name);
+    if (node == nullptr) return Error(Code::kUnavailable, "this cluster has no nodes in its plan");
+    guest.assigned = true;
+    Json assign = node->executor.is_null() ? Json::object({{"kind", "stage"}}) : node->executor;
+    assign.set("model", file_->path());
+    assign.set("layers", layers_json(node->layers));
+    assign.set("kv_blocks", int64_t{kv_blocks_of(*node)});
+    assign.set("max_rows", int64_t{options_.step_tokens});
+    assign.set("threads", int64_t{node->threads});
+    protocol::Handshake mine = my_handshake();
+    mine.extra =
+        Json::object({{"assign", assign}, {"layers", int64_t{model().layers}}}).dump();
+    return guest.channel->send(static_cast<uint16_t>(MessageKind::kHandshake), 0,
+                               protocol::encode(mine), net::deadline_in(kSendPatience));
+  }
+  ASSIGN_OR_RETURN(const Json extra, parse_json(theirs.extra.empty() ? "{}" : theirs.extra,
+                                                "a node's handshake"));
+  guest.rate = extra["layer_rows_per_s"].as_double();
+  policy::NodeHello hello;
+  hello.caller = caller;
+  hello.name = theirs.name;
+  hello.incarnation = theirs.incarnation;
+  hello.layers = theirs.layers;
+  hello.kv_blocks = theirs.kv_blocks;
+  hello.max_rows = theirs.max_rows;
+  tell_host(hello);
+  return {};
+}
+
+void ClusterEngine::on_beat(const Guest& guest, const net::Frame& frame) {
+  protocol::Heartbeat beat;
+  if (guest.node.value < 0 || !protocol::decode(frame.payload, beat)) return;
+  const NodeId from = guest.node;
+  tell_host(policy::NodeBeat{from, guest.theirs.incarnation, beat.steps});
+  if (beat.extra.empty()) return;
+  const Result<Json> extra = parse_json(beat.extra, "a heartbeat");
+  if (!extra) return;
+  const Json& broken = (*extra)["broken"];
+  for (size_t i = 0; i < broken.size(); ++i) {
+    // What was said of an earlier incarnation does not hold for this one.
+    const NodeId to(static_cast<int32_t>(broken[i]["to"].as_int(-1)));
+    const Guest* other = guest_of(to);
+    if (other == nullptr || format("{:016x}", other->theirs.incarnation) !=
+                                broken[i]["incarnation"].as_string()) {
+      continue;
+    }
+    tell_host(policy::LinkBroken{from, to, broken[i]["reason"].as_string()});
+  }
+}
+
+void ClusterEngine::on_results(const Guest& guest, const net::Frame& frame) {
+  protocol::Results results;
+  if (guest.node.value < 0) return;
+  const Result<void> read = protocol::decode(frame.payload, results);
+  if (!read) {
+    log_warn("cluster", "results refused", {{"why", read.error().to_string()}});
+    return;
+  }
+  if (results.epoch != host_->epoch()) return;
+  if (!results.error.empty()) {
+    tell_host(policy::StepFailed{guest.node, results.step, results.error});
+  } else {
+    tell_host(policy::StepResults{guest.node, results.step, std::move(results.rows)});
+  }
+}
+
+// --- what the host decides ----------------------------------------------------------------------
+
+ClusterEngine::Guest* ClusterEngine::guest_of(NodeId node) {
+  for (auto& [caller, guest] : guests_) {
+    if (guest.node == node) return &guest;
+  }
+  return nullptr;
+}
+
+void ClusterEngine::act(policy::WelcomeNode& action) {
+  const auto at = guests_.find(action.caller);
+  if (at == guests_.end()) return;
+  Guest& guest = at->second;
+  guest.node = action.node;
+  protocol::Handshake mine = my_handshake();
+  mine.node = action.node;
+  mine.extra =
+      Json::object({{"epoch", action.epoch.value}, {"async", options_.async_steps}}).dump();
+  (void)guest.channel->send(static_cast<uint16_t>(MessageKind::kHandshake), 0,
+                            protocol::encode(mine), net::deadline_in(kSendPatience));
+  send_roster();
+}
+
+void ClusterEngine::send_roster() {
+  Json nodes = Json::array();
+  for (const auto& [caller, guest] : guests_) {
+    if (guest.node.value < 0) continue;
+    nodes.push(Json::object({{"id", int64_t{guest.node.value}},
+                             {"address", guest.theirs.address},
+                             {"incarnation", format("{:016x}", guest.theirs.incarnation)}}));
+  }
+  const std::string text = Json::object({{"nodes", nodes}}).dump();
+  const std::span<const uint8_t> bytes(reinterpret_cast<const uint8_t*>(text.data()), text.size());
+  for (const auto& [caller, guest] : guests_) {
+    if (guest.node.value < 0) continue;
+    (void)guest.channel->send(static_cast<uint16_t>(MessageKind::kRoster), 0, bytes,
+                              net::deadline_in(kSendPatience));
+  }
+}
+
+void ClusterEngine::act(policy::RefuseNode& action) {
+  const auto at = guests_.find(action.caller);
+  if (at == guests_.end()) return;
+  const Guest guest = at->second;
+  guests_.erase(at);
+  guest.channel->close(action.reason);
+  log_warn("cluster", "node refused", {{"why", action.reason}});
+  const std::lock_guard lock(mutex_);
+  complaints_.push_back(action.reason);
+}
+
+void ClusterEngine::act(policy::FenceNode& action) {
+  for (auto at = guests_.begin(); at != guests_.end(); ++at) {
+    if (at->second.node != action.node || at->second.theirs.incarnation != action.incarnation) continue;
+    const Guest guest = at->second;
+    guests_.erase(at);
+    guest.channel->close(format("fenced: {}", action.reason));
+    return;
+  }
+}
+
+// Maximum flow over nodes in / out and the links that layers allow; what a node carries is what it
+// measured, divided by the layers it holds.
+void ClusterEngine::act(policy::AskPlan& ask) {
+  policy::PlanMade plan;
+  plan.number = ask.number;
+  plan::FlowGraph graph;
+  const int32_t source = graph.add_vertex(), sink = graph.add_vertex();
+  std::vector<int32_t> in, out, arcs;
+  for (const auto& [node, layers] : ask.nodes) {
+    in.push_back(graph.add_vertex());
+    out.push_back(graph.add_vertex());
+    const Guest* guest = guest_of(node);
+    const double rate = guest != nullptr && guest->rate > 0 ? guest->rate : 1000.0;
+    graph.add_arc(in.back(), out.back(), rate / layers.size());
+  }
+  const auto link = [&](int32_t from, int32_t to, int32_t a, int32_t b) {
+    plan.links.push_back({from, to});
+    arcs.push_back(graph.add_arc(a, b, static_cast<double>(kBoundless)));
+  };
+  for (size_t i = 0; i < ask.nodes.size(); ++i) {
+    const auto& [node, layers] = ask.nodes[i];
+    if (layers.begin == 0) link(policy::kSourceNode, node.value, source, in[i]);
+    if (layers.end == model().layers) link(node.value, policy::kSinkNode, out[i], sink);
+    for (size_t k = 0; k < ask.nodes.size(); ++k) {
+      const auto& [other, theirs] = ask.nodes[k];
+      const bool joins = k != i && theirs.begin <= layers.end && theirs.end > layers.end;
+      if (!joins || std::ranges::find(ask.broken, std::pair(node, other)) != ask.broken.end()) {
+        continue;
+      }
+      link(node.value, other.value, out[i], in[k]);
+    }
+  }
+  const plan::MaxFlow flow = even_max_flow(graph, ask.nodes.size(), source, sink);
+  plan.max_flow = flow.value;
+  for (const int32_t arc : arcs) plan.flow.push_back(flow.flow[static_cast<size_t>(arc)]);
+  note_plan(ask, plan, graph, flow);
+  later_.push_back(std::move(plan));
+}
+
+void ClusterEngine::note_plan(const policy::AskPlan& ask, const policy::PlanMade& made,
+                              const plan::FlowGraph& graph, const plan::MaxFlow& flow) {
+  report_ = {};
+  report_.layers = model().layers;
+  report_.max_flow = flow.value;
+  report_.coverage.assign(static_cast<size_t>(model().layers), 0.0);
+  std::map<int32_t, int32_t> unit_of;
+  for (size_t i = 0; i < ask.nodes.size(); ++i) {  // arc i is node i's own
+    plan::UnitFlow unit;
+    const Guest* guest = guest_of(ask.nodes[i].first);
+    unit.name = guest != nullptr ? guest->theirs.name : format("node {}", ask.nodes[i].first);
+    unit.layers = ask.nodes[i].second;
+    unit.flow = flow.flow[i];
+    unit.capacity = graph.arcs[i].capacity;
+    unit.in_cut = unit.flow >= unit.capacity * (1 - 1e-9);
+    report_.max_compute += unit.capacity * unit.layers.size() / model().layers;
+    for (int32_t l = unit.layers.begin; l < unit.layers.end; ++l) {
+      report_.coverage[static_cast<size_t>(l)] += unit.capacity;
+    }
+    unit_of[ask.nodes[i].first.value] = static_cast<int32_t>(i);
+    report_.units.push_back(std::move(unit));
+  }
+  report_.upper_bound = report_.max_compute;
+  for (size_t i = 0; i < made.links.size(); ++i) {
+    plan::LinkFlow link;
+    link.from = made.links[i].from < 0 ? plan::kSource : unit_of.at(made.links[i].from);
+    link.to = made.links[i].to < 0 ? plan::kSink : unit_of.at(made.links[i].to);
+    link.flow = made.flow[i];
+    link.capacity = std::max(link.flow, report_.max_flow);
+    report_.links.push_back(link);
+  }
+  for (plan::LinkFlow& link : report_.links) {
+    double out = 0;
+    for (const plan::LinkFlow& other : report_.links) out += other.from == link.from ? other.flow : 0;
+    link.share = out > 0 ? link.flow / out : 0;
+  }
+  report_.bottleneck = "the speed of the workers; links are taken to be boundless";
+}
+
+plan::FlowReport ClusterEngine::plan_report() const {
+  return ask<plan::FlowReport>([this] { return report_; });
+}
+
+void ClusterEngine::act(policy::SendStep& action) {
+  Guest* guest = guest_of(action.node);
+  if (guest == nullptr) return;
+  const Result<void> sent =
+      guest->channel->send(static_cast<uint16_t>(MessageKind::kStep),
+                           static_cast<uint32_t>(host_->epoch().value),
+                           protocol::encode(action.message), net::deadline_in(kSendPatience));
+  if (!sent) {
+    later_.push_back(policy::NodeGone{action.node, guest->theirs.incarnation,
+                                      sent.error().to_string()});
+    guest->channel->close("it takes no steps");
+  }
+}
+
+void ClusterEngine::act(policy::RequestUpdate& update) {
+  GenerationEvent event;
+  event.id = update.id;
+  for (policy::ScoredToken& token : update.tokens) event.tokens.push_back(generated(std::move(token)));
+  generation_tokens_ += static_cast<int64_t>(event.tokens.size());
+  if (update.last_is_stop && !event.tokens.empty()) event.tokens.back().is_stop = true;
+  for (policy::ScoredToken& token : update.prompt_tokens) {
+    event.prompt_tokens.push_back(generated(std::move(token)));
+  }
+  event.embedding = std::move(update.embedding);
+  event.cached_tokens = update.cached_tokens;
+  event.queued = update.queued;
+  event.finish = finish_reason(update.finish);
+  if (event.finish == FinishReason::kError) event.error = Error(update.code, update.error);
+  if (event.finish != FinishReason::kNone) unfinished_.fetch_sub(1, std::memory_order_acq_rel);
+  events_.push_back(std::move(event));
+}
+
+void ClusterEngine::act(policy::CoordinatorNote& action) {
+  if (action.level == policy::CoordinatorNote::kInfo) {
+    log_info("cluster", action.text);
+  } else {
+    log_warn("cluster", action.text);
+    const std::lock_guard lock(mutex_);
+    complaints_.push_back(action.text);
+  }
+}
+
+// --- what others may know -----------------------------------------------------------------------
+
+void ClusterEngine::publish_stats() {
+  const policy::Coordinator::Load load = host_->load();
+  const policy::Batcher::Counters counters = host_->counters();
+  const std::lock_guard lock(mutex_);
+  stats_.running = static_cast<int32_t>(load.running);
+  stats_.waiting = static_cast<int32_t>(load.waiting);
+  stats_.kv_blocks_total = load.kv_blocks;
+  stats_.kv_blocks_used = load.kv_blocks_used;
+  stats_.prompt_tokens = load.prompt_tokens;
+  stats_.generation_tokens = generation_tokens_;
+  stats_.prefix_queries = counters.prefix_queries;
+  stats_.prefix_hits = counters.prefix_hits;
+  stats_.preemptions = counters.preemptions;
+  stats_.steps = load.steps;
+  stats_.last_step_tokens = load.last_step_rows;
+}
+
+Json ClusterEngine::status_now() const {
+  Json nodes = Json::array();
+  for (const policy::NodeView& view : host_->nodes()) {
+    nodes.push(Json::object({{"name", view.name},
+                             {"node", int64_t{view.node.value}},
+                             {"state", view.state},
+                             {"incarnation", format("{:016x}", view.incarnation)},
+                             {"layers", layers_json(view.layers)},
+                             {"kv_blocks", int64_t{view.kv_blocks}},
+                             {"kv_blocks_used", int64_t{view.kv_blocks_used}},
+                             {"requests", view.sequences},
+                             {"steps_in_flight", view.steps_in_flight},
+                             {"runs", view.runs},
+                             {"tokens", view.tokens},
+                             {"planned_flow", view.planned_flow}}));
+  }
+  const policy::Coordinator::Load load = host_->load();
+  return Json::object({{"epoch", host_->epoch().value},
+                       {"ready", host_->can_route()},
+                       {"max_flow", host_->max_flow()},
+                       {"tokens", load.tokens},
+                       {"steps", load.steps},
+                       {"running", load.running},
+                       {"waiting", load.waiting},
+                       {"reroutes", load.reroutes},
+                       {"uptime_s", to_seconds(net::steady_now())},
+                       {"nodes", nodes}});
+}
+
+Json ClusterEngine::explain_now(RequestId id) const {
+  const policy::RequestTrace* trace = host_->trace(id);
+  if (trace == nullptr) return Json();
+  const auto at = [&](Instant t) {
+    return t.ns == 0 ? Json() : Json(to_seconds(t - trace->submitted));
+  };
+  Json attempts = Json::array();
+  for (const policy::RequestTrace::Attempt& attempt : trace->attempts) {
+    Json hops = Json::array();
+    for (const auto& [name, layers] : attempt.hops) {
+      hops.push(Json::object({{"node", name}, {"layers", layers_json(layers)}}));
+    }
+    attempts.push(Json::object({{"hops", hops},
+                                {"routed_s", at(attempt.routed)},
+                                {"ended_s", at(attempt.ended)},
+                                {"from_token", attempt.from_token},
+                                {"outcome", attempt.outcome.empty() ? Json() : Json(attempt.outcome)}}));
+  }
+  return Json::object({{"state", trace->state},
+                       {"prompt_tokens", trace->prompt_tokens},
+                       {"output_tokens", trace->output_tokens},
+                       {"first_step_s", at(trace->first_step)},
+                       {"first_token_s", at(trace->first_token)},
+                       {"finished_s", at(trace->finished)},
+                       {"recoveries", static_cast<int64_t>(trace->attempts.empty()
+                                                               ? 0
+                                                               : trace->attempts.size() - 1)},
+                       {"routes", attempts}});
+}
+
+}  // namespace towline::serve

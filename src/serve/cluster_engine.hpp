@@ -1,0 +1,168 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// ClusterEngine: the Generator of a cluster. It holds no weights: one thread owns policy::Coordinator and
+// an inbox of channels to the nodes, moves frames and requests to it, and carries out what it
+// answers.
+//
+// Nodes dial in (worker/node_agent.hpp): hello -> the node's assignment -> ready -> welcome. A node
+// of a name that the options do not list may join too: it gets the layers of the listed node that
+// has the least speed for each layer, as a second holder of them.
+//
+// Plans. Whenever the set of nodes changes, the host asks for a plan: the maximum flow over the
+// nodes that are there (each carries its rows a second, as it measured itself when it loaded) decides
+// how requests are spread.
+//
+// Threading: as serve/generator.hpp says. status(), explain() and drain_node() may be called from any
+// thread; they wait for the coordinator thread, which never waits for long.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/format/model_file.hpp"
+#include "net/transport.hpp"
+#include "plan/flow_report.hpp"
+#include "policy/coordinator.hpp"
+#include "protocol/messages.hpp"
+#include "serve/generator.hpp"
+
+namespace towline::serve {
+
+struct ClusterNode {
+  std::string name;
+  LayerRange layers;
+  int32_t threads = 1;
+  int64_t kv_tokens = 0;       // 0: chosen
+  double speed = 1;            // relative, until it has measured itself
+  Json executor;               // what replaces the real decoder ({"kind": "emulated", ...}); or null
+};
+
+struct ClusterOptions {
+  std::string listen = "tcp://127.0.0.1:0";
+  std::string key_file;        // zmq
+  bool insecure = false;
+  std::vector<ClusterNode> nodes;
+  uint64_t model_hash = 0;
+  int32_t context = 0;         // 0: the model's, up to 8192
+  int32_t sequences = 64;
+  int32_t step_tokens = 512;
+  int32_t chunk_tokens = 512;
+  bool prefix_cache = true;
+  int32_t queue = 256;
+  bool async_steps = false;    // a sequence's next step is sent before its token is known
+  policy::RouterKind router = policy::RouterKind::kFlow;
+  Duration lease = seconds(3);
+  Duration wait_for_nodes = seconds(0);
+  Epoch epoch{1};
+};
+
+// Layers for every node that has none: contiguous, in order, in proportion to speed. At least as
+// many layers as nodes.
+Result<void> assign_layers(std::vector<ClusterNode>& nodes, int32_t total_layers);
+
+class ClusterEngine final : public Generator {
+ public:
+  static Result<std::unique_ptr<ClusterEngine>> start(std::shared_ptr<const engine::ModelFile> file,
+                                                      const ClusterOptions& options,
+                                                      EventSink sink);
+  // Unfinished requests end with kCancelled; the nodes are told that the cluster ends.
+  ~ClusterEngine() override;
+
+  const spec::ModelDesc& model() const override { return file_->desc(); }
+  int32_t max_context() const override { return context_; }
+  Result<void> submit(GenerationRequest request) override;
+  void cancel(RequestId id) override;
+  GeneratorStats stats() const override;
+  Json status() const override;
+  Json explain(RequestId id) const override;
+  Result<void> drain_node(const std::string& name) override;
+
+  std::string address() const { return transport_->address(); }
+  // The plan in force, for print_report() and pictures.
+  plan::FlowReport plan_report() const;
+  // Waits until requests can be served. False when `deadline` has passed or give_up() says so.
+  bool wait_ready(net::Deadline deadline, const std::function<bool()>& give_up);
+  // Why nodes were refused or lost so far, newest last; for error messages.
+  std::vector<std::string> complaints() const;
+
+ private:
+  struct Guest {                       // a conversation with a node
+    std::shared_ptr<net::Channel> channel;
+    protocol::Handshake theirs;
+    NodeId node{-1};
+    bool assigned = false;
+    double rate = 0;                   // rows a second through one layer
+  };
+  struct Command {
+    std::function<void()> run;         // on the coordinator's thread
+  };
+
+  ClusterEngine() = default;
+  void post(std::function<void()> task) const;
+  template <class T>
+  T ask(std::function<T()> question) const;
+
+  // The coordinator's thread.
+  void loop();
+  void on_event(net::Inbox::Event& event);
+  void on_frame(Guest& guest, int64_t caller, const net::Frame& frame);
+  Result<void> on_handshake(Guest& guest, int64_t caller, const net::Frame& frame);
+  void on_beat(const Guest& guest, const net::Frame& frame);
+  void on_results(const Guest& guest, const net::Frame& frame);
+  void tell_host(const policy::CoordinatorEvent& event);
+  void act(policy::WelcomeNode& action);
+  void act(policy::RefuseNode& action);
+  void act(policy::FenceNode& action);
+  void act(policy::AskPlan& action);
+  void note_plan(const policy::AskPlan& ask, const policy::PlanMade& made,
+                 const plan::FlowGraph& graph, const plan::MaxFlow& flow);
+  void act(policy::SendStep& action);
+  void act(policy::RequestUpdate& action);
+  void act(policy::CoordinatorNote& action);
+  const ClusterNode* assignment_of(const std::string& name) const;
+  int32_t kv_blocks_of(const ClusterNode& node) const;
+  protocol::Handshake my_handshake() const;
+  void send_roster();
+  void drop(int64_t caller, const std::string& reason);
+  void publish_stats();
+  Guest* guest_of(NodeId node);
+  Json status_now() const;
+  Json explain_now(RequestId id) const;
+
+  // Constant after start.
+  std::shared_ptr<const engine::ModelFile> file_;
+  ClusterOptions options_;
+  EventSink sink_;
+  int32_t context_ = 0;
+  int32_t most_unfinished_ = 0;
+  mutable net::Inbox inbox_;
+  std::unique_ptr<net::Transport> transport_;
+
+  // The coordinator's thread.
+  std::unique_ptr<policy::Coordinator> host_;
+  std::map<int64_t, Guest> guests_;    // by channel
+  std::deque<policy::CoordinatorEvent> later_;
+  plan::FlowReport report_;
+  std::vector<GenerationEvent> events_;
+  int64_t generation_tokens_ = 0;
+
+  // Shared.
+  mutable std::mutex mutex_;
+  mutable std::deque<std::function<void()>> commands_;  // guarded by mutex_
+  GeneratorStats stats_;                                // guarded by mutex_
+  std::vector<std::string> complaints_;                 // guarded by mutex_
+  mutable bool ended_ = false;                          // guarded by mutex_
+  std::atomic<bool> stop_{false}, ready_{false};
+  std::atomic<int32_t> unfinished_{0};
+  std::thread thread_;
+};
+
+}  // namespace towline::serve

@@ -1,0 +1,46 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// NodeAgent: one node of a cluster, from the moment it dials the coordinator to the end of that
+// conversation. It computes nothing: policy::Peer decides, worker/solo_rank.hpp evaluates, and this
+// moves frames between them, the coordinator and the other nodes.
+//
+//   hello (name, address) -> the coordinator's assignment (model, layers, KV blocks) -> load
+//   -> ready (what was loaded, how fast it is) -> welcome (NodeId, epoch) -> steps
+//
+// Activations go straight to the next node of a lane, over a channel that is dialled at first use.
+// A next node that cannot be reached is reported to the coordinator, which routes around the link.
+//
+// The model file is found at the path that the coordinator names, or at `model`; it must be the same
+// file (a hash of its size and samples of its bytes is compared).
+//
+// Threads: run() is the agent's thread; the transport has one of its own, and the rank.
+#pragma once
+
+#include <atomic>
+#include <string>
+
+#include "base/result.hpp"
+
+namespace towline::worker {
+
+struct NodeAgentOptions {
+  std::string coordinator;     // address, e.g. tcp://10.0.0.7:7100
+  std::string name;            // the plan's; unique in the cluster
+  std::string listen;          // for other nodes; empty: a free port of 127.0.0.1
+  std::string model;           // path here; empty: the coordinator's
+  std::string key_file;        // zmq
+  bool insecure = false;       // zmq without keys
+  int32_t threads = 0;         // compute threads; 0: as assigned
+  int32_t connect_seconds = 30;
+};
+
+// Until the coordinator ends the conversation in order (success), something fails, or `stop` is set
+// (looked at a few times a second): then it says that it leaves.
+Result<void> run_node(const NodeAgentOptions& options, const std::atomic<bool>& stop);
+
+// Identifies a model file by its size and samples of its bytes; a directory by its files' names,
+// sizes and samples. Reads at most about 1 MiB.
+Result<uint64_t> model_fingerprint(const std::string& path);
+
+}  // namespace towline::worker

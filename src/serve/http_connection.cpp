@@ -123,7 +123,7 @@ class StreamConnection final : public Connection,
   }
 
   void write(std::string_view bytes) override {
-    if (bytes.empty() || head_request_) return;
+    if (bytes.empty() || head_request_ || cutting_) return;
     append_chunk(bytes);
     last_write_ = loop_.now();
     flush();
@@ -164,14 +164,17 @@ class StreamConnection final : public Connection,
     if (idle) cut();
   }
 
-  size_t unsent() const override { return out_.size() + sending_.size() - sent_; }
+  // One that is being cut holds nothing any more: the next to be cut is another.
+  size_t unsent() const override {
+    return cutting_ ? 0 : out_.size() + sending_.size() - sent_;
+  }
 
   void cut_slow_reader(std::string_view why) override {
     if (cut_ || cutting_) return;
-    cutting_ = true;
     if (const Server server = server_.lock()) ++server->stats.slow_readers_cut;
     log_info("http", "cut a reader that is too slow",
              {{"peer", peer_}, {"why", why}, {"unsent", unsent()}});
+    cutting_ = true;
     // Not at once: the caller may be in the middle of writing to this very exchange.
     out_.clear();
     count_unsent();
@@ -359,7 +362,7 @@ class StreamConnection final : public Connection,
   // --- writing -------------------------------------------------------------------------------
 
   void flush() {
-    if (cut_) return;
+    if (cut_ || cutting_) return;
     count_unsent();
     if (writing_) return;
     if (out_.empty()) {
@@ -393,7 +396,7 @@ class StreamConnection final : public Connection,
   }
 
   void on_sent(const error_code& ec, size_t n) {
-    if (cut_) return;
+    if (cut_ || cutting_) return;
     if (ec) return cut();
     sent_ += n;
     if ((progress_ += n) >= kWriteProgress) extend_write_deadline();

@@ -418,7 +418,11 @@ void RankGroup::send_waiting_phases() {
 void RankGroup::look_for_deaths() {
   if (!usable()) return;
   const std::optional<std::string> death = team_->death();
-  if (death) fail_all(*death);
+  if (!death) return;
+  // What it answered before it ended counts: an answer to shutdown is one.
+  harvest(team_->steps(), steps_);
+  harvest(team_->calls(), calls_);
+  fail_all(*death);
 }
 
 void RankGroup::fail_all(const std::string& why) {

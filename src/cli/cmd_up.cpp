@@ -201,11 +201,19 @@ Result<spec::Scenario> scenario_of(const UpOptions& o) {
 
 Result<std::vector<serve::ClusterNode>> nodes_of(const UpOptions& o, const spec::Scenario& scenario,
                                                  int32_t layers) {
+  if (!scenario.links.empty()) {
+    return Error(Code::kUnsupported, "the scenario's [[links]] are not emulated by this command yet; "
+                 "remove them to run over the links that are there");
+  }
   std::vector<serve::ClusterNode> nodes;
   for (const spec::ScenarioWorker& w : scenario.workers) {
     if (w.tensor_parallel != 1) {
       return errorf(Code::kUnsupported, "worker {}: tensor_parallel = {} needs a rank group, which "
                     "this command does not start", w.name, w.tensor_parallel);
+    }
+    if (w.emulate) {
+      return errorf(Code::kUnsupported, "worker {}: emulate = true is not done by this command yet; "
+                    "remove it to run the real model", w.name);
     }
     serve::ClusterNode node;
     node.name = w.name;

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Host: the coordinator's decisions, whole. What serves and what simulates drives this object.
+// Host: a coordinator's decisions, whole, as the simulator drives them. The running cluster is driven
+// by Coordinator (policy/coordinator.hpp), made of the same parts; the two are to become one.
 //
 // It composes, by value, the machines that each decide one thing:
 //   Admission   who is let in, who waits, who is turned away

@@ -4,11 +4,11 @@
 
 #include <csignal>
 #include <cstdio>
-#include <filesystem>
 #include <future>
 
 #include "base/fmt.hpp"
 #include "base/log.hpp"
+#include "cli/cluster_start.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress.hpp"
 #include "serve/api_server.hpp"
@@ -19,7 +19,8 @@ namespace towline::cli {
 namespace {
 
 struct ServeOptions {
-  std::string model;
+  std::string model, cluster;
+  ClusterStart start;  // with --cluster
   serve::ApiServerOptions api;
   serve::LocalEngineOptions engine;
   std::string api_key_file, log_level = "info";
@@ -33,7 +34,10 @@ struct ServeOptions {
 
 OptionTable table(ServeOptions& o) {
   OptionTable t("serve", "Serve a model over an OpenAI-compatible HTTP API.");
-  t.positional("model", &o.model, "GGUF file or Hugging Face directory").required();
+  t.positional("model", &o.model, "GGUF file or Hugging Face directory");
+  t.value("cluster", &o.cluster,
+          "scenario file: be the coordinator of its cluster, hold no weights, say which workers to "
+          "start and wait for them");
   t.value("host", &o.api.http.host, "address to listen on; 0.0.0.0 for every interface");
   t.value("port", &o.port, "TCP port; 0 picks a free one").range(0, 65535);
   t.value("name", &o.api.model_name, "the model's name for clients; default: the file's name");
@@ -64,38 +68,25 @@ OptionTable table(ServeOptions& o) {
   t.value("drain-delay", &o.drain_delay,
           "seconds to go on answering 503 after SIGTERM, for load balancers to notice")
       .range(0, 3600);
+  add_cluster_rows(t, o.start);
   t.flag("json", &o.json, "print one JSON line when ready: {url, port, model, pid}");
   t.value("log-level", &o.log_level, "debug, info, warn, error or off")
       .one_of({"debug", "info", "warn", "error", "off"});
   t.flag("log-json", &o.log_json, "log JSON lines");
   t.flag("progress", &o.progress, "show loading progress even if this is no terminal");
   t.describe("Goes on until SIGTERM or Ctrl-C, then finishes the requests it has; a second signal "
-             "stops at once. docs/api.md describes the API.");
+             "stops at once. docs/api.md describes the API, docs/cluster.md clusters: with --cluster, "
+             "what is about sequences, steps and memory stands in the scenario.");
   t.example("towline serve model.gguf --port 8000");
   t.example("towline serve model.gguf --host 0.0.0.0 --api-key-file keys.txt --tls-cert cert.pem "
             "--tls-key key.pem");
+  t.example("towline serve --cluster scenario.toml --listen tcp://0.0.0.0:7100 --port 8000");
   t.example("curl http://127.0.0.1:8080/v1/completions -H 'content-type: application/json' "
             "-d '{\"prompt\":\"Once upon a time\"}'");
   return t;
 }
 
-LogLevel level_named(const std::string& name) {
-  if (name == "debug") return LogLevel::kDebug;
-  if (name == "warn") return LogLevel::kWarn;
-  if (name == "error") return LogLevel::kError;
-  if (name == "off") return LogLevel::kOff;
-  return LogLevel::kInfo;
-}
-
-// "models/a-q8_0.gguf" -> "a-q8_0"
-std::string name_of(const std::string& path) {
-  std::filesystem::path p = std::filesystem::path(path).lexically_normal();
-  if (p.filename().empty()) p = p.parent_path();
-  if (p.extension() == ".gguf") p.replace_extension();
-  return p.filename().string();
-}
-
-Result<void> complete(ServeOptions& o, const engine::ModelFile& file) {
+Result<void> complete_api(ServeOptions& o) {
   o.api.http.port = o.port;
   o.api.api_keys = o.api_keys;
   if (!o.api_key_file.empty()) {
@@ -105,11 +96,15 @@ Result<void> complete(ServeOptions& o, const engine::ModelFile& file) {
   for (const std::string& key : o.api.api_keys) {
     if (key.empty()) return Error(Code::kInvalidArgument, "--api-key must not be empty");
   }
-  if (o.api.model_name.empty()) o.api.model_name = name_of(o.model);
-  o.api.max_sequences = o.sequences;
-  o.api.max_queue = o.queue;
   o.api.drain_deadline = Duration(static_cast<int64_t>(o.drain_seconds * 1e9));
   o.api.drain_delay = Duration(static_cast<int64_t>(o.drain_delay * 1e9));
+  return {};
+}
+
+void complete_engine(ServeOptions& o, const engine::ModelFile& file) {
+  if (o.api.model_name.empty()) o.api.model_name = model_name_of(o.model);
+  o.api.max_sequences = o.sequences;
+  o.api.max_queue = o.queue;
   o.engine.threads = o.threads;
   o.engine.context = o.context;
   o.engine.sequences = o.sequences;
@@ -121,7 +116,33 @@ Result<void> complete(ServeOptions& o, const engine::ModelFile& file) {
     const int64_t per_token = file.desc().layers * file.desc().kv_bytes_per_token_layer().value;
     o.engine.kv_tokens = std::max<int64_t>(1, o.kv_bytes / std::max<int64_t>(1, per_token));
   }
-  return {};
+}
+
+// The coordinator of a cluster: no engine here. What the scenario says must not be said twice.
+Result<int> run_coordinator(ServeOptions& o) {
+  const ServeOptions usual;
+  const std::pair<bool, std::string_view> not_here[] = {
+      {!o.model.empty(), "a model"},
+      {o.threads != usual.threads, "--threads"},
+      {o.context != usual.context, "--ctx"},
+      {o.sequences != usual.sequences, "--max-seqs"},
+      {o.kv_bytes != usual.kv_bytes, "--kv-bytes"},
+      {o.step_tokens != usual.step_tokens, "--step-tokens"},
+      {o.queue != usual.queue, "--queue"},
+      {o.no_prefix_cache, "--no-prefix-cache"},
+      {!o.adapters.empty(), "--lora"},
+      {o.engine.isa != usual.engine.isa, "--isa"}};
+  for (const auto& [given, name] : not_here) {
+    if (!given) continue;
+    return errorf(Code::kInvalidArgument,
+                  "{} has no place beside --cluster: the scenario file or the worker says it", name);
+  }
+  ASSIGN_OR_RETURN(o.start.scenario, spec::load_scenario(o.cluster));
+  o.start.api = o.api;
+  o.start.json = o.json;
+  o.start.announce_waiting = true;
+  o.start.log_level = o.log_level;
+  return run_cluster(std::move(o.start));
 }
 
 void announce(const ServeOptions& o, const serve::ApiServer& server,
@@ -168,10 +189,18 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
   init_log({.level = level_named(o.log_level), .json = o.log_json});
+  TRY(complete_api(o));
+  if (!o.cluster.empty()) return run_coordinator(o);
+  if (o.model.empty()) {
+    return Error(Code::kInvalidArgument, "give a model, or --cluster SCENARIO");
+  }
+  if (!o.start.listen.empty()) {
+    return Error(Code::kInvalidArgument, "--listen is where workers join: it needs --cluster SCENARIO");
+  }
   ASSIGN_OR_RETURN(engine::ModelFile opened, engine::ModelFile::open(o.model));
   const auto file = std::make_shared<engine::ModelFile>(std::move(opened));
   ASSIGN_OR_RETURN(const std::unique_ptr<serve::ModelText> text, serve::ModelText::open(*file));
-  TRY(complete(o, *file));
+  complete_engine(o, *file);
 
   Loop loop;
   serve::GenerationHub hub(loop);

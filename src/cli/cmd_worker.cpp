@@ -1,12 +1,18 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
 
+#include "base/fmt.hpp"
 #include "base/log.hpp"
+#include "cli/cluster_start.hpp"
 #include "cli/commands.hpp"
 #include "worker/node_agent.hpp"
 
@@ -25,7 +31,8 @@ OptionTable table(WorkerOptions& o) {
       .required();
   t.value("name", &o.agent.name, "this node's name in the plan; unique in the cluster").required();
   t.value("listen", &o.agent.listen,
-          "address for the other nodes; default: a free port of 127.0.0.1");
+          "address for the other nodes; default: a free port of the interface that leads to the "
+          "coordinator");
   t.value("model", &o.agent.model, "the model's path on this machine; default: the coordinator's");
   t.value("threads", &o.threads, "compute threads; 0: as the coordinator says").range(0, 1024);
   t.value("keys", &o.agent.key_file, "the cluster's key file (zmq)");
@@ -38,20 +45,41 @@ OptionTable table(WorkerOptions& o) {
       .one_of({"debug", "info", "warn", "error", "off"});
   t.describe("The coordinator (towline up, towline serve --cluster) says which layers to load. Goes "
              "on until the cluster ends or SIGTERM.");
-  t.example("towline worker --connect tcp://10.0.0.7:7100 --name attic --listen tcp://10.0.0.8:0");
+  t.example("towline worker --connect tcp://10.0.0.7:7100 --name attic");
+  t.example("towline worker --connect zmq://10.0.0.7:7100 --keys cluster.keys --name attic "
+            "--listen zmq://10.0.0.8:7101");
   return t;
+}
+
+// A free port on the interface from which packets to the coordinator leave: what other machines
+// reach if the coordinator does. Empty (the agent's own default) where that cannot be told.
+std::string listen_towards(const std::string& coordinator) {
+  const size_t scheme = coordinator.find("://"), port = coordinator.rfind(':');
+  if (scheme == std::string::npos || port <= scheme || coordinator.starts_with("shm")) return {};
+  addrinfo hints{};
+  hints.ai_family = AF_INET;
+  hints.ai_socktype = SOCK_DGRAM;
+  addrinfo* found = nullptr;
+  const std::string host = coordinator.substr(scheme + 3, port - scheme - 3);
+  if (::getaddrinfo(host.c_str(), coordinator.c_str() + port + 1, &hints, &found) != 0) return {};
+  std::string out;
+  sockaddr_in here{};
+  socklen_t size = sizeof(here);
+  // Connecting a datagram socket sends nothing: it only chooses the way.
+  const int fd = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  char text[INET_ADDRSTRLEN] = {};
+  if (fd >= 0 && ::connect(fd, found->ai_addr, found->ai_addrlen) == 0 &&
+      ::getsockname(fd, reinterpret_cast<sockaddr*>(&here), &size) == 0 &&
+      ::inet_ntop(AF_INET, &here.sin_addr, text, sizeof(text)) != nullptr) {
+    out = format("{}{}:0", coordinator.substr(0, scheme + 3), text);
+  }
+  if (fd >= 0) ::close(fd);
+  ::freeaddrinfo(found);
+  return out;
 }
 
 std::atomic<bool> stop_asked{false};
 void on_stop(int) { stop_asked.store(true); }
-
-LogLevel level_named(const std::string& name) {
-  if (name == "debug") return LogLevel::kDebug;
-  if (name == "warn") return LogLevel::kWarn;
-  if (name == "error") return LogLevel::kError;
-  if (name == "off") return LogLevel::kOff;
-  return LogLevel::kInfo;
-}
 
 Result<int> run(std::span<const std::string> args) {
   WorkerOptions o;
@@ -69,6 +97,7 @@ Result<int> run(std::span<const std::string> args) {
   // Ctrl-C reaches the whole group: the parent ends the cluster in order.
   action.sa_handler = o.parent > 0 ? SIG_IGN : on_stop;
   ::sigaction(SIGINT, &action, nullptr);
+  if (o.agent.listen.empty()) o.agent.listen = listen_towards(o.agent.coordinator);
   o.agent.threads = o.threads;
   o.agent.connect_seconds = o.connect_seconds;
   TRY(worker::run_node(o.agent, stop_asked));

@@ -42,6 +42,7 @@ extern const Command kUp;
 extern const Command kWorker;
 extern const Command kStatus;
 extern const Command kDrain;
+extern const Command kTop;
 extern const Command kVersion;
 extern const Command kTemplate;
 extern const Command kTokenize;

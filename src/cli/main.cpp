@@ -18,6 +18,7 @@ std::span<const Command> commands() {
       &kUp,
       &kWorker,
       &kStatus,
+      &kTop,
       &kDrain,
       &kModelInfo,
       &kModelCheck,

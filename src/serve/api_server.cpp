@@ -186,9 +186,10 @@ void ApiServer::State::answer(const Exchange& exchange, const RouteMatch& match,
     case RouteId::kHealth: return exchange->respond(text_response("", "text/plain"));
     case RouteId::kLive: return exchange->respond(json_response(Json::object({{"status", "live"}})));
     case RouteId::kReady: {
-      HttpResponse response =
-          json_response(Json::object({{"status", draining ? "draining" : "ready"}}));
-      if (draining) {
+      const bool ready = context.hub.generator().ready();
+      HttpResponse response = json_response(Json::object(
+          {{"status", draining ? "draining" : ready ? "ready" : "waiting for nodes"}}));
+      if (draining || !ready) {
         response.status = 503;
         response.headers.emplace_back("retry-after", "5");
       }

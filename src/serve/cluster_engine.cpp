@@ -149,7 +149,8 @@ Result<std::unique_ptr<ClusterEngine>> ClusterEngine::start(
   net::TransportOptions t;
   ASSIGN_OR_RETURN(t.kind, net::kind_of_address(options.listen));
   t.listen = options.listen;
-  t.identity = "coordinator";
+  t.identity = kCoordinatorName;
+  t.peer_faults = options.links.from(kCoordinatorName);
   t.key_file = options.key_file;
   t.insecure = options.insecure;
   ASSIGN_OR_RETURN(self->transport_, net::Transport::open(std::move(t), self->inbox_));
@@ -164,14 +165,6 @@ ClusterEngine::~ClusterEngine() {
     thread_.join();
   }
   transport_.reset();
-}
-
-bool ClusterEngine::wait_ready(net::Deadline deadline, const std::function<bool()>& give_up) {
-  while (!ready_.load(std::memory_order_acquire)) {
-    if (net::steady_now() >= deadline || give_up()) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  return true;
 }
 
 std::vector<std::string> ClusterEngine::complaints() const {
@@ -271,6 +264,7 @@ void ClusterEngine::loop() {
       tell_host(policy::ClockTick{});
     }
     publish_stats();
+    measure_flow();
     if (!events_.empty()) sink_(std::exchange(events_, {}));
   }
   std::deque<std::function<void()>> commands;
@@ -294,7 +288,10 @@ void ClusterEngine::tell_host(const policy::CoordinatorEvent& event) {
     later_.pop_front();
     tell_host(next);
   }
-  ready_.store(host_->can_route(), std::memory_order_release);
+  const bool ready = host_->can_route();
+  if (ready_.exchange(ready, std::memory_order_acq_rel) != ready && options_.on_ready) {
+    options_.on_ready(ready);
+  }
 }
 
 void ClusterEngine::on_event(net::Inbox::Event& event) {
@@ -420,7 +417,10 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
     assign.set("threads", int64_t{node->threads});
     protocol::Handshake mine = my_handshake();
     mine.extra =
-        Json::object({{"assign", assign}, {"layers", int64_t{model().layers}}}).dump();
+        Json::object({{"assign", assign},
+                      {"layers", int64_t{model().layers}},
+                      {"links", EmulatedLinks::to_json(options_.links.from(theirs.name))}})
+            .dump();
     return guest.channel->send(static_cast<uint16_t>(MessageKind::kHandshake), 0,
                                protocol::encode(mine), net::deadline_in(kSendPatience));
   }
@@ -679,6 +679,14 @@ void ClusterEngine::publish_stats() {
   stats_.last_step_tokens = load.last_step_rows;
 }
 
+void ClusterEngine::measure_flow() {
+  const Instant now = net::steady_now();
+  if (!flow_.wants_reading(now)) return;
+  std::map<FlowMeter::Key, int64_t> rows = {{FlowMeter::kTotal, host_->load().tokens}};
+  for (const policy::NodeView& view : host_->nodes()) rows[view.node.value] = view.tokens;
+  flow_.read(now, std::move(rows));
+}
+
 Json ClusterEngine::status_now() const {
   Json nodes = Json::array();
   for (const policy::NodeView& view : host_->nodes()) {
@@ -693,18 +701,24 @@ Json ClusterEngine::status_now() const {
                              {"steps_in_flight", view.steps_in_flight},
                              {"runs", view.runs},
                              {"tokens", view.tokens},
-                             {"planned_flow", view.planned_flow}}));
+                             {"planned_flow", view.planned_flow},
+                             {"achieved_flow", flow_.per_second(view.node.value)}}));
   }
   const policy::Coordinator::Load load = host_->load();
+  const double achieved = flow_.per_second(FlowMeter::kTotal);
   return Json::object({{"epoch", host_->epoch().value},
                        {"ready", host_->can_route()},
                        {"max_flow", host_->max_flow()},
+                       {"achieved_flow", achieved},
+                       {"achieved_over_max",
+                        host_->max_flow() > 0 ? achieved / host_->max_flow() : 0.0},
+                       {"flow_window_s", flow_.window_seconds()},
                        {"tokens", load.tokens},
                        {"steps", load.steps},
                        {"running", load.running},
                        {"waiting", load.waiting},
                        {"reroutes", load.reroutes},
-                       {"uptime_s", to_seconds(net::steady_now())},
+                       {"uptime_s", to_seconds(net::steady_now() - started_)},
                        {"nodes", nodes}});
 }
 

@@ -32,6 +32,8 @@
 #include "plan/flow_report.hpp"
 #include "policy/coordinator.hpp"
 #include "protocol/messages.hpp"
+#include "serve/emulated_links.hpp"
+#include "serve/flow_meter.hpp"
 #include "serve/generator.hpp"
 
 namespace towline::serve {
@@ -62,6 +64,9 @@ struct ClusterOptions {
   Duration lease = seconds(3);
   Duration wait_for_nodes = seconds(0);
   Epoch epoch{1};
+  EmulatedLinks links;         // what is sent over them suffers as they say
+  // Told when ready() changes, by the coordinator's thread; must not wait.
+  std::function<void(bool ready)> on_ready;
 };
 
 // Layers for every node that has none: contiguous, in order, in proportion to speed. At least as
@@ -81,6 +86,7 @@ class ClusterEngine final : public Generator {
   Result<void> submit(GenerationRequest request) override;
   void cancel(RequestId id) override;
   GeneratorStats stats() const override;
+  bool ready() const override { return ready_.load(std::memory_order_acquire); }
   Json status() const override;
   Json explain(RequestId id) const override;
   Result<void> drain_node(const std::string& name) override;
@@ -88,8 +94,6 @@ class ClusterEngine final : public Generator {
   std::string address() const { return transport_->address(); }
   // The plan in force, for print_report() and pictures.
   plan::FlowReport plan_report() const;
-  // Waits until requests can be served. False when `deadline` has passed or give_up() says so.
-  bool wait_ready(net::Deadline deadline, const std::function<bool()>& give_up);
   // Why nodes were refused or lost so far, newest last; for error messages.
   std::vector<std::string> complaints() const;
 
@@ -133,6 +137,7 @@ class ClusterEngine final : public Generator {
   void send_roster();
   void drop(int64_t caller, const std::string& reason);
   void publish_stats();
+  void measure_flow();
   Guest* guest_of(NodeId node);
   Json status_now() const;
   Json explain_now(RequestId id) const;
@@ -141,6 +146,7 @@ class ClusterEngine final : public Generator {
   std::shared_ptr<const engine::ModelFile> file_;
   ClusterOptions options_;
   EventSink sink_;
+  Instant started_ = net::steady_now();
   int32_t context_ = 0;
   int32_t most_unfinished_ = 0;
   mutable net::Inbox inbox_;
@@ -153,6 +159,7 @@ class ClusterEngine final : public Generator {
   plan::FlowReport report_;
   std::vector<GenerationEvent> events_;
   int64_t generation_tokens_ = 0;
+  FlowMeter flow_;                     // rows a second, by node
 
   // Shared.
   mutable std::mutex mutex_;

@@ -102,6 +102,8 @@ class Generator {
   // The request ends with kCancelled at the next step's boundary; unknown ids are ignored.
   virtual void cancel(RequestId id) = 0;
   virtual GeneratorStats stats() const = 0;
+  // False while requests cannot be served (a cluster without enough nodes). Any thread.
+  virtual bool ready() const { return true; }
 
   // Of a cluster; one process has nothing to say.
   // Its nodes, epochs, layers, KV use, planned and achieved flow; null if this is no cluster.

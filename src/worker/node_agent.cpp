@@ -193,7 +193,10 @@ class NodeAgent {
     TRY(protocol::decode(frame.payload, theirs));
     TRY(protocol::check_handshake(mine_, theirs));
     ASSIGN_OR_RETURN(const Json extra, parse_json(theirs.extra, "the coordinator's handshake"));
-    if (!extra["assign"].is_null()) return load(extra["assign"], theirs);
+    if (!extra["assign"].is_null()) {
+      TRY(emulate_links(extra["links"]));
+      return load(extra["assign"], theirs);
+    }
     node_ = theirs.node;
     epoch_ = Epoch(extra["epoch"].as_int());
     async_ = extra["async"].as_bool();
@@ -210,6 +213,16 @@ class NodeAgent {
                                        [this] { inbox_.wake(); });
     log_info("node", "ready", {{"name", o_.name}, {"node", node_}, {"layers", layers_text()},
                                {"kv_blocks", mine_.kv_blocks}});
+    return {};
+  }
+
+  // {"peer": "delay=50ms,...", ...}: what this node sends there suffers so.
+  Result<void> emulate_links(const Json& links) {
+    if (!links.is_object()) return {};
+    for (const auto& [peer, text] : links.members()) {
+      ASSIGN_OR_RETURN(const net::Faults faults, net::parse_faults(text.as_string()));
+      transport_->set_faults(peer, faults);
+    }
     return {};
   }
 

@@ -1,0 +1,31 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// ClusterClient: what `status`, `drain` and `top` ask of a running cluster over its HTTP API, and
+// how its answer is shown to people.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/json.hpp"
+#include "base/result.hpp"
+
+namespace towline::cli {
+
+// Where the API is. One exchange is one connection of at most a few seconds.
+struct ClusterClient {
+  std::string url = "http://127.0.0.1:8080";
+  std::string api_key;
+
+  // The body of a 200 answer. kUnavailable: nobody answers, or not in HTTP; else what the server
+  // says is wrong.
+  Result<std::string> ask(const std::string& method, const std::string& path) const;
+  // GET /cluster.
+  Result<Json> status() const;
+};
+
+// The status as a table, a line each: one of headings, one for each node, one or two about all.
+std::vector<std::string> status_lines(const Json& status);
+
+}  // namespace towline::cli

@@ -1,0 +1,344 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/cluster_start.hpp"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "base/file.hpp"
+#include "base/fmt.hpp"
+#include "cli/child_processes.hpp"
+#include "net/keys.hpp"
+#include "plan/picture.hpp"
+#include "serve/cluster_engine.hpp"
+#include "serve/model_text.hpp"
+#include "spec/plan_desc.hpp"
+#include "worker/node_agent.hpp"
+
+namespace towline::cli {
+namespace {
+
+struct StartedNode {
+  std::string name;
+  LayerRange layers;
+  pid_t pid = -1;  // -1: started by somebody else
+};
+
+struct KeyFile {  // made for this run only
+  std::string path;
+  ~KeyFile() {
+    if (!path.empty()) ::unlink(path.c_str());
+  }
+};
+
+Result<std::vector<serve::ClusterNode>> nodes_of(const ClusterStart& start, int32_t layers) {
+  const spec::Scenario& scenario = start.scenario;
+  std::vector<serve::ClusterNode> nodes;
+  for (const spec::ScenarioWorker& w : scenario.workers) {
+    if (w.tensor_parallel != 1) {
+      return errorf(Code::kUnsupported, "worker {}: tensor_parallel = {} needs a rank group, which "
+                    "this command does not start", w.name, w.tensor_parallel);
+    }
+    if (w.emulate) {
+      return errorf(Code::kUnsupported, "worker {}: emulate = true is not done by this command yet; "
+                    "remove it to run the real model", w.name);
+    }
+    serve::ClusterNode node;
+    node.name = w.name;
+    node.layers = w.layers.value_or(LayerRange{});
+    node.threads = w.threads;
+    node.kv_tokens = w.kv_tokens > 0 ? w.kv_tokens : start.kv_tokens;
+    node.speed = w.speed;
+    nodes.push_back(std::move(node));
+  }
+  if (!scenario.plan.empty()) {
+    ASSIGN_OR_RETURN(const spec::PlanDesc plan, spec::load_plan(scenario.plan));
+    for (serve::ClusterNode& node : nodes) {
+      const spec::PlannedNode* planned = plan.find(node.name);
+      if (planned != nullptr && node.layers.empty()) node.layers = planned->layers;
+    }
+  }
+  if (nodes.empty()) return Error(Code::kInvalidArgument, "the scenario names no [[workers]]");
+  TRY(serve::assign_layers(nodes, layers));
+  return nodes;
+}
+
+// What --listen says, else a free address of this machine.
+std::string listen_address(const ClusterStart& start) {
+  if (!start.listen.empty()) return start.listen;
+  const std::string& transport = start.scenario.transport;
+  return transport == "shm" ? format("shm://towline-{}", ::getpid())
+                            : format("{}://127.0.0.1:0", transport);
+}
+
+Result<serve::ClusterOptions> cluster_options(const ClusterStart& start,
+                                              const engine::ModelFile& file) {
+  const spec::ScenarioServing& serving = start.scenario.serving;
+  serve::ClusterOptions options;
+  ASSIGN_OR_RETURN(options.nodes, nodes_of(start, file.desc().layers));
+  ASSIGN_OR_RETURN(options.model_hash, worker::model_fingerprint(start.scenario.model));
+  options.links = serve::EmulatedLinks::of(start.scenario, nullptr);
+  options.listen = listen_address(start);
+  options.key_file = start.key_file;
+  options.insecure = start.insecure;
+  options.context = serving.context;
+  options.sequences = serving.sequences;
+  options.step_tokens = serving.step_tokens;
+  options.chunk_tokens = std::min(serving.chunk_tokens, serving.step_tokens);
+  options.prefix_cache = serving.prefix_cache;
+  options.queue = serving.queue + serving.sequences;
+  std::string router = serving.router == "iwrr" ? "flow" : serving.router;
+  if (router == "shortest_queue") router = "shortest-queue";
+  ASSIGN_OR_RETURN(options.router, policy::router_named(router));
+  options.async_steps = start.async_steps;
+  options.lease = Duration(static_cast<int64_t>(start.lease * 1e9));
+  options.wait_for_nodes = Duration(static_cast<int64_t>(start.wait_for_nodes * 1e9));
+  return options;
+}
+
+// zmq is encrypted unless somebody says otherwise.
+Result<void> settle_keys(ClusterStart& start, KeyFile& own) {
+  ASSIGN_OR_RETURN(const net::TransportKind kind, net::kind_of_address(listen_address(start)));
+  start.insecure = start.insecure || !start.scenario.curve;
+  if (kind != net::TransportKind::kZmq || start.insecure || !start.key_file.empty()) return {};
+  if (!start.own_keys) {
+    return Error(Code::kInvalidArgument,
+                 "zmq needs the cluster's key file: make one with 'towline net keys FILE', copy it "
+                 "to every machine and give --keys FILE here and to each worker; or --insecure");
+  }
+  own.path = format("{}/towline-{}.keys", std::filesystem::temp_directory_path().string(), ::getpid());
+  ASSIGN_OR_RETURN(const net::ClusterKeys keys, net::make_keys());
+  TRY(net::write_keys(own.path, keys));
+  start.key_file = own.path;
+  return {};
+}
+
+// The address with a host that others can dial, where it is "any interface".
+std::string reachable(const std::string& address, const std::string& host) {
+  const size_t any = address.find("://0.0.0.0:");
+  return any == std::string::npos ? address
+                                  : address.substr(0, any + 3) + host + address.substr(any + 10);
+}
+
+// A coordinator from its address to its end.
+class ClusterRun {
+ public:
+  explicit ClusterRun(ClusterStart start) : start_(std::move(start)) {}
+
+  Result<int> run() {
+    TRY(open());
+    TRY(start_workers());
+    if (start_.ready_seconds > 0) {
+      ready_timer_ = loop_.after(seconds(start_.ready_seconds), [this] {
+        fail(format("{} seconds have passed", start_.ready_seconds));
+      });
+    }
+    if (start_.announce_waiting && !ready_) announce_waiting();
+    loop_.run();
+    if (failure_) return std::move(*failure_);
+    log_info("up", "stopped");
+    return 0;
+  }
+
+ private:
+  Result<void> open() {
+    ASSIGN_OR_RETURN(engine::ModelFile opened, engine::ModelFile::open(start_.scenario.model));
+    const auto file = std::make_shared<engine::ModelFile>(std::move(opened));
+    ASSIGN_OR_RETURN(text_, serve::ModelText::open(*file));
+    TRY(settle_keys(start_, own_keys_));
+    ASSIGN_OR_RETURN(options_, cluster_options(start_, *file));
+    options_.on_ready = [this](bool ready) {
+      loop_.post([this, ready] { on_ready(ready); });
+    };
+    // From here on signals are ours; they are handled as soon as the loop runs.
+    loop_.on_signal(SIGTERM, [this] { end(); });
+    loop_.on_signal(SIGINT, [this] { end(); });
+    loop_.on_signal(SIGCHLD, [this] { on_child(); });
+    ASSIGN_OR_RETURN(engine_, serve::ClusterEngine::start(file, options_, hub_.sink()));
+    hub_.attach(engine_.get());
+    serve::ApiServerOptions api = start_.api;
+    if (api.model_name.empty()) {
+      api.model_name = !start_.scenario.name.empty() ? start_.scenario.name
+                                                     : model_name_of(start_.scenario.model);
+    }
+    api.max_sequences = options_.sequences;
+    api.max_queue = start_.scenario.serving.queue;
+    model_name_ = api.model_name;
+    ASSIGN_OR_RETURN(server_, serve::ApiServer::start(loop_, hub_, *text_, api));
+    return {};
+  }
+
+  Result<void> start_workers() {
+    for (const serve::ClusterNode& node : options_.nodes) {
+      StartedNode started{node.name, node.layers, -1};
+      if (start_.spawn) {
+        const std::string address = reachable(engine_->address(), "127.0.0.1");
+        std::vector<std::string> words = {"worker", "--connect", address, "--name", node.name,
+                                          "--parent", std::to_string(::getpid()), "--log-level",
+                                          start_.log_level};
+        if (!start_.key_file.empty()) words.insert(words.end(), {"--keys", start_.key_file});
+        if (start_.insecure) words.emplace_back("--insecure");
+        ASSIGN_OR_RETURN(started.pid, children_.start(node.name, std::move(words)));
+      } else if (!start_.announce_waiting) {
+        log_info("up", "waiting for a worker", {{"command", worker_command(node.name)}});
+      }
+      nodes_.push_back(std::move(started));
+    }
+    return {};
+  }
+
+  std::string worker_command(const std::string& name) const {
+    char host[256] = "HOST";
+    ::gethostname(host, sizeof(host) - 1);
+    std::string command = format("towline worker --connect {} --name {}",
+                                 reachable(engine_->address(), host), name);
+    if (!start_.key_file.empty()) command += " --keys " + start_.key_file;
+    if (start_.insecure && engine_->address().starts_with("zmq")) command += " --insecure";
+    return command;
+  }
+
+  void on_child() {
+    children_.reap();
+    if (!ready_ && children_.started() > 0 && children_.alive() == 0) fail("all of them have ended");
+  }
+
+  void on_ready(bool ready) {
+    if (!ready || ready_) return;
+    ready_ = true;
+    loop_.cancel(ready_timer_);
+    if (!start_.picture.empty()) {
+      const plan::FlowReport report = engine_->plan_report();
+      const Result<void> written =
+          write_file_atomic(start_.picture, start_.picture.ends_with(".svg")
+                                                ? plan::picture_svg(report)
+                                                : plan::picture_html(report));
+      if (!written) log_warn("up", "no picture", {{"why", written.error().to_string()}});
+    }
+    announce();
+  }
+
+  // The workers did not come up, and nobody is left who could.
+  void fail(const std::string& why) {
+    std::string complaints;
+    for (const std::string& complaint : engine_->complaints()) complaints += "; " + complaint;
+    if (complaints.empty()) complaints = "; their messages are above";
+    failure_ = errorf(Code::kUnavailable, "the workers did not come up: {}{}", why, complaints);
+    loop_.stop();
+  }
+
+  void end() { server_ ? server_->drain() : loop_.stop(); }
+
+  void announce_waiting() const {
+    if (start_.json) {
+      Json commands = Json::array();
+      for (const StartedNode& node : nodes_) commands.push(worker_command(node.name));
+      std::puts(Json::object({{"state", "waiting"},
+                              {"url", server_->url()},
+                              {"coordinator", engine_->address()},
+                              {"start", commands}})
+                    .dump()
+                    .c_str());
+    } else {
+      std::puts("start these, in any order:");
+      for (const StartedNode& node : nodes_) std::puts(("  " + worker_command(node.name)).c_str());
+    }
+    std::fflush(stdout);
+  }
+
+  void announce() const { start_.json ? announce_json() : announce_table(); }
+
+  void announce_json() const {
+    Json workers = Json::array();
+    for (const StartedNode& node : nodes_) {
+      Json worker = Json::object({{"name", node.name}});
+      if (node.pid > 0) worker.set("pid", int64_t{node.pid});
+      worker.set("layers", Json::array({Json(int64_t{node.layers.begin}),
+                                        Json(int64_t{node.layers.end})}));
+      workers.push(std::move(worker));
+    }
+    Json line = Json::object({{"url", server_->url()},
+                              {"port", server_->port()},
+                              {"coordinator_pid", static_cast<int64_t>(::getpid())},
+                              {"model", model_name_},
+                              {"coordinator", engine_->address()},
+                              {"max_flow", engine_->status()["max_flow"]},
+                              {"workers", workers}});
+    if (start_.announce_waiting) line.set("state", "ready");
+    std::puts(line.dump().c_str());
+    std::fflush(stdout);
+  }
+
+  void announce_table() const {
+    const Json status = engine_->status();
+    std::puts("node              layers     rows/s planned   pid");
+    for (const StartedNode& node : nodes_) {
+      double flow = 0;
+      for (const Json& seen : status["nodes"].items()) {
+        if (seen["name"].as_string() == node.name) flow = seen["planned_flow"].as_double();
+      }
+      std::puts(format("{:<16}  {:<9}  {:>14.0f}   {}", node.name,
+                       format("[{}, {})", node.layers.begin, node.layers.end), flow,
+                       node.pid > 0 ? std::to_string(node.pid) : "-").c_str());
+    }
+    std::puts(format("maximum flow: {:.0f} tokens/s, by the speed that each worker measured",
+                     status["max_flow"].as_double()).c_str());
+    std::puts(format("{} is ready at {}", model_name_, server_->url()).c_str());
+    std::fflush(stdout);
+  }
+
+  ClusterStart start_;
+  KeyFile own_keys_;
+  serve::ClusterOptions options_;
+  std::string model_name_;
+  std::vector<StartedNode> nodes_;
+  ChildProcesses children_;  // they end after everything below has
+  Loop loop_;
+  serve::GenerationHub hub_{loop_};
+  std::unique_ptr<serve::ModelText> text_;
+  std::unique_ptr<serve::ClusterEngine> engine_;
+  std::unique_ptr<serve::ApiServer> server_;
+  Loop::TimerId ready_timer_ = 0;
+  bool ready_ = false;
+  std::optional<Error> failure_;
+};
+
+}  // namespace
+
+void add_cluster_rows(OptionTable& t, ClusterStart& o) {
+  t.value("listen", &o.listen, "where workers reach the coordinator, e.g. tcp://0.0.0.0:7100 or "
+                               "zmq://0.0.0.0:7100; default: a free port of this machine only");
+  t.value("keys", &o.key_file, "zmq: the cluster's key file (towline net keys)");
+  t.flag("insecure", &o.insecure, "zmq without keys and encryption");
+  t.flag("async", &o.async_steps, "send a sequence's next step before its token is known");
+  t.value("wait-for-nodes", &o.wait_for_nodes,
+          "seconds that requests wait when too few nodes are left; then they fail")
+      .range(0, 86400);
+  t.value("lease", &o.lease, "seconds of silence after which a node counts as dead").range(0.5, 600);
+  t.value("picture", &o.picture, "write a picture of the plan (HTML or SVG) to this file");
+}
+
+Result<int> run_cluster(ClusterStart start) { return ClusterRun(std::move(start)).run(); }
+
+LogLevel level_named(const std::string& name) {
+  if (name == "debug") return LogLevel::kDebug;
+  if (name == "warn") return LogLevel::kWarn;
+  if (name == "error") return LogLevel::kError;
+  if (name == "off") return LogLevel::kOff;
+  return LogLevel::kInfo;
+}
+
+std::string model_name_of(const std::string& path) {
+  std::filesystem::path p = std::filesystem::path(path).lexically_normal();
+  if (p.filename().empty()) p = p.parent_path();
+  if (p.extension() == ".gguf") p.replace_extension();
+  return p.filename().string();
+}
+
+}  // namespace towline::cli

@@ -7,6 +7,7 @@
 #include <set>
 #include <thread>
 
+#include "base/base64.hpp"
 #include "base/file.hpp"
 #include "base/fmt.hpp"
 #include "base/for_seeds.hpp"
@@ -160,6 +161,31 @@ TEST(Rng, IsAFunctionOfSeedAndPosition) {
   EXPECT_EQ(random_at(7, 3), random_at(7, 3));
   EXPECT_NE(random_at(7, 3), random_at(7, 4));
   EXPECT_NE(random_at(7, 3), random_at(8, 3));
+}
+
+TEST(Base64, TheRfcsExamplesBothWays) {  // RFC 4648, section 10
+  const std::pair<const char*, const char*> cases[] = {{"", ""},         {"f", "Zg=="},
+                                                       {"fo", "Zm8="},   {"foo", "Zm9v"},
+                                                       {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="},
+                                                       {"foobar", "Zm9vYmFy"}};
+  for (const auto& [bytes, text] : cases) {
+    EXPECT_EQ(base64_encode(bytes), text);
+    ASSERT_TRUE(base64_decode(text)) << text;
+    EXPECT_EQ(*base64_decode(text), bytes);
+  }
+  for (const char* bad : {"Zg", "Zg=", "Z===", "====", "Zh==", "Zm9=", "Zg==Zg==", "Zm9v\n", "Z\xff=="}) {
+    EXPECT_FALSE(base64_decode(bad)) << bad;
+  }
+}
+
+TEST(Base64, AnyBytesComeBack) {
+  for_seeds(50, [](Rng& rng) {
+    std::string bytes(rng.below(100), '\0');
+    for (char& byte : bytes) byte = static_cast<char>(rng.below(256));
+    const Result<std::string> back = base64_decode(base64_encode(bytes));
+    ASSERT_TRUE(back);
+    EXPECT_EQ(*back, bytes);
+  });
 }
 
 TEST(Units, ArithmeticKeepsTheUnit) {

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 #include <bit>
-#include <cstring>
 
+#include "base/base64.hpp"
 #include "base/fmt.hpp"
 #include "serve/answer_json.hpp"
 #include "serve/session.hpp"
@@ -13,21 +13,7 @@ namespace {
 // The floats' bytes, little-endian, as base64: what OpenAI's client asks for by default.
 std::string base64_floats(const std::vector<float>& values) {
   static_assert(std::endian::native == std::endian::little);
-  static constexpr char kDigits[] =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::vector<unsigned char> bytes(values.size() * sizeof(float));
-  if (!bytes.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
-  std::string out;
-  out.reserve((bytes.size() + 2) / 3 * 4);
-  for (size_t i = 0; i < bytes.size(); i += 3) {
-    const size_t left = std::min<size_t>(3, bytes.size() - i);
-    uint32_t group = 0;
-    for (size_t k = 0; k < 3; ++k) group = group << 8 | (k < left ? bytes[i + k] : 0u);
-    for (size_t k = 0; k < 4; ++k) {
-      out += k <= left ? kDigits[group >> (18 - 6 * k) & 63] : '=';
-    }
-  }
-  return out;
+  return base64_encode({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)});
 }
 
 class EmbeddingSession : public std::enable_shared_from_this<EmbeddingSession> {

@@ -1,0 +1,299 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// One contract, both back ends of the registry; etcd is a real one (Debian's etcd-server).
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "base/for_seeds.hpp"
+#include "net/etcd_reply.hpp"
+#include "net/registry.hpp"
+#include "net/testing_etcd.hpp"
+
+namespace towline::net {
+namespace {
+
+Deadline soon() { return deadline_in(seconds(20)); }
+
+class RegistryConformance : public ::testing::TestWithParam<std::string> {
+ protected:
+  static void TearDownTestSuite() { etcd().reset(); }
+  static std::unique_ptr<TestEtcd>& etcd() {
+    static std::unique_ptr<TestEtcd> one;
+    return one;
+  }
+  void SetUp() override {
+    static int count = 0;
+    const std::string fresh = format("t{}", ++count);
+    if (GetParam() == "etcd") {
+      if (TestEtcd::program() == nullptr) {
+        GTEST_SKIP() << "no etcd here; apt-get install etcd-server to run this test";
+      }
+      if (!etcd()) etcd() = std::make_unique<TestEtcd>();
+      url_ = etcd()->url(fresh);
+    } else {
+      folder_ = ::testing::TempDir() + format("towline-registry-{}-{}", ::getpid(), fresh);
+      url_ = "file://" + folder_;
+    }
+    registry_ = open();
+  }
+  void TearDown() override {
+    if (!folder_.empty()) std::filesystem::remove_all(folder_);
+  }
+  std::unique_ptr<Registry> open() const {
+    Result<std::unique_ptr<Registry>> opened = Registry::open(url_);
+    EXPECT_TRUE(opened) << opened.error().to_string();
+    return std::move(*opened);
+  }
+  void put(const std::string& key, const std::string& value, LeaseId lease = kNoLease) {
+    const Result<bool> done = registry_->commit({.puts = {{key, value, lease}}}, soon());
+    ASSERT_TRUE(done) << done.error().to_string();
+    EXPECT_TRUE(*done);
+  }
+  std::map<std::string, std::string> all(const std::string& prefix = "") const {
+    const auto entries = registry_->list(prefix, soon());
+    EXPECT_TRUE(entries) << entries.error().to_string();
+    std::map<std::string, std::string> found;
+    if (!entries) return found;
+    for (const RegistryEntry& entry : *entries) found[entry.key] = entry.value;
+    return found;
+  }
+  int64_t version(const std::string& key) const {
+    const auto entries = registry_->list(key, soon());
+    EXPECT_TRUE(entries);
+    return entries && !entries->empty() && entries->front().key == key ? entries->front().version : 0;
+  }
+  // Until nothing is left; the lease's time is not ours to measure.
+  void wait_empty() const {
+    const Deadline latest = deadline_in(seconds(60));
+    while (!all().empty() && steady_now() < latest) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    EXPECT_TRUE(all().empty());
+  }
+  using Map = std::map<std::string, std::string>;
+  std::string url_, folder_;
+  std::unique_ptr<Registry> registry_;
+};
+
+TEST_P(RegistryConformance, ListsByPrefixInOrder) {
+  EXPECT_EQ(all(), Map{});
+  const std::string odd("\0\xff /%\n", 6);
+  for (const char* key : {"b", "a/2", "a/1", "a", "a0", "a/\xff", "a/\xff\xff", "b/x"}) put(key, key);
+  put("c", odd);
+  put(odd, "");
+  EXPECT_EQ(all("a/"), (Map{{"a/1", "a/1"}, {"a/2", "a/2"}, {"a/\xff", "a/\xff"},
+                            {"a/\xff\xff", "a/\xff\xff"}}));
+  EXPECT_EQ(all("a/\xff"), (Map{{"a/\xff", "a/\xff"}, {"a/\xff\xff", "a/\xff\xff"}}));
+  EXPECT_EQ(all("b").size(), 2u);
+  EXPECT_EQ(all("nothing"), Map{});
+  EXPECT_EQ(all()["c"], odd);
+  EXPECT_EQ(all().count(odd), 1u);
+  EXPECT_EQ(all().size(), 10u);
+}
+
+TEST_P(RegistryConformance, VersionsGrowAndGuard) {
+  put("k", "1");
+  const int64_t first = version("k");
+  EXPECT_GT(first, 0);
+  EXPECT_FALSE(*registry_->commit({.only_if = {{"k", 0}}, .puts = {{"k", "x"}}}, soon()));
+  EXPECT_TRUE(*registry_->commit({.only_if = {{"k", first}}, .puts = {{"k", "2"}}}, soon()));
+  EXPECT_FALSE(*registry_->commit({.only_if = {{"k", first}}, .puts = {{"k", "3"}}}, soon()));
+  const int64_t second = version("k");
+  EXPECT_GT(second, first);
+  EXPECT_TRUE(*registry_->commit({.removes = {"k"}}, soon()));
+  EXPECT_EQ(version("k"), 0);
+  EXPECT_TRUE(*registry_->commit({.only_if = {{"k", 0}}, .puts = {{"k", "again"}}}, soon()));
+  EXPECT_GT(version("k"), second) << "a version came back";
+}
+
+TEST_P(RegistryConformance, SeveralKeysChangeTogetherOrNotAtAll) {
+  put("a", "1");
+  put("b", "1");
+  EXPECT_FALSE(*registry_->commit({.only_if = {{"a", version("a")}, {"b", 0}},
+                                   .puts = {{"a", "2"}, {"b", "2"}},
+                                   .removes = {"b"}},
+                                  soon()));
+  EXPECT_EQ(all(), (Map{{"a", "1"}, {"b", "1"}}));
+  EXPECT_TRUE(*registry_->commit({.only_if = {{"a", version("a")}, {"b", version("b")}, {"c", 0}},
+                                  .puts = {{"a", "2"}, {"c", "2"}},
+                                  .removes = {"b"}},
+                                 soon()));
+  EXPECT_EQ(all(), (Map{{"a", "2"}, {"c", "2"}}));
+}
+
+TEST_P(RegistryConformance, ALeaseTakesItsKeysWithIt) {
+  const auto lease = registry_->grant(seconds(30), soon());
+  ASSERT_TRUE(lease) << lease.error().to_string();
+  EXPECT_GE(lease->time, seconds(30));
+  put("kept", "1");
+  put("leased", "1", lease->id);
+  put("freed", "1", lease->id);
+  put("freed", "2");  // without the lease now
+  ASSERT_TRUE(registry_->renew(lease->id, soon()));
+  EXPECT_EQ(registry_->renew(lease->id, soon())->id, lease->id);
+  ASSERT_TRUE(registry_->revoke(lease->id, soon()));
+  EXPECT_EQ(all(), (Map{{"kept", "1"}, {"freed", "2"}}));
+  EXPECT_EQ(registry_->renew(lease->id, soon()).error().code(), Code::kNotFound);
+  EXPECT_EQ(registry_->revoke(lease->id, soon()).error().code(), Code::kNotFound);
+  const auto late = registry_->commit({.puts = {{"late", "1", lease->id}}}, soon());
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().code(), Code::kNotFound);
+}
+
+TEST_P(RegistryConformance, ALeaseEndsByItself) {
+  const auto lease = registry_->grant(milliseconds(1500), soon());
+  ASSERT_TRUE(lease);
+  put("leased", "1", lease->id);
+  wait_empty();
+  EXPECT_EQ(registry_->renew(lease->id, soon()).error().code(), Code::kNotFound);
+}
+
+TEST_P(RegistryConformance, ARenewedLeaseLasts) {
+  const auto kept = registry_->grant(seconds(2), soon()), left = registry_->grant(seconds(2), soon());
+  ASSERT_TRUE(kept && left);
+  put("k/kept", "1", kept->id);
+  put("l/left", "1", left->id);
+  const Deadline latest = deadline_in(seconds(60));
+  while (!all("l/").empty() && steady_now() < latest) {
+    ASSERT_TRUE(registry_->renew(kept->id, soon()));
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  EXPECT_EQ(all(), (Map{{"k/kept", "1"}}));
+}
+
+TEST_P(RegistryConformance, CountersOfManyWritersLoseNothing) {
+  constexpr int kWriters = 4, kEach = 10;
+  put("n", "0");
+  std::atomic<int> refused{0};
+  std::vector<std::thread> writers;
+  for (int w = 0; w < kWriters; ++w) {
+    writers.emplace_back([&] {
+      const auto mine = open();
+      for (int done = 0; done < kEach;) {
+        const auto entry = mine->list("n", soon());
+        ASSERT_TRUE(entry && entry->size() == 1);
+        const std::string next = std::to_string(std::stoi((*entry)[0].value) + 1);
+        const auto swapped = mine->commit(
+            {.only_if = {{"n", (*entry)[0].version}}, .puts = {{"n", next}}}, soon());
+        ASSERT_TRUE(swapped) << swapped.error().to_string();
+        *swapped ? ++done : ++refused;
+      }
+    });
+  }
+  for (std::thread& writer : writers) writer.join();
+  EXPECT_EQ(all()["n"], std::to_string(kWriters * kEach));
+}
+
+TEST_P(RegistryConformance, ImpossibleKeysAndValuesAreRefused) {
+  for (const RegistryChange& bad : {RegistryChange{.puts = {{"", "x"}}},
+                                    RegistryChange{.puts = {{std::string(257, 'k'), "x"}}},
+                                    RegistryChange{.puts = {{"k", std::string((1 << 20) + 1, 'x')}}},
+                                    RegistryChange{.removes = {""}}}) {
+    const auto answer = registry_->commit(bad, soon());
+    ASSERT_FALSE(answer);
+    EXPECT_EQ(answer.error().code(), Code::kInvalidArgument);
+  }
+  put("k", std::string(1 << 20, '\xfe'));
+  EXPECT_EQ(all()["k"].size(), size_t{1} << 20);
+}
+
+INSTANTIATE_TEST_SUITE_P(BackEnds, RegistryConformance, ::testing::Values("file", "etcd"),
+                         [](const auto& of) { return of.param; });
+
+// --- what only one of them has ------------------------------------------------------------------
+
+TEST(Registry, AUrlIsToldWhatIsWrongWithIt) {
+  for (const char* bad : {"", "etcd", "etcd://", "etcd:///p", "etcd://:2379", "etcd://h:", "etcd://h:x",
+                          "etcd://h:70000", "etcd://a,,b", "etcd://[::1", "etcd://[::1]x", "file://",
+                          "file://rel", "zookeeper://h:1"}) {
+    const auto opened = Registry::open(bad);
+    ASSERT_FALSE(opened) << bad;
+    EXPECT_EQ(opened.error().code(), Code::kInvalidArgument) << bad;
+    EXPECT_NE(opened.error().to_string().find(bad), std::string::npos) << bad;
+  }
+  for (const char* good : {"etcd://h", "etcd://h:1", "etcd://a:1,b,[::1]:3/some/prefix/", "file:///x/"}) {
+    EXPECT_TRUE(Registry::open(good)) << good;
+  }
+}
+
+TEST(Registry, ASilentEtcdIsUnavailableInBoundedTimeAndComesBack) {
+  if (TestEtcd::program() == nullptr) GTEST_SKIP() << "no etcd here; apt-get install etcd-server";
+  TestEtcd etcd;
+  // The first member is nobody; the second answers.
+  const auto registry = Registry::open(format("etcd://127.0.0.1:1,127.0.0.1:{}/x", etcd.port()));
+  ASSERT_TRUE(registry);
+  const RegistryChange change{.puts = {{"k", "v", kNoLease}}};
+  const auto put = (*registry)->commit(change, soon());
+  ASSERT_TRUE(put) << put.error().to_string();
+  etcd.pause();
+  const auto silent = (*registry)->list("", deadline_in(milliseconds(300)));
+  ASSERT_FALSE(silent);
+  EXPECT_TRUE(silent.error().code() == Code::kDeadline || silent.error().code() == Code::kUnavailable);
+  etcd.resume();
+  EXPECT_TRUE((*registry)->list("", soon()));
+  etcd.kill();
+  const auto dead = (*registry)->list("", soon());
+  ASSERT_FALSE(dead);
+  EXPECT_EQ(dead.error().code(), Code::kUnavailable);
+  etcd.start();
+  const auto again = (*registry)->list("", soon());
+  ASSERT_TRUE(again) << again.error().to_string();
+  ASSERT_EQ(again->size(), 1u);
+  EXPECT_EQ((*again)[0].value, "v");
+}
+
+TEST(Registry, ADamagedFileIsNamed) {
+  const std::string folder = ::testing::TempDir() + format("towline-registry-bad-{}", ::getpid());
+  std::filesystem::create_directories(folder);
+  const auto registry = Registry::open("file://" + folder);
+  for (const char* text : {"", "{", "[]", "{\"format\":\"towline-registry\",\"schema\":2}",
+                           "{\"format\":\"towline-registry\",\"schema\":1,\"entries\":[{\"key\":\"?\"}]}",
+                           "{\"format\":\"towline-registry\",\"schema\":1,\"entries\":[{\"key\":\"YQ==\"}]}"}) {
+    std::ofstream(folder + "/registry.json") << text;
+    const auto answer = (*registry)->commit({.puts = {{"k", "v", kNoLease}}}, soon());
+    ASSERT_FALSE(answer) << text;
+    EXPECT_EQ(answer.error().code(), Code::kDataCorrupt);
+    EXPECT_NE(answer.error().to_string().find(folder), std::string::npos);
+  }
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Registry, AFileThatCannotBeWrittenIsUnavailable) {
+  const auto registry = Registry::open("file:///proc/towline-registry");
+  const auto answer = (*registry)->commit({.puts = {{"k", "v", kNoLease}}}, soon());
+  ASSERT_FALSE(answer);
+  EXPECT_EQ(answer.error().code(), Code::kUnavailable);
+}
+
+TEST(EtcdReply, ErrorsKeepTheirMeaning) {
+  const auto code = [](int status, const char* body) { return etcd_error(status, body).code(); };
+  EXPECT_EQ(code(404, R"({"error":"etcdserver: requested lease not found","code":5})"), Code::kNotFound);
+  EXPECT_EQ(code(404, "Not Found"), Code::kUnsupported);
+  EXPECT_EQ(code(503, R"({"error":"etcdserver: no leader","code":14})"), Code::kUnavailable);
+  EXPECT_EQ(code(400, R"({"error":"etcdserver: user name is empty","code":3})"), Code::kPermissionDenied);
+  EXPECT_EQ(code(401, R"({"error":"x","code":16})"), Code::kPermissionDenied);
+  EXPECT_EQ(code(429, R"({"error":"etcdserver: mvcc: database space exceeded","code":8})"),
+            Code::kExhausted);
+}
+
+TEST(EtcdReply, WhatIsNoAnswerIsRefused) {
+  for (const char* body : {"", "null", "[]", R"({"kvs":[{"key":"eA=="}]})",
+                           R"({"kvs":[{"key":"cC9h","mod_revision":"x"}]})",
+                           R"({"kvs":[{"key":"!","mod_revision":"1"}]})",
+                           R"({"kvs":[{"key":"cC9i","mod_revision":"1"},{"key":"cC9h","mod_revision":"1"}]})",
+                           R"({"kvs":[{"key":"cC9h","mod_revision":"1"}],"more":true})"}) {
+    EXPECT_FALSE(read_etcd_range(body, "p/")) << body;
+  }
+  EXPECT_FALSE(read_etcd_txn("{}"));
+  EXPECT_FALSE(read_etcd_grant(R"({"ID":"1","TTL":"9223372036854775807"})"));
+  EXPECT_EQ(read_etcd_renewal(R"({"result":{"ID":"7"}})").error().code(), Code::kNotFound);
+  EXPECT_EQ(read_etcd_renewal(R"({"error":"x"})").error().code(), Code::kDataCorrupt);
+}
+
+}  // namespace
+}  // namespace towline::net

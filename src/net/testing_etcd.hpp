@@ -1,0 +1,108 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// Debian's etcd as a child process on free ports, with its data in a temporary folder. Test code.
+#pragma once
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "base/fmt.hpp"
+#include "net/registry.hpp"
+
+namespace towline::net {
+
+class TestEtcd {
+ public:
+  static const char* program() {
+    for (const char* path : {"/usr/bin/etcd", "/usr/local/bin/etcd"}) {
+      if (::access(path, X_OK) == 0) return path;
+    }
+    return nullptr;
+  }
+
+  TestEtcd() {
+    static int count = 0;
+    folder_ = ::testing::TempDir() + format("towline-etcd-{}-{}", ::getpid(), ++count);
+    port_ = free_port();
+    peer_port_ = free_port();
+    start();
+  }
+  ~TestEtcd() {
+    kill();
+    std::filesystem::remove_all(folder_);
+  }
+  TestEtcd(const TestEtcd&) = delete;
+  TestEtcd& operator=(const TestEtcd&) = delete;
+
+  // On the same ports and data; waits until it answers.
+  void start() {
+    const std::string client = format("http://127.0.0.1:{}", port_);
+    const std::string peer = format("http://127.0.0.1:{}", peer_port_);
+    std::vector<std::string> words = {
+        "etcd", "--data-dir", folder_, "--listen-client-urls", client, "--advertise-client-urls",
+        client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+        "--initial-cluster", "default=" + peer, "--log-level", "fatal"};
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    const pid_t parent = ::getpid();
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      const int null = ::open("/dev/null", O_RDWR);
+      ::dup2(null, STDOUT_FILENO);
+      ::dup2(null, STDERR_FILENO);
+      if (::getppid() == parent) ::execv(program(), argv.data());
+      ::_exit(127);
+    }
+    const auto registry = Registry::open(url());
+    const Deadline latest = deadline_in(seconds(60));
+    while (!(*registry)->list("", deadline_in(seconds(1))) && steady_now() < latest) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+  void kill() {
+    if (pid_ <= 0) return;
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+    pid_ = -1;
+  }
+  void pause() const { ::kill(pid_, SIGSTOP); }
+  void resume() const { ::kill(pid_, SIGCONT); }
+
+  std::string url(const std::string& prefix = "test") const {
+    return format("etcd://127.0.0.1:{}/{}", port_, prefix);
+  }
+  int port() const { return port_; }
+
+ private:
+  static int free_port() {
+    const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = ::htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof address;
+    ::bind(fd, reinterpret_cast<const sockaddr*>(&address), length);
+    ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length);
+    ::close(fd);
+    return ::ntohs(address.sin_port);
+  }
+
+  std::string folder_;
+  int port_ = 0, peer_port_ = 0;
+  pid_t pid_ = -1;
+};
+
+}  // namespace towline::net

@@ -68,10 +68,10 @@ std::vector<SeqId> Batcher::close_lane(LaneId id) {
   members.insert(lane->second.running.begin(), lane->second.running.end());
   std::vector<SeqId> orphans;
   for (const Rank& rank : members) {
-    Sequence& s = sequences_.at(rank.seq);
-    CHECK(s.flying == 0, rank.seq, s.flying);
+    Sequence& s = of(rank);
+    CHECK(s.flying == 0, s.id, s.flying);
     leave_lane(s);
-    orphans.push_back(rank.seq);
+    orphans.push_back(s.id);
   }
   lanes_.erase(lane);
   return orphans;
@@ -94,14 +94,32 @@ int32_t Batcher::waiting(LaneId lane) const {
 }
 
 Result<void> Batcher::move(SeqId seq, LaneId lane) {
-  const auto found = sequences_.find(seq);
-  CHECK(found != sequences_.end() && found->second.flying == 0, seq);
-  Sequence& s = found->second;
-  TRY(check_fits(s.prompt, s.max_tokens, lane));
-  leave_lane(s);
-  s.lane = lane;
-  enter_waiting(s);
+  Sequence* const s = find(seq);
+  CHECK(s != nullptr && s->flying == 0, seq);
+  TRY(check_fits(s->prompt, s->max_tokens, lane));
+  leave_lane(*s);
+  s->lane = lane;
+  enter_waiting(*s);
   return {};
+}
+
+Batcher::Sequence* Batcher::find(SeqId seq) {
+  const auto found = place_of_.find(seq);
+  return found == place_of_.end() ? nullptr : &sequences_[static_cast<size_t>(found->second)];
+}
+
+const Batcher::Sequence* Batcher::find(SeqId seq) const {
+  const auto found = place_of_.find(seq);
+  return found == place_of_.end() ? nullptr : &sequences_[static_cast<size_t>(found->second)];
+}
+
+// The sequence of an entry in flight.
+Batcher::Sequence& Batcher::of(const StepEntry& entry) {
+  const auto place = static_cast<size_t>(entry.place);  // a negative one is beyond every size
+  Sequence* const noted = place < sequences_.size() ? &sequences_[place] : nullptr;
+  Sequence* const s = noted != nullptr && noted->id == entry.seq ? noted : find(entry.seq);
+  CHECK(s != nullptr && s->flying > 0, entry.seq);
+  return *s;
 }
 
 void Batcher::enter_waiting(Sequence& s) { lane_of(s).waiting.insert(s.rank); }
@@ -150,12 +168,22 @@ Result<void> Batcher::add(SequenceSpec spec) {
     return errorf(Code::kInvalidArgument, "max_tokens is {}; it must not be negative",
                   spec.max_tokens);
   }
-  if (sequences_.contains(spec.id)) {
+  if (place_of_.contains(spec.id)) {
     return errorf(Code::kAlreadyExists, "sequence {} exists already", spec.id);
   }
   TRY(check_fits(prompt, spec.max_tokens, spec.lane));
-  Sequence s;
-  s.rank = {spec.priority, next_arrival_++, spec.id};
+  int32_t place;
+  if (free_places_.empty()) {
+    place = static_cast<int32_t>(sequences_.size());
+    sequences_.emplace_back();
+  } else {
+    place = free_places_.back();
+    free_places_.pop_back();
+  }
+  place_of_.emplace(spec.id, place);
+  Sequence& s = sequences_[static_cast<size_t>(place)];
+  s.rank = {spec.priority, place, next_arrival_++};
+  s.id = spec.id;
   s.lane = spec.lane;
   s.prompt = s.length = static_cast<int32_t>(prompt);
   s.tokens = std::move(spec.prompt);
@@ -163,19 +191,18 @@ Result<void> Batcher::add(SequenceSpec spec) {
   s.every_row = spec.every_row;
   s.lengths_only = lengths_only;
   s.salt = spec.cache_salt;
-  enter_waiting(sequences_.emplace(spec.id, std::move(s)).first->second);
+  enter_waiting(s);
   return {};
 }
 
 void Batcher::cancel(SeqId id) {
-  const auto found = sequences_.find(id);
-  if (found == sequences_.end()) return;
-  Sequence& s = found->second;
-  if (s.flying == 0) {
-    end(id, EndReason::kCancelled);
-  } else if (!s.ending) {
-    s.ending = EndReason::kCancelled;
-    refresh_ready(s);
+  Sequence* const s = find(id);
+  if (s == nullptr) return;
+  if (s->flying == 0) {
+    end(*s, EndReason::kCancelled);
+  } else if (!s->ending) {
+    s->ending = EndReason::kCancelled;
+    refresh_ready(*s);
   }
 }
 
@@ -186,15 +213,32 @@ int32_t Batcher::horizon(const Sequence& s) const {
 }
 
 // Keeps Lane::ready exact; called after whatever may change it.
-void Batcher::refresh_ready(const Sequence& s) {
-  const bool ready = s.is_running && !s.ending && s.flying <= limits_.ahead &&
-                     s.scheduled < horizon(s);
-  std::set<Rank>& set = lanes_.at(s.lane).ready;
+void Batcher::refresh_ready(Sequence& s) {
+  const bool ready = may_step(s);
+  if (ready == s.is_ready) return;
+  std::vector<Rank>& list = lane_of(s).ready;
+  const auto at = std::lower_bound(list.begin(), list.end(), s.rank);
   if (ready) {
-    set.insert(s.rank);
-  } else {
-    set.erase(s.rank);
+    list.insert(at, s.rank);
+  } else if (at != list.end() && *at == s.rank) {  // not there while its lane forms a step
+    list.erase(at);
   }
+  s.is_ready = ready;
+}
+
+// Those of one step become ready together, mostly behind all others or in between them in order.
+void Batcher::join_ready(Lane& lane, std::vector<Rank>& more) {
+  if (more.empty()) return;
+  if (!std::is_sorted(more.begin(), more.end())) std::sort(more.begin(), more.end());
+  if (lane.ready.empty() || lane.ready.back() < more.front()) {
+    lane.ready.insert(lane.ready.end(), more.begin(), more.end());
+  } else {
+    scratch_.resize(lane.ready.size() + more.size());
+    std::merge(lane.ready.begin(), lane.ready.end(), more.begin(), more.end(), scratch_.begin());
+    lane.ready.swap(scratch_);
+    scratch_.clear();
+  }
+  more.clear();
 }
 
 // --- forming a step -----------------------------------------------------------------------------
@@ -207,38 +251,53 @@ Step Batcher::next_step(LaneId id, int32_t most_entries) {
   step.number = next_step_;
   step.lane = id;
   int32_t budget = limits_.step_tokens;
-  const auto full = [&] {
-    return budget == 0 || step.entries.size() >= static_cast<size_t>(std::max(most_entries, 1));
-  };
+  const auto most = static_cast<size_t>(std::max(most_entries, 1));
   yield_to_priority(lane);
-  // A copy of the ranks: providing blocks preempts worse-ranked members of the set.
-  const std::vector<Rank> ranks(lane.ready.begin(), lane.ready.end());
-  for (const bool decode : {true, false}) {
-    for (const Rank& rank : ranks) {
-      if (full()) break;
-      Sequence& s = sequences_.at(rank.seq);
-      if (!lane.ready.contains(rank)) continue;  // preempted meanwhile
-      if ((horizon(s) - s.scheduled == 1) != decode) continue;
-      const int32_t rows = std::min({horizon(s) - s.scheduled, budget, limits_.chunk_tokens});
-      schedule(s, provide_blocks(s, s.scheduled + rows), step, budget);
-    }
-  }
-  while (!full() && admit_next(lane, step, budget)) {
+  schedule_ready(lane, step, budget, most);
+  while (budget > 0 && step.entries.size() < most && admit_next(lane, step, budget)) {
   }
   step.dropped = std::exchange(dropped_, {});
   if (!step.entries.empty() || !step.dropped.empty()) ++next_step_.value;
   return step;
 }
 
+// Decodes first, then the next pieces of prompts.
+void Batcher::schedule_ready(Lane& lane, Step& step, int32_t& budget, size_t most) {
+  // Providing blocks preempts worse-ranked members of the list, so it is put aside.
+  forming_.swap(lane.ready);
+  step.entries.reserve(std::min(most, forming_.size() + 1));
+  const int64_t preemptions = counters_.preemptions;
+  size_t looked_at = 0;
+  for (const bool decode : {true, false}) {
+    for (size_t i = 0; i < forming_.size(); ++i) {
+      if (budget == 0 || step.entries.size() >= most) break;
+      looked_at = std::max(looked_at, i + 1);
+      Sequence& s = of(forming_[i]);
+      if (!s.is_ready) continue;  // preempted meanwhile, or wholly scheduled
+      const int32_t rows = horizon(s) - s.scheduled;
+      if ((rows == 1) != decode) continue;
+      const int32_t most_rows = std::min({rows, budget, limits_.chunk_tokens});
+      schedule(s, provide_blocks(s, s.scheduled + most_rows), step, budget);
+      s.is_ready = may_step(s);
+    }
+  }
+  if (counters_.preemptions != preemptions) looked_at = forming_.size();
+  const auto end = forming_.begin() + static_cast<std::ptrdiff_t>(looked_at);
+  const auto gone = [&](const Rank& rank) { return !of(rank).is_ready; };
+  forming_.erase(std::remove_if(forming_.begin(), end, gone), end);
+  forming_.swap(lane.ready);
+  forming_.clear();
+}
+
 void Batcher::yield_to_priority(Lane& lane) {
   while (!lane.waiting.empty() && !running_.empty()) {
     const Rank& best = *lane.waiting.begin();
     if (best.priority >= running_.rbegin()->priority) return;
-    const Sequence& candidate = sequences_.at(best.seq);
+    const Sequence& candidate = of(best);
     const int32_t blocked = what_blocks(candidate, match_prefix(candidate));
     if (blocked == kNothing) return;
     // Only strictly worse priorities give way; equal ones keep their places.
-    const Rank limit{best.priority + 1, -1, SeqId(0)};
+    const Rank limit{best.priority + 1, -1, -1};
     const std::set<Rank>& among = blocked == kPlaces       ? running_
                                   : blocked == kLanePlaces ? lane.running
                                                            : at(blocked).running;
@@ -248,7 +307,7 @@ void Batcher::yield_to_priority(Lane& lane) {
 
 bool Batcher::admit_next(Lane& lane, Step& step, int32_t& budget) {
   if (lane.waiting.empty()) return false;
-  Sequence& s = sequences_.at(lane.waiting.begin()->seq);
+  Sequence& s = of(*lane.waiting.begin());
   const Matches cached = match_prefix(s);
   const int32_t blocked = what_blocks(s, cached);
   if (blocked != kNothing) {  // those behind it wait too: nobody starves
@@ -273,15 +332,17 @@ bool Batcher::admit_next(Lane& lane, Step& step, int32_t& budget) {
 
 void Batcher::hold(Sequence& s, const Matches& cached) {
   const Lane& lane = lane_of(s);
-  s.tables.resize(lane.pools.size());
-  for (size_t i = 0; i < lane.pools.size(); ++i) {
-    for (const BlockLedger::Match& match : cached[i]) {
+  const size_t found = cached.front().size();
+  for (size_t k = 0; k < found; ++k) {
+    for (size_t i = 0; i < lane.pools.size(); ++i) {
+      const BlockLedger::Match& match = cached[i][k];
       at(lane.pools[i].pool).ledger.retain(match.block);
-      s.tables[i].blocks.push_back(match.block);
-      s.tables[i].links.push_back(match.link);
+      s.blocks.push_back(match.block);
+      s.links.push_back(match.link);
     }
   }
-  s.computed = s.scheduled = static_cast<int32_t>(cached.front().size()) * kBlockTokens;
+  s.held = static_cast<int32_t>(found);
+  s.computed = s.scheduled = s.held * kBlockTokens;
   if (!s.cached) s.cached = s.computed;
   if (limits_.prefix_cache && !s.every_row && !s.lengths_only) {
     counters_.prefix_queries += s.length;
@@ -332,47 +393,59 @@ int32_t Batcher::what_blocks(const Sequence& s, const Matches& cached) const {
 }
 
 int32_t Batcher::provide_blocks(Sequence& s, int32_t to) {
+  return s.held >= blocks_for(to) ? to : provide_more_blocks(s, to);
+}
+
+int32_t Batcher::provide_more_blocks(Sequence& s, int32_t to) {
   const Lane& lane = lane_of(s);
-  const int32_t before = s.held();
-  const int32_t need = blocks_for(to);
-  if (before >= need) return to;
+  const size_t pools = lane.pools.size();
+  const int32_t before = s.held, need = blocks_for(to);
+  const auto slot = [&](int32_t k, size_t i) -> BlockId& {
+    return s.blocks[static_cast<size_t>(k) * pools + i];
+  };
+  s.blocks.resize(static_cast<size_t>(need) * pools, BlockId(-1));
   int32_t have = need;
-  for (size_t i = 0; i < lane.pools.size(); ++i) {
+  for (size_t i = 0; i < pools; ++i) {
     Pool& pool = at(lane.pools[i].pool);
-    std::vector<BlockId>& blocks = s.tables[i].blocks;
-    while (static_cast<int32_t>(blocks.size()) < need) {
+    int32_t k = before;
+    while (k < need) {
       if (const std::optional<BlockId> block = pool.ledger.allocate()) {
-        blocks.push_back(*block);
+        slot(k++, i) = *block;
       } else if (!preempt_worse_than(s.rank, pool.running)) {
         break;
       }
     }
-    have = std::min(have, static_cast<int32_t>(blocks.size()));
+    have = std::min(have, k);
   }
-  have = std::max(have, before);
-  for (size_t i = 0; i < lane.pools.size(); ++i) {  // the tables stay equally long
-    std::vector<BlockId>& blocks = s.tables[i].blocks;
-    while (static_cast<int32_t>(blocks.size()) > have) {
-      at(lane.pools[i].pool).ledger.release(blocks.back());
-      blocks.pop_back();
+  for (size_t i = 0; have < need && i < pools; ++i) {  // the pools stay equally full
+    for (int32_t k = need; k > have; --k) {
+      if (slot(k - 1, i).value >= 0) at(lane.pools[i].pool).ledger.release(slot(k - 1, i));
     }
   }
+  s.blocks.resize(static_cast<size_t>(have) * pools);
+  s.held = have;
   return std::min(to, have * kBlockTokens);
 }
 
 void Batcher::schedule(Sequence& s, int32_t to, Step& step, int32_t& budget) {
   if (to <= s.scheduled) return;  // no block this time
   StepEntry entry;
-  entry.seq = s.rank.seq;
+  entry.seq = s.id;
+  entry.place = s.rank.place;
   entry.from = s.scheduled;
   entry.to = to;
   entry.samples = to == s.length + s.expected && s.output() + s.expected < s.max_tokens;
   entry.logits_from = entry.samples ? to - 1 : to;
   if (s.every_row && entry.from < s.prompt) entry.logits_from = entry.from;
   entry.fresh = s.announced == 0;
-  for (const Table& table : s.tables) {
-    entry.blocks.insert(entry.blocks.end(), table.blocks.begin() + s.announced,
-                        table.blocks.end());
+  if (s.announced < s.held) {
+    const size_t pools = s.blocks.size() / static_cast<size_t>(s.held);
+    entry.blocks.reserve(static_cast<size_t>(s.held - s.announced) * pools);
+    for (size_t i = 0; i < pools; ++i) {
+      for (auto k = static_cast<size_t>(s.announced); k < static_cast<size_t>(s.held); ++k) {
+        entry.blocks.push_back(s.blocks[k * pools + i]);
+      }
+    }
   }
   if (!s.lengths_only) {
     const int32_t known = std::min(to, s.length);
@@ -381,11 +454,10 @@ void Batcher::schedule(Sequence& s, int32_t to, Step& step, int32_t& budget) {
     }
     entry.tokens.resize(static_cast<size_t>(to - entry.from), kPlaceholder);
   }
-  s.announced = s.held();
+  s.announced = s.held;
   s.scheduled = to;
   s.expected += entry.samples ? 1 : 0;
   ++s.flying;
-  refresh_ready(s);
   budget -= to - entry.from;
   step.entries.push_back(std::move(entry));
 }
@@ -394,7 +466,7 @@ void Batcher::schedule(Sequence& s, int32_t to, Step& step, int32_t& budget) {
 
 bool Batcher::preempt_worse_than(const Rank& rank, const std::set<Rank>& among) {
   for (auto worst = among.rbegin(); worst != among.rend() && rank < *worst; ++worst) {
-    Sequence& victim = sequences_.at(worst->seq);
+    Sequence& victim = of(*worst);
     if (victim.flying > 0) continue;
     preempt(victim);
     return true;
@@ -403,11 +475,9 @@ bool Batcher::preempt_worse_than(const Rank& rank, const std::set<Rank>& among) 
 }
 
 bool Batcher::preempt(SeqId id) {
-  const auto found = sequences_.find(id);
-  if (found == sequences_.end() || !found->second.is_running || found->second.flying > 0) {
-    return false;
-  }
-  preempt(found->second);
+  Sequence* const s = find(id);
+  if (s == nullptr || !s->is_running || s->flying > 0) return false;
+  preempt(*s);
   return true;
 }
 
@@ -420,59 +490,69 @@ void Batcher::preempt(Sequence& s) {
 // A running sequence gives back everything it holds and is not running any more.
 void Batcher::release_blocks(Sequence& s) {
   Lane& lane = lane_of(s);
-  for (size_t i = 0; i < s.tables.size(); ++i) {
-    BlockLedger& ledger = at(lane.pools[i].pool).ledger;
-    const std::vector<BlockId>& blocks = s.tables[i].blocks;
-    // From the back, so that the cache forgets the ends of chains before their beginnings.
-    for (size_t k = blocks.size(); k > 0; --k) ledger.release(blocks[k - 1]);
+  const size_t pools = lane.pools.size();
+  // From the back, so that the cache forgets the ends of chains before their beginnings.
+  for (size_t k = s.blocks.size(); k > 0; --k) {
+    at(lane.pools[(k - 1) % pools].pool).ledger.release(s.blocks[k - 1]);
   }
-  s.tables.clear();
-  s.computed = s.scheduled = 0;
-  if (s.announced > 0) dropped_.push_back(s.rank.seq);
+  s.blocks.clear();
+  s.links.clear();
+  s.held = s.computed = s.scheduled = 0;
+  if (s.announced > 0) dropped_.push_back(s.id);
   s.announced = 0;
   running_.erase(s.rank);
   for (const LanePool& p : lane.pools) at(p.pool).running.erase(s.rank);
   s.is_running = false;
   lane.running.erase(s.rank);
-  lane.ready.erase(s.rank);
+  refresh_ready(s);
 }
 
-void Batcher::end(SeqId id, EndReason reason) {
-  const auto found = sequences_.find(id);
-  Sequence& s = found->second;
+void Batcher::end(Sequence& s, EndReason reason) {
   if (s.is_running) {
     release_blocks(s);
   } else if (s.has_lane()) {
     forget_wish(s);
     lane_of(s).waiting.erase(s.rank);
   }
-  sequences_.erase(found);
-  ended_.push_back({id, reason});
+  ended_.push_back({s.id, reason});
+  place_of_.erase(s.id);
+  free_places_.push_back(s.rank.place);
+  s = {};
 }
 
 // --- after a step -------------------------------------------------------------------------------
 
 void Batcher::complete(const Step& step, std::span<const Sampled> sampled) {
+  if (step.entries.empty()) return;
+  Lane& lane = lanes_.at(step.lane);
   size_t next = 0;
   for (const StepEntry& entry : step.entries) {
-    const auto found = sequences_.find(entry.seq);
-    CHECK(found != sequences_.end() && found->second.flying > 0, entry.seq);
+    Sequence& s = of(entry);
     const Sampled* choice = nullptr;
     if (entry.samples) {
       CHECK(next < sampled.size() && sampled[next].seq == entry.seq, next, entry.seq);
       choice = &sampled[next++];
     }
     counters_.evaluated += entry.to - entry.from;
-    settle(found->second, entry, choice);
+    settle(s, entry, choice);
+    if (s.ending && s.flying == 0) {
+      end(s, *s.ending);
+    } else if (!s.is_ready && may_step(s)) {
+      s.is_ready = true;
+      joining_.push_back(s.rank);
+    } else {
+      refresh_ready(s);
+    }
   }
   CHECK(next == sampled.size(), next, sampled.size());
+  join_ready(lane, joining_);
 }
 
 bool Batcher::in_order(const Step& step) const {
   return std::ranges::all_of(step.entries, [&](const StepEntry& entry) {
-    const auto found = sequences_.find(entry.seq);
-    if (found == sequences_.end() || found->second.flying == 0) return false;
-    return found->second.ending.has_value() || found->second.computed == entry.from;
+    const Sequence* const s = find(entry.seq);
+    if (s == nullptr || s->flying == 0) return false;
+    return s->ending.has_value() || s->computed == entry.from;
   });
 }
 
@@ -480,41 +560,33 @@ void Batcher::settle(Sequence& s, const StepEntry& entry, const Sampled* choice)
   --s.flying;
   s.expected -= entry.samples ? 1 : 0;
   // What a sequence that has ended computed ahead of its end is void.
-  if (!s.ending) {
-    CHECK(s.computed == entry.from, entry.seq, s.computed, entry.from);
-    s.computed = entry.to;
-    publish_full_blocks(s);
-    if (choice != nullptr && choice->failed) {
-      s.ending = EndReason::kFailed;
-    } else if (choice != nullptr) {
-      if (!s.lengths_only) s.tokens.push_back(choice->token);
-      ++s.length;
-      if (choice->stop) {
-        s.ending = EndReason::kStop;
-      } else if (s.output() == s.max_tokens) {
-        s.ending = EndReason::kLength;
-      }
-    } else if (s.max_tokens == 0 && s.computed == s.prompt) {
-      s.ending = EndReason::kLength;  // the prompt was all there was to do
+  if (s.ending) return;
+  CHECK(s.computed == entry.from, entry.seq, s.computed, entry.from);
+  s.computed = entry.to;
+  publish_full_blocks(s);
+  if (choice != nullptr && choice->failed) {
+    s.ending = EndReason::kFailed;
+  } else if (choice != nullptr) {
+    if (!s.lengths_only) s.tokens.push_back(choice->token);
+    ++s.length;
+    if (choice->stop) {
+      s.ending = EndReason::kStop;
+    } else if (s.output() == s.max_tokens) {
+      s.ending = EndReason::kLength;
     }
-  }
-  if (s.ending && s.flying == 0) {
-    end(entry.seq, *s.ending);
-  } else {
-    refresh_ready(s);
+  } else if (s.max_tokens == 0 && s.computed == s.prompt) {
+    s.ending = EndReason::kLength;  // the prompt was all there was to do
   }
 }
 
 void Batcher::abort(const Step& step) {
   for (const StepEntry& entry : step.entries) {
-    const auto found = sequences_.find(entry.seq);
-    CHECK(found != sequences_.end() && found->second.flying > 0, entry.seq);
-    Sequence& s = found->second;
+    Sequence& s = of(entry);
     counters_.aborted += entry.to - entry.from;
     s.expected -= entry.samples ? 1 : 0;
     s.scheduled = std::min(s.scheduled, std::max(entry.from, s.computed));
     if (--s.flying == 0 && s.ending) {
-      end(entry.seq, *s.ending);
+      end(s, *s.ending);
     } else {
       refresh_ready(s);
     }
@@ -524,16 +596,16 @@ void Batcher::abort(const Step& step) {
 void Batcher::publish_full_blocks(Sequence& s) {
   if (!limits_.prefix_cache || s.lengths_only) return;
   const Lane& lane = lane_of(s);
+  const size_t pools = lane.pools.size();
   const std::span<const int32_t> tokens(s.tokens);
-  for (size_t i = 0; i < s.tables.size(); ++i) {
-    const LanePool& p = lane.pools[i];
-    Table& table = s.tables[i];
-    for (size_t k = table.links.size();
-         (k + 1) * kBlockTokens <= static_cast<size_t>(s.computed); ++k) {
+  for (size_t k = s.links.size() / pools;
+       (k + 1) * kBlockTokens <= static_cast<size_t>(s.computed); ++k) {
+    for (size_t i = 0; i < pools; ++i) {
+      const LanePool& p = lane.pools[i];
       const uint64_t salt = p.salt == 0 ? s.salt : mix64(s.salt ^ mix64(p.salt));
-      const ChainLink before = k == 0 ? BlockLedger::root(salt) : table.links[k - 1];
-      table.links.push_back(at(p.pool).ledger.publish(
-          table.blocks[k], before, tokens.subspan(k * kBlockTokens, kBlockTokens)));
+      const ChainLink before = k == 0 ? BlockLedger::root(salt) : s.links[(k - 1) * pools + i];
+      s.links.push_back(at(p.pool).ledger.publish(
+          s.blocks[k * pools + i], before, tokens.subspan(k * kBlockTokens, kBlockTokens)));
     }
   }
 }
@@ -541,49 +613,50 @@ void Batcher::publish_full_blocks(Sequence& s) {
 std::vector<Ended> Batcher::take_ended() { return std::exchange(ended_, {}); }
 
 std::span<const int32_t> Batcher::tokens(SeqId seq) const {
-  const auto found = sequences_.find(seq);
-  return found == sequences_.end() ? std::span<const int32_t>() : found->second.tokens;
+  const Sequence* const s = find(seq);
+  return s == nullptr ? std::span<const int32_t>() : s->tokens;
 }
 
 int32_t Batcher::length(SeqId seq) const {
-  const auto found = sequences_.find(seq);
-  return found == sequences_.end() ? 0 : found->second.length;
+  const Sequence* const s = find(seq);
+  return s == nullptr ? 0 : s->length;
 }
 
 int32_t Batcher::cached_tokens(SeqId seq) const {
-  const auto found = sequences_.find(seq);
-  return found == sequences_.end() ? 0 : found->second.cached.value_or(0);
+  const Sequence* const s = find(seq);
+  return s == nullptr ? 0 : s->cached.value_or(0);
 }
 
 void Batcher::check_invariants() const {
   std::vector<std::map<BlockId, int32_t>> references(pools_.size());
-  std::map<LaneId, size_t> running_in;
-  for (const auto& [id, s] : sequences_) {
-    CHECK(s.rank.seq == id, id);
+  std::map<LaneId, size_t> running_in, ready_in;
+  CHECK(place_of_.size() + free_places_.size() == sequences_.size(), place_of_.size());
+  for (const auto& [id, place] : place_of_) {
+    const Sequence& s = sequences_[static_cast<size_t>(place)];
+    CHECK(s.id == id && s.rank.place == place, id);
     CHECK(running_.contains(s.rank) == s.is_running, id);
-    CHECK(s.is_running || (s.tables.empty() && s.flying == 0), id);
+    CHECK(s.is_running || (s.blocks.empty() && s.flying == 0), id);
     CHECK(s.has_lane() || !s.is_running, id);
+    CHECK(s.is_ready == may_step(s), id);
     if (!s.has_lane()) continue;
     const Lane& lane = lanes_.at(s.lane);
     CHECK(lane.waiting.contains(s.rank) != s.is_running, id);
-    CHECK(lane.ready.contains(s.rank) ==
-              (s.is_running && !s.ending && s.flying <= limits_.ahead && s.scheduled < horizon(s)),
-          id);
+    CHECK(std::binary_search(lane.ready.begin(), lane.ready.end(), s.rank) == s.is_ready, id);
     running_in[s.lane] += s.is_running ? 1 : 0;
-    CHECK(s.computed <= s.scheduled && s.scheduled <= s.held() * kBlockTokens, id, s.scheduled);
+    ready_in[s.lane] += s.is_ready ? 1 : 0;
+    CHECK(s.computed <= s.scheduled && s.scheduled <= s.held * kBlockTokens, id, s.scheduled);
     CHECK(s.computed < s.length || s.ending, id, s.computed);
     CHECK(s.flying > 0 || (s.scheduled == s.computed && s.expected == 0), id, s.scheduled);
-    for (size_t i = 0; i < s.tables.size(); ++i) {
-      const Pool& pool = at(lane.pools[i].pool);
-      CHECK(pool.running.contains(s.rank), id);
-      CHECK(static_cast<int32_t>(s.tables[i].blocks.size()) == s.held(), id);
-      for (size_t k = 0; k < s.tables[i].blocks.size(); ++k) {
-        const BlockId block = s.tables[i].blocks[k];
-        ++references[static_cast<size_t>(lane.pools[i].pool)][block];
-        // Whoever may still write a block holds it alone.
-        const bool full = (k + 1) * kBlockTokens <= static_cast<size_t>(s.computed);
-        CHECK(full || pool.ledger.references(block) == 1, id, block);
-      }
+    CHECK(s.blocks.size() == static_cast<size_t>(s.held) * lane.pools.size(), id, s.held);
+    for (size_t k = 0; k < s.blocks.size(); ++k) {
+      const BlockId block = s.blocks[k];
+      const LanePool& p = lane.pools[k % lane.pools.size()];
+      CHECK(at(p.pool).running.contains(s.rank), id);
+      ++references[static_cast<size_t>(p.pool)][block];
+      // Whoever may still write a block holds it alone.
+      const bool full =
+          (k / lane.pools.size() + 1) * kBlockTokens <= static_cast<size_t>(s.computed);
+      CHECK(full || at(p.pool).ledger.references(block) == 1, id, block);
     }
   }
   for (size_t i = 0; i < pools_.size(); ++i) {
@@ -592,12 +665,16 @@ void Batcher::check_invariants() const {
       CHECK(pools_[i].ledger.references(block) == count, block, count);
     }
     CHECK(static_cast<int32_t>(references[i].size()) == pools_[i].ledger.held(), i);
-    for (const Rank& rank : pools_[i].running) CHECK(running_.contains(rank), rank.seq);
-    if (pools_[i].wanted) {
-      CHECK(sequences_.contains(pools_[i].wanted->seq) && !running_.contains(*pools_[i].wanted), i);
-    }
+    for (const Rank& rank : pools_[i].running) CHECK(running_.contains(rank), rank.place);
+    if (!pools_[i].wanted) continue;
+    const Rank& wanted = *pools_[i].wanted;
+    CHECK(sequences_[static_cast<size_t>(wanted.place)].rank == wanted, i);
+    CHECK(!running_.contains(wanted), i);
   }
-  for (const auto& [id, lane] : lanes_) CHECK(lane.running.size() == running_in[id], id);
+  for (const auto& [id, lane] : lanes_) {
+    CHECK(lane.running.size() == running_in[id], id);
+    CHECK(lane.ready.size() == ready_in[id], id);
+  }
 }
 
 }  // namespace towline::policy

@@ -36,13 +36,13 @@
 //   add / cancel -> next_step() -> evaluate -> complete() or abort() -> take_ended().
 #pragma once
 
-#include <compare>
 #include <cstdint>
 #include <limits>
 #include <map>
 #include <optional>
 #include <set>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "base/ids.hpp"
@@ -84,6 +84,7 @@ struct StepEntry {
   // Appended to the sequence's block tables: as many for each of the lane's pools, pool by pool.
   std::vector<BlockId> blocks;
   std::vector<int32_t> tokens;   // the tokens at [from, to); empty if only lengths are known
+  int32_t place = -1;            // a note of the batcher to itself; means nothing to others
   friend bool operator==(const StepEntry&, const StepEntry&) = default;
 };
 
@@ -162,9 +163,9 @@ class Batcher {
   // Sequences that ended since the last call, in order; each appears once, ever.
   std::vector<Ended> take_ended();
 
-  bool idle() const { return sequences_.empty(); }
+  bool idle() const { return place_of_.empty(); }
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
-  int32_t waiting() const { return static_cast<int32_t>(sequences_.size() - running_.size()); }
+  int32_t waiting() const { return static_cast<int32_t>(place_of_.size() - running_.size()); }
   // Sequences of a lane that could have rows in a step now, and those waiting for admission.
   int32_t ready(LaneId lane) const;
   int32_t waiting(LaneId lane) const;
@@ -192,11 +193,17 @@ class Batcher {
   void check_invariants() const;  // for tests
 
  private:
+  // Who comes first. Arrivals are numbered, so no two ranks are equal.
   struct Rank {
     int32_t priority = 0;
+    int32_t place = -1;          // in sequences_; takes no part in the order
     int64_t arrival = 0;
-    SeqId seq;
-    friend auto operator<=>(const Rank&, const Rank&) = default;
+    friend bool operator<(const Rank& a, const Rank& b) {
+      return a.priority != b.priority ? a.priority < b.priority : a.arrival < b.arrival;
+    }
+    friend bool operator==(const Rank& a, const Rank& b) {
+      return a.priority == b.priority && a.arrival == b.arrival;
+    }
   };
   struct Pool {
     BlockLedger ledger;
@@ -207,35 +214,33 @@ class Batcher {
     std::vector<LanePool> pools;
     std::set<Rank> waiting;
     std::set<Rank> running;
-    std::set<Rank> ready;        // of these: may be in one more step
+    std::vector<Rank> ready;     // of these, best first: may be in one more step
   };
-  struct Table {                 // of a sequence in one pool
-    std::vector<BlockId> blocks;
-    std::vector<ChainLink> links;  // of the leading full blocks
-  };
+  // A step touches the members up to is_ready of each of its sequences: a cache line.
   struct Sequence {
     Rank rank;
+    SeqId id;
     LaneId lane;                      // negative: none
-    std::vector<int32_t> tokens;      // prompt, then output; empty if only lengths are known
     int32_t length = 0;               // of the prompt and the output known
     int32_t prompt = 0;
     int32_t max_tokens = 0;
-    bool every_row = false;
-    bool lengths_only = false;
-    uint64_t salt = 0;
     int32_t computed = 0;             // rows whose KV exists
     int32_t scheduled = 0;            // those, and the rows in flight
     int32_t expected = 0;             // tokens being sampled
     int32_t flying = 0;               // steps it is in
-    std::vector<Table> tables;        // [pool of the lane]
-    int32_t announced = 0;            // blocks a table already told in a step
+    int32_t held = 0;                 // blocks in each pool of the lane
+    int32_t announced = 0;            // of these, already told in a step
+    bool lengths_only = false;
     bool is_running = false;
+    bool is_ready = false;            // in Lane::ready
+    bool every_row = false;
     std::optional<EndReason> ending;  // ends when it is in no step any more
     std::optional<int32_t> cached;    // at first admission
+    uint64_t salt = 0;
+    std::vector<BlockId> blocks;      // [block * pools of the lane + pool]
+    std::vector<ChainLink> links;     // the same, of the leading full blocks
+    std::vector<int32_t> tokens;      // prompt, then output; empty if only lengths are known
     int32_t output() const { return length - prompt; }
-    int32_t held() const {            // blocks in each table
-      return tables.empty() ? 0 : static_cast<int32_t>(tables.front().blocks.size());
-    }
     bool has_lane() const { return lane.value >= 0; }
   };
   using Matches = std::vector<std::vector<BlockLedger::Match>>;  // [pool of the lane][block]
@@ -249,10 +254,20 @@ class Batcher {
   Pool& at(int32_t pool);
   const Pool& at(int32_t pool) const;
   Lane& lane_of(const Sequence& s) { return lanes_.at(s.lane); }
+  Sequence& of(const Rank& rank) { return sequences_[static_cast<size_t>(rank.place)]; }
+  // Null if unknown.
+  Sequence* find(SeqId seq);
+  const Sequence* find(SeqId seq) const;
+  Sequence& of(const StepEntry& entry);
   Result<void> check_fits(int64_t prompt, int32_t max_tokens, LaneId lane) const;
   // Rows [0, horizon) can be scheduled now.
   int32_t horizon(const Sequence& s) const;
-  void refresh_ready(const Sequence& s);
+  bool may_step(const Sequence& s) const {
+    return s.is_running && !s.ending && s.flying <= limits_.ahead && s.scheduled < horizon(s);
+  }
+  void refresh_ready(Sequence& s);
+  void join_ready(Lane& lane, std::vector<Rank>& more);
+  void schedule_ready(Lane& lane, Step& step, int32_t& budget, size_t most);
   void enter_waiting(Sequence& s);
   void leave_lane(Sequence& s);
   void forget_wish(const Sequence& s);
@@ -265,19 +280,23 @@ class Batcher {
   // Blocks for rows [0, to); takes them from worse-ranked sequences that are not in flight.
   // Returns the rows that have a block in every pool afterwards (may be less than `to`).
   int32_t provide_blocks(Sequence& s, int32_t to);
+  int32_t provide_more_blocks(Sequence& s, int32_t to);
   bool preempt_worse_than(const Rank& rank, const std::set<Rank>& among);
   void preempt(Sequence& s);
   void release_blocks(Sequence& s);
   void schedule(Sequence& s, int32_t to, Step& step, int32_t& budget);
   void settle(Sequence& s, const StepEntry& entry, const Sampled* choice);
   void publish_full_blocks(Sequence& s);
-  void end(SeqId seq, EndReason reason);
+  void end(Sequence& s, EndReason reason);
 
   BatcherLimits limits_;
   std::vector<Pool> pools_;
   std::map<LaneId, Lane> lanes_;
-  std::map<SeqId, Sequence> sequences_;
+  std::vector<Sequence> sequences_;                // [place]
+  std::vector<int32_t> free_places_;
+  std::unordered_map<SeqId, int32_t> place_of_;    // looked up, never walked
   std::set<Rank> running_;
+  std::vector<Rank> forming_, joining_, scratch_;  // empty between calls
   std::vector<SeqId> dropped_;
   std::vector<Ended> ended_;
   int64_t next_arrival_ = 0;

@@ -285,29 +285,32 @@ void plan_flow(HelixInput& input) {
   graph.add_arc(source, source_out, input.coordinator_nic_out / token);
   const int32_t sink_in = graph.add_vertex(), sink = graph.add_vertex();
   graph.add_arc(sink_in, sink, input.coordinator_nic_in / token);
-  const auto only_link_is = [&](int32_t node, bool inbound, int32_t other) {
-    size_t count = 0;
-    bool is = false;
-    for (const HelixLink& link : input.links) {
-      if ((inbound ? link.to : link.from) != node) continue;
-      ++count;
-      is = (inbound ? link.from : link.to) == other;
-    }
-    return count == 1 && is;
+  struct Links {
+    int32_t count = 0;
+    bool coordinator = false;
   };
+  std::vector<Links> links_in(input.nodes.size()), links_out(input.nodes.size());
+  const auto note = [](Links& links, bool coordinator) {
+    ++links.count;
+    links.coordinator |= coordinator;
+  };
+  for (const HelixLink& link : input.links) {
+    if (link.to >= 0) note(links_in[link.to], link.from == kSourceNode);
+    if (link.from >= 0) note(links_out[link.from], link.to == kSinkNode);
+  }
+  const auto only_coordinator = [](const Links& l) { return l.count == 1 && l.coordinator; };
   std::vector<int32_t> in(input.nodes.size()), out(input.nodes.size());
   for (size_t i = 0; i < input.nodes.size(); ++i) {
     const HelixNode& node = input.nodes[i];
     if (node.layers.empty()) continue;
-    const auto index = static_cast<int32_t>(i);
     in[i] = graph.add_vertex();
     const int32_t begin = graph.add_vertex(), end = graph.add_vertex();
     out[i] = graph.add_vertex();
     graph.add_arc(in[i], begin,
-                  node.nic_in / (only_link_is(index, true, kSourceNode) ? token : both));
+                  node.nic_in / (only_coordinator(links_in[i]) ? token : both));
     graph.add_arc(begin, end, node.rate);
     graph.add_arc(end, out[i],
-                  node.nic_out / (only_link_is(index, false, kSinkNode) ? token : both));
+                  node.nic_out / (only_coordinator(links_out[i]) ? token : both));
   }
   const auto first_link = static_cast<int32_t>(graph.arcs.size());
   for (const HelixLink& link : input.links) {

@@ -29,16 +29,16 @@ Percentiles LogHistogram::percentiles() const {
   Percentiles p;
   p.count = count_;
   if (count_ == 0) return p;
-  p.mean = sum_ / static_cast<double>(count_);
-  p.max = max_;
+  p.mean = static_cast<double>(sum_) * 1e-9 / static_cast<double>(count_);
+  p.max = static_cast<double>(max_) * 1e-9;
   const auto at = [&](double share) {
     const auto wanted = static_cast<int64_t>(share * static_cast<double>(count_));
     int64_t seen = 0;
     for (size_t i = 0; i < kBuckets; ++i) {
       seen += buckets_[i];
-      if (seen > wanted) return std::min(1e-6 * std::pow(kStep, static_cast<double>(i)), max_);
+      if (seen > wanted) return std::min(static_cast<double>(top(i)) * 1e-9, p.max);
     }
-    return max_;
+    return p.max;
   };
   p.p50 = at(0.50);
   p.p90 = at(0.90);

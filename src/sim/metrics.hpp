@@ -5,8 +5,7 @@
 // value per token. The p-th percentile is the element at int(p * n) of the sorted list.
 #pragma once
 
-#include <array>
-#include <cmath>
+#include <bit>
 #include <cstdint>
 #include <vector>
 
@@ -17,28 +16,38 @@ namespace towline::sim {
 // Sorts `values` in place.
 Percentiles percentiles_of(std::vector<double>& values);
 
-// Buckets 2 % wide from a microsecond up; values are seconds.
+// Counts of nanoseconds in buckets that are at most 1.6 % wide; a percentile is the upper end of its
+// bucket. All sums are of integers, so the order in which values come does not matter.
 class LogHistogram {
  public:
-  void add(double seconds) {
-    sum_ += seconds;
-    ++count_;
-    max_ = seconds > max_ ? seconds : max_;
-    ++buckets_[bucket(seconds)];
+  LogHistogram() : buckets_(kBuckets, 0) {}
+
+  // `count` times the same value, not negative.
+  void add(int64_t ns, int64_t count = 1) {
+    if (count == 0) return;
+    sum_ += ns * count;
+    count_ += count;
+    max_ = ns > max_ ? ns : max_;
+    buckets_[bucket(static_cast<uint64_t>(ns))] += count;
   }
-  Percentiles percentiles() const;
+  Percentiles percentiles() const;  // seconds
 
  private:
-  static constexpr size_t kBuckets = 1400;  // 1 us to 10^6 s
-  static constexpr double kStep = 1.02;
-  static size_t bucket(double seconds) {
-    if (!(seconds > 1e-6)) return 0;
-    const double at = std::log(seconds * 1e6) / std::log(kStep);
-    return at >= kBuckets - 1 ? kBuckets - 1 : static_cast<size_t>(at) + 1;
+  static constexpr int kBits = 6;  // 64 buckets for every doubling
+  static constexpr size_t kBuckets = (65 - kBits) << kBits;
+  static size_t bucket(uint64_t v) {
+    if (v < (1u << kBits)) return v;
+    const int shift = 63 - kBits - std::countl_zero(v);
+    return (static_cast<size_t>(shift) << kBits) + (v >> shift);
   }
-  std::array<int64_t, kBuckets> buckets_{};
-  int64_t count_ = 0;
-  double sum_ = 0, max_ = 0;
+  // The greatest value of a bucket.
+  static uint64_t top(size_t bucket) {
+    if (bucket < (1u << kBits)) return bucket;
+    const size_t shift = (bucket >> kBits) - 1;
+    return ((((bucket & ((1u << kBits) - 1)) | (1u << kBits)) + 1) << shift) - 1;
+  }
+  std::vector<int64_t> buckets_;
+  int64_t count_ = 0, sum_ = 0, max_ = 0;
 };
 
 }  // namespace towline::sim

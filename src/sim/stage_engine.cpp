@@ -225,7 +225,7 @@ void StageEngine::State::launch(int32_t ticket) {
   for (const policy::StepEntry& entry : step.entries) {
     const int32_t rows = entry.to - entry.from;
     work.returned_tokens += entry.samples;
-    if (rows == 1 && entry.samples && entry.from >= requests[entry.seq.value].record.input) {
+    if (rows == 1 && entry.samples && entry.from >= counts[entry.seq.value].input) {
       ++work.decodes;
       work.decode_context += entry.from;
     } else {
@@ -237,27 +237,33 @@ void StageEngine::State::launch(int32_t ticket) {
 }
 
 void StageEngine::State::returned(int32_t ticket) {
+  int64_t tokens = 0, gap = 0, same = 0;  // the tokens of a step mostly follow the same gap
   for (const policy::StepEntry& entry : host->flight(ticket).entries) {
-    if (entry.samples) token_done(static_cast<uint32_t>(entry.seq.value));
+    if (!entry.samples) continue;
+    ++tokens;
+    TokenCount& count = counts[entry.seq.value];
+    const int64_t since = cluster.now() - std::exchange(count.last, cluster.now());
+    if (count.produced++ == 0) {
+      first_token(static_cast<uint32_t>(entry.seq.value));
+    } else if (since == gap) {
+      ++same;
+    } else {
+      itl.add(gap, std::exchange(same, 1));
+      gap = since;
+    }
   }
+  itl.add(gap, same);
+  report.output_tokens += tokens;
+  sampled_output += tokens;
+  if (in_window()) window_output += tokens;
   tell(policy::StepDone{ticket, {}});
 }
 
-void StageEngine::State::token_done(uint32_t slot) {
-  StageRequest& r = requests[slot];
-  ++r.produced;
-  ++report.output_tokens;
-  ++sampled_output;
-  const bool counts = in_window();
-  window_output += counts;
-  if (r.record.first_token < 0) {
-    r.record.first_token = cluster.now();
-    report.prompt_tokens += r.record.input;
-    window_prompt += counts ? r.record.input : 0;
-  } else {
-    itl.add(static_cast<double>(cluster.now() - r.last_token) * 1e-9);
-  }
-  r.last_token = cluster.now();
+void StageEngine::State::first_token(uint32_t slot) {
+  RequestRecord& record = requests[slot].record;
+  record.first_token = cluster.now();
+  report.prompt_tokens += record.input;
+  if (in_window()) window_prompt += record.input;
 }
 
 // --- requests -----------------------------------------------------------------------------------
@@ -298,6 +304,7 @@ void StageEngine::State::arrive() {
   if (free_requests.empty()) {
     slot = static_cast<uint32_t>(requests.size());
     requests.emplace_back();
+    counts.emplace_back();
   } else {
     slot = free_requests.back();
     free_requests.pop_back();
@@ -309,6 +316,7 @@ void StageEngine::State::arrive() {
   r.record.output = pending->output;
   r.record.arrival = cluster.now();
   r.used = true;
+  counts[slot] = {.last = 0, .produced = 0, .input = r.record.input};
   count_time();
   ++in_system;
   ++report.arrived;
@@ -338,7 +346,8 @@ void StageEngine::State::end_request(uint32_t slot, Outcome outcome, std::string
       ++owed;
     }
   }
-  if (r.produced > 0) needed_rows += r.record.input + r.produced - 1;
+  const int32_t produced = counts[slot].produced;
+  if (produced > 0) needed_rows += r.record.input + produced - 1;
   if (outcome == Outcome::kFinished) {
     ++report.finished;
     const double first = static_cast<double>(r.record.first_token - r.record.arrival) * 1e-9;

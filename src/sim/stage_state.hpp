@@ -23,9 +23,14 @@ enum class StageEvent : uint8_t {
 // A request's slot is its RequestId and SeqId while it is not ended.
 struct StageRequest {
   RequestRecord record;
-  int32_t produced = 0;    // output tokens so far
-  int64_t last_token = 0;  // ns
   bool used = false;
+};
+
+// What every token touches, apart from the rest to keep it in the cache.
+struct TokenCount {
+  int64_t last = 0;        // ns, of the last token
+  int32_t produced = 0;    // output tokens so far
+  int32_t input = 0;       // of the prompt
 };
 
 struct StageEngine::State {
@@ -38,7 +43,7 @@ struct StageEngine::State {
   void carry_out();
   void launch(int32_t ticket);
   void returned(int32_t ticket);
-  void token_done(uint32_t slot);
+  void first_token(uint32_t slot);
   void pull_arrival();
   void serve_clients();
   void arrive();
@@ -78,7 +83,8 @@ struct StageEngine::State {
   std::vector<int32_t> incarnation;          // [node]
   double max_flow = 0;
 
-  std::vector<StageRequest> requests;
+  std::vector<StageRequest> requests;        // [slot]
+  std::vector<TokenCount> counts;            // [slot]
   std::vector<uint32_t> free_requests;
   std::optional<spec::TraceRequest> pending;
   int64_t next_id = 0, in_system = 0;

@@ -156,8 +156,9 @@ StageReport StageEngine::State::make_report(bool interrupted) {
   report.out_of_profile = cluster.cost().out_of_profile();
   report.digest = digest.value();
   int64_t needed = needed_rows;
-  for (const StageRequest& r : requests) {
-    if (r.used && r.produced > 0) needed += r.record.input + r.produced - 1;
+  for (size_t slot = 0; slot < requests.size(); ++slot) {
+    const TokenCount& count = counts[slot];
+    if (requests[slot].used && count.produced > 0) needed += count.input + count.produced - 1;
   }
   report.recomputed_tokens =
       std::max<int64_t>(host->batcher().counters().evaluated - needed, 0);

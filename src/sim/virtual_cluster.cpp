@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "policy/node_batch.hpp"
-
 namespace towline::sim {
 namespace {
 
@@ -30,7 +28,18 @@ std::vector<double> network_resources(const HelixInput& input) {
 VirtualCluster::VirtualCluster(const HelixInput& input, StageCost cost, Options options)
     : input_(input), cost_(cost), options_(options), network_(network_resources(input)),
       nodes_(input.nodes.size()), links_(input.links.size()) {
-  for (size_t i = 0; i < links_.size(); ++i) links_[i].bandwidth = input.links[i].bandwidth;
+  for (size_t i = 0; i < links_.size(); ++i) {
+    const HelixLink& link = input.links[i];
+    links_[i].bandwidth = link.bandwidth;
+    links_[i].latency = ns(link.latency);
+    links_[i].from = link.from;
+    links_[i].to = link.to;
+  }
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    const int32_t machine = nodes_[i].machine = input.nodes[i].machine;
+    nodes_[i].limits = {cost_.most_prompt_tokens(machine),
+                        std::min(cost_.most_decodes(machine), input.nodes[i].limits.decodes)};
+  }
 }
 
 double VirtualCluster::load_seconds() const {
@@ -53,7 +62,14 @@ void VirtualCluster::send(int32_t ticket, const policy::Pipeline& way, const Par
     number = free_parcels_.back();
     free_parcels_.pop_back();
   }
-  parcels_[number] = {&way, ticket, 0, 0, false, -1, work};
+  parcels_[number] = {.way = way.data(),
+                      .ticket = ticket,
+                      .hop = 0,
+                      .via = -1,
+                      .link_generation = 0,
+                      .next = -1,
+                      .dead = false,
+                      .work = work};
   if (static_cast<size_t>(ticket) >= parcel_of_.size()) parcel_of_.resize(ticket + 1, -1);
   parcel_of_[ticket] = static_cast<int32_t>(number);
   enter_link(number);
@@ -99,9 +115,21 @@ std::optional<VirtualCluster::Happening> VirtualCluster::step() {
   std::optional<Happening> out;
   const Event event = events_.pop();
   switch (event.kind) {
-    case Kind::kArrived:
-      arrived(event.number, out);
+    case Kind::kReturned: {
+      const Parcel& p = parcels_[event.number];
+      if (!p.dead && p.link_generation == links_[p.via].generation) {
+        out = Happening{Happening::Kind::kReturned, p.ticket, 0, 0, 0};
+      }
+      free_parcel(event.number);
       break;
+    }
+    case Kind::kWake: {
+      Node& n = nodes_[event.where];
+      if (event.number != n.wake) break;
+      n.wake_at = INT64_MAX;
+      start_batch(event.where);
+      break;
+    }
     case Kind::kLinkFree:
       if (event.number != links_[event.where].generation) break;
       event.what == 0 ? sent(event.where) : send_next(event.where);
@@ -123,6 +151,7 @@ std::optional<VirtualCluster::Happening> VirtualCluster::step() {
     case Kind::kLoaded:
       if (event.number != nodes_[event.where].generation) break;
       nodes_[event.where].loaded = true;
+      start_batch(event.where);
       out = Happening{Happening::Kind::kReady, 0, event.where, 0, 0};
       break;
     case Kind::kDriver:
@@ -135,7 +164,7 @@ std::optional<VirtualCluster::Happening> VirtualCluster::step() {
 // --- links --------------------------------------------------------------------------------------
 
 double VirtualCluster::bytes_on(const Parcel& p) const {
-  const HelixLink& link = input_.links[hop_of(p).link];
+  const Link& link = links_[p.via];
   // What goes back to the coordinator is tokens, however long the prompt was.
   if (link.to == kSinkNode) return std::max(p.work.returned_tokens, 1) * input_.token_bytes;
   const double tokens = p.work.prompt_tokens + p.work.decodes;
@@ -144,11 +173,12 @@ double VirtualCluster::bytes_on(const Parcel& p) const {
 }
 
 void VirtualCluster::enter_link(uint32_t number) {
-  const int32_t link = hop_of(parcels_[number]).link;
+  Parcel& p = parcels_[number];
+  const int32_t link = p.via = hop_of(p).link;
   Link& l = links_[link];
   if (!l.up) return free_parcel(number);  // lost
   if (!l.busy) {
-    const double bytes = bytes_on(parcels_[number]);
+    const double bytes = bytes_on(p);
     if (bytes <= kSmallMessage) {  // its time is known at once
       l.bytes += bytes;
       l.free_at = std::max(l.free_at, now()) +
@@ -162,7 +192,6 @@ void VirtualCluster::enter_link(uint32_t number) {
 
 void VirtualCluster::begin_sending(int32_t link) {
   Link& l = links_[link];
-  const HelixLink& spec = input_.links[link];
   const double bytes = bytes_on(parcels_[l.queue.first]);
   l.busy = true;
   if (l.free_at > now()) {  // small messages before it
@@ -176,17 +205,31 @@ void VirtualCluster::begin_sending(int32_t link) {
     return;
   }
   const auto places = static_cast<int32_t>(input_.nodes.size()) + 1;
-  const int32_t nic_in = spec.to == kSinkNode ? places : places + spec.to + 1;
-  network_.start(now(), bytes, {spec.from + 1, 2 * places + link, nic_in},
+  const int32_t nic_in = l.to == kSinkNode ? places : places + l.to + 1;
+  network_.start(now(), bytes, {l.from + 1, 2 * places + link, nic_in},
                  uint64_t{static_cast<uint32_t>(link)} << 32 | l.generation);
   flows_changed();
 }
 
 void VirtualCluster::leave_link(uint32_t number, int64_t when) {
   Parcel& p = parcels_[number];
-  const int32_t link = hop_of(p).link;
-  p.link_generation = links_[link].generation;
-  events_.push(when + ns(input_.links[link].latency), {Kind::kArrived, 0, 0, number});
+  const Link& l = links_[p.via];
+  when += l.latency;
+  if (l.to >= 0) return deliver(l.to, when, number);
+  p.link_generation = l.generation;
+  events_.push(when, {Kind::kReturned, 0, 0, number});
+}
+
+void VirtualCluster::deliver(int32_t node, int64_t when, uint32_t parcel) {
+  Node& n = nodes_[node];
+  n.inbox.push_back({when, sent_++, parcel});
+  std::push_heap(n.inbox.begin(), n.inbox.end());
+  if (n.loaded && !n.busy && when < n.wake_at) wake_at(n, node, when);
+}
+
+void VirtualCluster::wake_at(Node& n, int32_t node, int64_t when) {
+  n.wake_at = when;
+  events_.push(when, {Kind::kWake, 0, node, ++n.wake});
 }
 
 // The first in the link's queue has left it.
@@ -216,63 +259,49 @@ void VirtualCluster::flows_changed() {
   if (end != INT64_MAX) events_.push(std::max(end, now()), {Kind::kFlows, 0, 0, network_generation_});
 }
 
-void VirtualCluster::arrived(uint32_t number, std::optional<Happening>& out) {
-  const Parcel& p = parcels_[number];
-  if (p.dead) return free_parcel(number);  // its way may be gone as well
-  const policy::Hop& hop = hop_of(p);
-  if (p.link_generation != links_[hop.link].generation) return free_parcel(number);
-  if (hop.node == kSinkNode) {
-    out = Happening{Happening::Kind::kReturned, p.ticket, 0, 0, 0};
-    return free_parcel(number);
-  }
-  Node& n = nodes_[hop.node];
-  if (!n.up) return free_parcel(number);
-  push(n.ready, number);
-  start_batch(hop.node);
-}
-
 // --- nodes --------------------------------------------------------------------------------------
 
 void VirtualCluster::start_batch(int32_t node) {
   Node& n = nodes_[node];
   if (n.busy || !n.loaded) return;
-  const int32_t machine = input_.nodes[node].machine;
-  policy::NodeBatch batch({cost_.most_prompt_tokens(machine),
-                           std::min(cost_.most_decodes(machine), input_.nodes[node].limits.decodes)});
+  policy::NodeBatch batch(n.limits);
   n.batch.clear();
-  while (!n.ready.empty()) {
-    const Parcel& p = parcels_[n.ready.first];
+  rows_.clear();
+  while (!n.inbox.empty() && n.inbox.front().when <= now()) {
+    const uint32_t number = n.inbox.front().parcel;
+    const Parcel& p = parcels_[number];
+    if (!p.dead && !batch.take(p.work.prompt_tokens, p.work.decodes)) break;
+    std::pop_heap(n.inbox.begin(), n.inbox.end());
+    n.inbox.pop_back();
     if (p.dead) {
-      free_parcel(pop(n.ready));
-    } else if (batch.take(p.work.prompt_tokens, p.work.decodes)) {
-      n.batch.push_back(pop(n.ready));
+      free_parcel(number);
     } else {
-      break;
+      n.batch.push_back(number);
+      add_rows(p);
     }
   }
-  if (n.batch.empty()) return;
+  if (n.batch.empty()) {
+    if (!n.inbox.empty()) wake_at(n, node, n.inbox.front().when);
+    return;
+  }
   n.prompt_tokens = batch.prompt_tokens();
   n.decodes = batch.decodes();
   n.busy = true;
   n.begin = now();
-  events_.push(now() + batch_ns(node), {Kind::kBatchDone, 0, node, n.generation});
+  const int64_t taken = ns(cost_.batch_seconds(node, rows_) * n.slowness);
+  events_.push(now() + std::max<int64_t>(taken, 1), {Kind::kBatchDone, 0, node, n.generation});
 }
 
-int64_t VirtualCluster::batch_ns(int32_t node) {
-  const Node& n = nodes_[node];
-  rows_.clear();
-  for (const uint32_t number : n.batch) {
-    const Parcel& p = parcels_[number];
-    const int32_t entry = hop_of(p).layers.begin;
-    auto row = std::find_if(rows_.begin(), rows_.end(),
-                            [&](const CostRows& r) { return r.entry == entry; });
-    if (row == rows_.end()) row = rows_.insert(row, {.entry = entry});
-    row->prompt_tokens += p.work.prompt_tokens;
-    row->decodes += p.work.decodes;
-    row->prompt_context += p.work.prompt_context;
-    row->decode_context += p.work.decode_context;
-  }
-  return std::max<int64_t>(ns(cost_.batch_seconds(node, rows_) * n.slowness), 1);
+// To the rows of the batch that enter at the same layer.
+void VirtualCluster::add_rows(const Parcel& p) {
+  const int32_t entry = hop_of(p).layers.begin;
+  auto row = std::find_if(rows_.begin(), rows_.end(),
+                          [&](const CostRows& r) { return r.entry == entry; });
+  if (row == rows_.end()) row = rows_.insert(row, {.entry = entry});
+  row->prompt_tokens += p.work.prompt_tokens;
+  row->decodes += p.work.decodes;
+  row->prompt_context += p.work.prompt_context;
+  row->decode_context += p.work.decode_context;
 }
 
 void VirtualCluster::finish_batch(int32_t node) {
@@ -296,13 +325,26 @@ void VirtualCluster::finish_batch(int32_t node) {
 
 // --- faults -------------------------------------------------------------------------------------
 
+void VirtualCluster::lose_inbox(int32_t node, int32_t link) {
+  std::vector<Arrival>& inbox = nodes_[node].inbox;
+  std::erase_if(inbox, [&](const Arrival& a) {
+    const bool here = a.when <= now();
+    const bool lost = link < 0 ? here : !here && parcels_[a.parcel].via == link;
+    if (lost) free_parcel(a.parcel);
+    return lost;
+  });
+  std::make_heap(inbox.begin(), inbox.end());
+}
+
 void VirtualCluster::node_down(int32_t node) {
   Node& n = nodes_[node];
   if (!n.up) return;
   if (n.busy) n.times.busy_ns += now() - n.begin;
   n.up = n.loaded = n.busy = false;
   ++n.generation;
-  lose(n.ready);
+  ++n.wake;
+  n.wake_at = INT64_MAX;
+  lose_inbox(node, -1);
   for (const uint32_t number : n.batch) free_parcel(number);
   n.batch.clear();
 }
@@ -310,6 +352,7 @@ void VirtualCluster::node_down(int32_t node) {
 void VirtualCluster::node_up(int32_t node) {
   Node& n = nodes_[node];
   if (n.up) return;
+  lose_inbox(node, -1);  // what came while it was away
   n.up = true;
   const HelixNode& spec = input_.nodes[node];
   events_.push(now() + ns(input_.layer_bytes * spec.layers.size() / spec.disk),
@@ -323,6 +366,7 @@ void VirtualCluster::link_down(int32_t link) {
   l.free_at = 0;
   ++l.generation;  // what is on it, or under way behind it, is lost
   lose(l.queue);
+  if (l.to >= 0) lose_inbox(l.to, link);
 }
 
 void VirtualCluster::set_bandwidth(int32_t link, double bytes_per_second) {

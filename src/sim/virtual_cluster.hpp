@@ -4,8 +4,9 @@
 // VirtualCluster: the machines and links of a simulation, and the clock.
 //
 // The unit of work is a parcel: a microbatch on its way through a pipeline. It crosses a link, waits
-// at the node until that is free, is computed together with the other parcels that are ready there
+// at the node until that is free, is computed together with the other parcels that are there by then
 // (policy::NodeBatch), and goes on, until it is back at the coordinator. Time is int64 nanoseconds.
+// A busy node looks into its inbox when it is done: only arrivals at idle nodes are events.
 //   node     one batch through all of its layers at a time, at the cost of sim/stage_cost.hpp; rows
 //            that enter at a later layer (partial inference) cost only the layers from there on
 //   link     first in, first out. A message of up to 64 KiB takes size / bandwidth on its link and
@@ -22,6 +23,7 @@
 #include <optional>
 #include <vector>
 
+#include "policy/node_batch.hpp"
 #include "policy/pipeline.hpp"
 #include "sim/event_queue.hpp"
 #include "sim/fair_network.hpp"
@@ -102,7 +104,8 @@ class VirtualCluster {
 
  private:
   enum class Kind : uint8_t {
-    kArrived,    // number: parcel, at the end of its link
+    kReturned,   // number: parcel, back at the coordinator
+    kWake,       // where: node, number: which wake-up; something arrives while it is idle
     kLinkFree,   // where: link; small messages that queued behind a large one
     kFlows,      // number: generation of the plan of the fair network
     kBatchDone,  // where: node, number: generation
@@ -115,13 +118,14 @@ class VirtualCluster {
     int32_t where = 0;
     uint32_t number = 0;
   };
-  struct Parcel {
-    const policy::Pipeline* way = nullptr;
+  struct alignas(64) Parcel {
+    const policy::Hop* way = nullptr;
     int32_t ticket = -1;
     int32_t hop = 0;             // of the way: the link it is on, the node it is at
-    uint32_t link_generation = 0;
+    int32_t via = -1;            // that link
+    uint32_t link_generation = 0;  // on the way to the coordinator
+    int32_t next = -1;           // in the queue of its link
     bool dead = false;           // dropped; its place is freed when it is come across
-    int32_t next = -1;           // in the queue where it stands
     ParcelWork work;
   };
   // First in, first out, through Parcel::next: a large cluster has many queues, nearly all empty.
@@ -129,39 +133,56 @@ class VirtualCluster {
     int32_t first = -1, last = -1;
     bool empty() const { return first < 0; }
   };
+  struct Arrival {
+    int64_t when = 0;
+    uint64_t order = 0;          // of the sending, among equal times
+    uint32_t parcel = 0;
+    // A max-heap: the earliest on top.
+    friend bool operator<(const Arrival& a, const Arrival& b) {
+      return a.when != b.when ? a.when > b.when : a.order > b.order;
+    }
+  };
   struct Node {
-    Queue ready;
+    std::vector<Arrival> inbox;  // heap: here and waiting, or still on a link
     std::vector<uint32_t> batch;
     int64_t begin = 0;
+    int64_t wake_at = INT64_MAX; // planned
     NodeTimes times;
-    uint32_t generation = 0;
+    uint32_t generation = 0, wake = 0;
     double slowness = 1;
     bool up = true, loaded = true, busy = false;
+    int32_t machine = 0;
+    policy::NodeLimits limits;
     int32_t prompt_tokens = 0, decodes = 0;
   };
-  struct Link {
-    Queue queue;                 // the first is being sent if busy
-    int64_t free_at = 0;         // small messages: when the last one has left
+  struct alignas(64) Link {
     double bandwidth = 0, bytes = 0;
+    int64_t latency = 0;         // ns
+    int64_t free_at = 0;         // small messages: when the last one has left
+    Queue queue;                 // the first is being sent if busy
+    int32_t from = policy::kSourceNode, to = policy::kSinkNode;
     uint32_t generation = 0;
     bool up = true, busy = false;
   };
 
-  const policy::Hop& hop_of(const Parcel& p) const { return (*p.way)[p.hop]; }
+  const policy::Hop& hop_of(const Parcel& p) const { return p.way[p.hop]; }
   double bytes_on(const Parcel& p) const;
   void enter_link(uint32_t parcel);
   void begin_sending(int32_t link);
   void sent(int32_t link);
   void send_next(int32_t link);
   void flows_changed();
-  void arrived(uint32_t parcel, std::optional<Happening>& out);
+  void deliver(int32_t node, int64_t when, uint32_t parcel);
+  void wake_at(Node& n, int32_t node, int64_t when);
   void start_batch(int32_t node);
   void finish_batch(int32_t node);
-  int64_t batch_ns(int32_t node);
+  void add_rows(const Parcel& p);
   void free_parcel(uint32_t parcel);
   void push(Queue& queue, uint32_t parcel);
   uint32_t pop(Queue& queue);
   void lose(Queue& queue);
+  // Of a node's inbox: what is there (link -1), or what is still on that link.
+  void lose_inbox(int32_t node, int32_t link);
   void leave_link(uint32_t parcel, int64_t when);
   int64_t ns(double seconds) const { return static_cast<int64_t>(seconds * 1e9 + 0.5); }
 
@@ -180,6 +201,7 @@ class VirtualCluster {
   std::vector<uint64_t> tags_;       // scratch
   std::vector<CostRows> rows_;       // scratch
   std::vector<BatchTrace> batches_;
+  uint64_t sent_ = 0;
   int64_t handled_ = 0;
 };
 

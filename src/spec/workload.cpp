@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <numbers>
 
 #include "base/fmt.hpp"
 #include "base/json.hpp"
+#include "spec/csv.hpp"
 
 namespace towline::spec {
 namespace {
@@ -20,64 +20,6 @@ constexpr size_t kBlock = 1 << 16;
 constexpr size_t kLongestLine = 16 << 20;
 constexpr size_t kLargestPairs = 256 << 20;
 constexpr double kLongestTrace = 4e18;  // nanoseconds
-
-std::string_view trim(std::string_view text) {
-  const auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; };
-  while (!text.empty() && blank(text.front())) text.remove_prefix(1);
-  while (!text.empty() && blank(text.back())) text.remove_suffix(1);
-  return text;
-}
-
-std::optional<double> number(std::string_view text) {
-  text = trim(text);
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) {
-    return std::nullopt;
-  }
-  return value;
-}
-
-std::vector<std::string_view> split(std::string_view line) {
-  std::vector<std::string_view> cells;
-  for (size_t at = 0;;) {
-    const size_t comma = line.find(',', at);
-    cells.push_back(trim(line.substr(at, comma - at)));
-    if (comma == std::string_view::npos) return cells;
-    at = comma + 1;
-  }
-}
-
-// "2023-11-16 18:15:46.6805900" -> nanoseconds since 2020 began.
-std::optional<int64_t> clock_nanoseconds(std::string_view text) {
-  const auto digits = [&](size_t at, size_t count) -> int {
-    if (text.size() < at + count) return -1;
-    int value = 0;
-    for (size_t i = at; i < at + count; ++i) {
-      if (text[i] < '0' || text[i] > '9') return -1;
-      value = value * 10 + (text[i] - '0');
-    }
-    return value;
-  };
-  const int year = digits(0, 4), month = digits(5, 2), day = digits(8, 2);
-  const int hour = digits(11, 2), minute = digits(14, 2), second = digits(17, 2);
-  if (year < 1970 || year > 2200 || month < 1 || month > 12 || day < 1 || day > 31 || hour < 0 || hour > 23 ||
-      minute < 0 || minute > 59 || second < 0 || second > 60) {
-    return std::nullopt;
-  }
-  // Days since 2020-01-01, in the proleptic Gregorian calendar (Hinnant's algorithm).
-  const int y = month <= 2 ? year - 1 : year;
-  const int era = y / 400, yoe = y - era * 400;
-  const int doy = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
-  const int64_t days = int64_t{era} * 146'097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 737'425;
-  double fraction = 0;
-  if (text.size() > 20 && text[19] == '.') {
-    const size_t end = std::min(text.find_first_not_of("0123456789", 20), text.size());
-    fraction = number("0." + std::string(text.substr(20, end - 20))).value_or(0);
-  }
-  const int64_t seconds = days * 86'400 + hour * 3'600 + minute * 60 + second;
-  return seconds * 1'000'000'000 + std::llround(fraction * 1e9);
-}
 
 struct Column {
   std::string_view name;
@@ -95,6 +37,36 @@ constexpr std::array kOutputColumns = {std::string_view("GeneratedTokens"),
                                        std::string_view("output_tokens")};
 
 }  // namespace
+
+std::optional<int64_t> trace_clock(std::string_view text) {
+  const auto digits = [&](size_t at, size_t count) -> int {
+    if (text.size() < at + count) return -1;
+    int value = 0;
+    for (size_t i = at; i < at + count; ++i) {
+      if (text[i] < '0' || text[i] > '9') return -1;
+      value = value * 10 + (text[i] - '0');
+    }
+    return value;
+  };
+  const int year = digits(0, 4), month = digits(5, 2), day = digits(8, 2);
+  const int hour = digits(11, 2), minute = digits(14, 2), second = digits(17, 2);
+  if (year < 1970 || year > 2200 || month < 1 || month > 12 || day < 1 || day > 31 || hour < 0 ||
+      hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60) {
+    return std::nullopt;
+  }
+  // Days since 2020-01-01, in the proleptic Gregorian calendar (Hinnant's algorithm).
+  const int y = month <= 2 ? year - 1 : year;
+  const int era = y / 400, yoe = y - era * 400;
+  const int doy = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+  const int64_t days = int64_t{era} * 146'097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 737'425;
+  double fraction = 0;
+  if (text.size() > 20 && text[19] == '.') {
+    const size_t end = std::min(text.find_first_not_of("0123456789", 20), text.size());
+    fraction = csv_number("0." + std::string(text.substr(20, end - 20))).value_or(0);
+  }
+  const int64_t seconds = days * 86'400 + hour * 3'600 + minute * 60 + second;
+  return seconds * 1'000'000'000 + std::llround(fraction * 1e9);
+}
 
 Error TraceReader::fault(std::string_view what) const {
   return errorf(Code::kInvalidArgument, "{}:{}: {}", source_, line_number_, what);
@@ -158,10 +130,10 @@ Result<void> TraceReader::begin() {
   for (;;) {
     ASSIGN_OR_RETURN(const bool more, read_line(line));
     if (!more) return errorf(Code::kInvalidArgument, "{}: the trace is empty", source_);
-    if (!trim(line).empty()) break;
+    if (!trimmed(line).empty()) break;
   }
   if (line.starts_with("\xef\xbb\xbf")) line.remove_prefix(3);
-  const char first = trim(line).front();
+  const char first = trimmed(line).front();
   if (first == '[') return load_pairs(line);
   if (first == '{') {
     format_ = Format::kJsonLines;
@@ -175,7 +147,7 @@ Result<void> TraceReader::begin() {
 }
 
 Result<void> TraceReader::find_columns(std::string_view header) {
-  const std::vector<std::string_view> names = split(header);
+  const std::vector<std::string_view> names = csv_cells(header);
   for (size_t i = 0; i < names.size(); ++i) {
     const auto column = static_cast<int>(i);
     for (const Column& known : kArrivalColumns) {
@@ -240,25 +212,25 @@ Result<TraceRequest> TraceReader::checked(double arrival, double input, double o
 }
 
 Result<std::optional<TraceRequest>> TraceReader::parse_csv(std::string_view line) {
-  const std::vector<std::string_view> cells = split(line);
+  const std::vector<std::string_view> cells = csv_cells(line);
   const int last = std::max({arrival_column_, input_column_, output_column_});
   if (static_cast<int>(cells.size()) <= last) {
     return fault(format("{} columns, the header promises at least {}", cells.size(), last + 1));
   }
-  const std::optional<double> input = number(cells[input_column_]);
-  const std::optional<double> output = number(cells[output_column_]);
+  const std::optional<double> input = csv_number(cells[input_column_]);
+  const std::optional<double> output = csv_number(cells[output_column_]);
   if (!input || !output) return fault("a length is not a number");
   double arrival = 0;
   if (has_arrivals_) {
     const std::string_view cell = cells[arrival_column_];
     const auto no_time = [&] { return fault(format("'{}' is not a time", cell.substr(0, 60))); };
     if (clock_times_) {
-      const std::optional<int64_t> time = clock_nanoseconds(cell);
+      const std::optional<int64_t> time = trace_clock(cell);
       if (!time) return no_time();
       if (!clock_base_) clock_base_ = *time;
       arrival = static_cast<double>(*time - *clock_base_);
     } else {
-      const std::optional<double> time = number(cell);
+      const std::optional<double> time = csv_number(cell);
       if (!time) return no_time();
       arrival = *time * arrival_scale_;
     }
@@ -303,7 +275,7 @@ Result<std::optional<TraceRequest>> TraceReader::next() {
     do {
       ASSIGN_OR_RETURN(const bool more, read_line(line));
       if (!more) return std::optional<TraceRequest>();
-    } while (trim(line).empty());
+    } while (trimmed(line).empty());
   }
   return format_ == Format::kCsv ? parse_csv(line) : parse_json_line(line);
 }
@@ -325,19 +297,19 @@ Result<std::vector<TraceRequest>> load_trace(const std::string& path, int64_t mo
 
 double ArrivalClock::exponential() { return -std::log(1 - rng_.unit()); }
 
-// Marsaglia and Tsang, ACM TOMS 26(3), 2000; mean `shape`.
-double ArrivalClock::gamma(double shape) {
+// Marsaglia and Tsang, ACM TOMS 26(3), 2000.
+double draw_gamma(Rng& rng, double shape) {
   if (shape < 1) {
-    const double boost = std::pow(1 - rng_.unit(), 1 / shape);
-    return gamma(shape + 1) * boost;
+    const double boost = std::pow(1 - rng.unit(), 1 / shape);
+    return draw_gamma(rng, shape + 1) * boost;
   }
   const double d = shape - 1.0 / 3, c = 1 / std::sqrt(9 * d);
   for (;;) {
-    const double radius = std::sqrt(-2 * std::log(1 - rng_.unit()));
-    const double x = radius * std::cos(2 * std::numbers::pi * rng_.unit());
+    const double radius = std::sqrt(-2 * std::log(1 - rng.unit()));
+    const double x = radius * std::cos(2 * std::numbers::pi * rng.unit());
     const double v = std::pow(1 + c * x, 3);
     if (v <= 0) continue;
-    if (std::log(1 - rng_.unit()) < 0.5 * x * x + d - d * v + d * std::log(v)) return d * v;
+    if (std::log(1 - rng.unit()) < 0.5 * x * x + d - d * v + d * std::log(v)) return d * v;
   }
 }
 
@@ -348,7 +320,7 @@ int64_t ArrivalClock::next() {
       break;
     case ArrivalKind::kGamma: {
       const double shape = 1 / (process_.variation * process_.variation);
-      now_ += gamma(shape) / shape / process_.rate;
+      now_ += draw_gamma(rng_, shape) / shape / process_.rate;
       break;
     }
     case ArrivalKind::kUniform:

@@ -87,6 +87,9 @@ class TraceReader {
   size_t next_pair_ = 0;
 };
 
+// "2023-11-16 18:15:46.6805900", also with 'T': nanoseconds since 2020 began.
+std::optional<int64_t> trace_clock(std::string_view text);
+
 // All of a file; fails beyond `most` requests.
 Result<std::vector<TraceRequest>> load_trace(const std::string& path, int64_t most = 50'000'000);
 
@@ -106,6 +109,9 @@ struct ArrivalProcess {
   double period = 86'400;      // kDiurnal: seconds
 };
 
+// A draw from the gamma distribution of this shape, positive, and scale 1 (mean `shape`).
+double draw_gamma(Rng& rng, double shape);
+
 class ArrivalClock {
  public:
   ArrivalClock(ArrivalProcess process, uint64_t seed) : process_(process), rng_(seed) {}
@@ -114,7 +120,6 @@ class ArrivalClock {
 
  private:
   double exponential();
-  double gamma(double shape);
   ArrivalProcess process_;
   Rng rng_;
   double now_ = 0;  // seconds

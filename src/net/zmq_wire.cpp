@@ -107,7 +107,7 @@ class ZmqWire final : public Wire {
     if (options.key_file.empty()) {
       return Error(Code::kInvalidArgument,
                    "a zmq transport needs a key file: make one with 'towline net keys FILE', copy it "
-                   "to all nodes and name it with --key-file (or say --insecure)");
+                   "to all nodes and name it with --keys (towline net: --key-file), or say --insecure");
     }
     ASSIGN_OR_RETURN(keys_, read_keys(options.key_file));
     ::zmq_z85_decode(admitted_, keys_.public_key.c_str());
@@ -473,7 +473,7 @@ class ZmqWire final : public Wire {
   std::string denied(const std::string& address) const {
     return secure_ ? format("'{}' refused the secure handshake: key file '{}' is not the one of that "
                             "cluster, or it runs without keys", address, key_file_)
-                   : format("'{}' refused: it requires the cluster's key file (--key-file)", address);
+                   : format("'{}' refused: it requires the cluster's key file (--keys)", address);
   }
 
   // ZAP: request [version, id, domain, address, identity, mechanism, credentials...].

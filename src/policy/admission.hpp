@@ -31,6 +31,7 @@ struct AdmissionLimits {
   int64_t waiting = 1'000'000;  // requests without a place, beyond those for which one is free
   int64_t placed = std::numeric_limits<int64_t>::max();  // requests with a place
   double feed_high_water = 0.8;  // offline: expected KV use, 0..1, above which nobody is fed
+  bool offline = false;          // the host itself feeds: those that wait are placed by that mark
 };
 
 inline constexpr std::string_view kQueueFull = "queue full";

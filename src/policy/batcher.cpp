@@ -93,6 +93,15 @@ int32_t Batcher::waiting(LaneId lane) const {
   return found == lanes_.end() ? 0 : static_cast<int32_t>(found->second.waiting.size());
 }
 
+bool Batcher::may_take_room(LaneId lane) const {
+  const auto found = lanes_.find(lane);
+  if (found == lanes_.end()) return false;
+  if (!found->second.ready.empty()) return true;
+  const std::set<Rank>& waiting = found->second.waiting;
+  return !waiting.empty() && !running_.empty() &&
+         waiting.begin()->priority < running_.rbegin()->priority;
+}
+
 Result<void> Batcher::move(SeqId seq, LaneId lane) {
   Sequence* const s = find(seq);
   CHECK(s != nullptr && s->flying == 0, seq);

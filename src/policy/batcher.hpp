@@ -169,6 +169,9 @@ class Batcher {
   // Sequences of a lane that could have rows in a step now, and those waiting for admission.
   int32_t ready(LaneId lane) const;
   int32_t waiting(LaneId lane) const;
+  // Whether a lane that found no room may find some by preemption when steps of others have ended:
+  // what is in flight cannot be preempted.
+  bool may_take_room(LaneId lane) const;
   const BlockLedger& ledger(int32_t pool = 0) const { return at(pool).ledger; }
   int32_t pools() const { return static_cast<int32_t>(pools_.size()); }
   // Prompt and output so far; empty if unknown.

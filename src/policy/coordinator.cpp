@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/check.hpp"
 #include "base/fmt.hpp"
 
 namespace towline::policy {
@@ -25,16 +26,24 @@ MirrorLimits mirror_limits(const CoordinatorOptions& options, LayerRange layers,
   return limits;
 }
 
+// Nobody is there at first.
+Host make_host(const HostOptions& o) {
+  Result<Host> host = Host::make(o, HostPlan{});
+  CHECK(host.has_value(), host ? "" : host.error().message());
+  return std::move(host).value();
+}
+
 }  // namespace
 
 Coordinator::Coordinator(const CoordinatorOptions& options)
-    : options_(options), membership_(options.membership), batcher_(options.batch) {
+    : options_(options), membership_(options.membership), host_(make_host(host_options(options))) {
   options_.slots = std::max(options_.slots, 2 * options_.batch.sequences + 2);
   for (const std::string& name : options_.nodes) membership_.know(name);
   nodes_.resize(static_cast<size_t>(membership_.size()));
 }
 
-void Coordinator::step(Instant now, const CoordinatorEvent& event, std::vector<CoordinatorAction>& out) {
+void Coordinator::step(Instant now, const CoordinatorEvent& event,
+                       std::vector<CoordinatorAction>& out) {
   now_ = now;
   out_ = &out;
   std::visit([this](const auto& e) { on(e); }, event);
@@ -42,27 +51,24 @@ void Coordinator::step(Instant now, const CoordinatorEvent& event, std::vector<C
     out.push_back(FenceNode{node, membership_.member(node).incarnation, reason});
     lose_node(node, reason);
   }
-  if (plan_asked_) {
-    plan_asked_ = false;
-    ask_plan();
+  do {
+    settle();
+    if (host_.next_deadline() <= now) tell(Tick{});
+    flush_drafts();
+  } while (plan_stale_);  // a node could not be told: each time there are fewer of them
+  if (std::exchange(plan_asked_, false)) ask_plan();
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    if (!nodes_[i].sender) continue;
+    const auto node = static_cast<int32_t>(i);
+    membership_.set_busy(now_, NodeId(node), host_.steps_through(node) > 0);
   }
-  report_ends();
-  route_waiting();
-  form_steps();
-  report_ends();
-  flush_drafts();
   for (auto& [seq, update] : updates_) out.push_back(std::move(update));
   updates_.clear();
   out_ = nullptr;
 }
 
 Instant Coordinator::next_deadline() const {
-  Instant next = membership_.next_deadline();
-  for (const auto& [priority, seq] : queue_) {
-    const Request& r = requests_.at(seq);
-    if (r.stranded.ns >= 0) next = std::min(next, r.stranded + options_.wait_for_nodes);
-  }
-  return next;
+  return std::min(membership_.next_deadline(), host_.next_deadline());
 }
 
 void Coordinator::note(CoordinatorNote::Level level, std::string text) {
@@ -98,6 +104,7 @@ void Coordinator::on(const NodeHello& hello) {
     out_->push_back(FenceNode{known, membership_.member(known).incarnation,
                               format("node {} was started again", hello.name)});
     lose_node(known, "it was started again");
+    settle();
   }
   const Membership::Hello answer = membership_.hello(now_, hello.name, hello.incarnation);
   if (answer.verdict == Membership::Verdict::kFenced) {
@@ -107,17 +114,12 @@ void Coordinator::on(const NodeHello& hello) {
     return refuse(format("node {} is here already", hello.name));
   }
   Node& node = nodes_[static_cast<size_t>(answer.node.value)];
-  const int32_t pool = node.pool;
+  const int32_t incarnations = node.incarnations;
   node = Node{};
+  node.incarnations = incarnations + 1;
   node.layers = hello.layers;
   node.kv_blocks = hello.kv_blocks;
   node.max_rows = hello.max_rows;
-  if (pool < 0) {
-    node.pool = batcher_.add_pool(hello.kv_blocks);
-  } else {
-    node.pool = pool;
-    batcher_.replace_pool(pool, hello.kv_blocks);
-  }
   node.sender.emplace(mirror_limits(options_, hello.layers, hello.kv_blocks), options_.epoch,
                       options_.form);
   std::erase_if(broken_, [&](const auto& link) {
@@ -126,7 +128,7 @@ void Coordinator::on(const NodeHello& hello) {
   out_->push_back(WelcomeNode{hello.caller, answer.node, options_.epoch});
   note(CoordinatorNote::kInfo, format("node {} joined with layers [{}, {}) and {} KV blocks", hello.name,
                                hello.layers.begin, hello.layers.end, hello.kv_blocks));
-  need_plan(false);
+  need_plan();
 }
 
 void Coordinator::on(const NodeGone& gone) {
@@ -137,51 +139,36 @@ void Coordinator::on(const NodeBeat& beat) {
   membership_.beat(now_, beat.node, beat.incarnation, beat.runs);
 }
 
+// The Host learns of it when the event at hand has been carried out.
 void Coordinator::lose_node(NodeId id, const std::string& reason) {
   if (!membership_.declare_dead(id)) return;
-  const std::string& name = membership_.member(id).name;
-  note(CoordinatorNote::kWarn, format("node {} is lost: {}", name, reason));
+  note(CoordinatorNote::kWarn, format("node {} is lost: {}", name_of(id), reason));
   Node& node = nodes_[static_cast<size_t>(id.value)];
+  node.lost = reason;
   node.sender.reset();
   node.draft = NodeStep{};
-  std::vector<LaneId> through;
-  for (const auto& [lane_id, lane] : lanes_) {
-    if (std::ranges::find(lane.way, id, &LaneHopAt::node) != lane.way.end()) {
-      through.push_back(lane_id);
-    }
-  }
-  for (const LaneId lane : through) lose_lane(lane, format("node {} was lost: {}", name, reason));
-  node.outstanding = 0;
-  need_plan(true);
+  need_plan();
+  open_links_.clear();
 }
 
-void Coordinator::need_plan(bool old_is_void) {
-  plan_asked_ = awaiting_plan_ = true;
-  if (old_is_void) chooser_.reset();
-}
+void Coordinator::need_plan() { plan_asked_ = awaiting_plan_ = plan_stale_ = true; }
 
 void Coordinator::on(const LinkBroken& broken) {
   if (!membership_.is_alive(broken.from) || !membership_.is_alive(broken.to)) return;
   if (!broken_.emplace(broken.from, broken.to).second) return;
-  const std::string& from = membership_.member(broken.from).name;
-  const std::string& to = membership_.member(broken.to).name;
-  note(CoordinatorNote::kWarn, format("node {} cannot reach node {}: {}", from, to, broken.reason));
-  std::vector<LaneId> over;
-  for (const auto& [id, lane] : lanes_) {
-    for (size_t i = 0; i + 1 < lane.way.size(); ++i) {
-      if (lane.way[i].node == broken.from && lane.way[i + 1].node == broken.to) over.push_back(id);
-    }
-  }
-  for (const LaneId lane : over) lose_lane(lane, format("node {} cannot reach node {}", from, to));
-  need_plan(true);
+  note(CoordinatorNote::kWarn, format("node {} cannot reach node {}: {}", name_of(broken.from),
+                                      name_of(broken.to), broken.reason));
+  need_plan();
+  open_links_.clear();
 }
 
 void Coordinator::on(const DrainNode& drain) {
   Node* node = node_at(drain.node);
   if (node == nullptr || !membership_.is_alive(drain.node) || node->draining) return;
   node->draining = true;
-  note(CoordinatorNote::kInfo, format("node {} takes no new requests", membership_.member(drain.node).name));
-  need_plan(true);
+  note(CoordinatorNote::kInfo, format("node {} takes no new requests", name_of(drain.node)));
+  need_plan();
+  open_links_.clear();
 }
 
 void Coordinator::ask_plan() {
@@ -196,69 +183,48 @@ void Coordinator::ask_plan() {
 
 void Coordinator::on(const PlanMade& plan) {
   if (plan.number != plans_asked_) return;
-  // Requests on their way keep it, and are booked with the new plan's accounts.
-  std::vector<LayerRange> layers(nodes_.size());
-  std::vector<RouteChooser::Node> accounts(nodes_.size());
-  for (size_t i = 0; i < nodes_.size(); ++i) {
-    nodes_[i].planned_flow = 0;
-    if (!nodes_[i].usable()) continue;
-    layers[i] = nodes_[i].layers;
-    accounts[i] = {nodes_[i].layers, int64_t{nodes_[i].kv_blocks} * kBlockTokens, options_.context};
-  }
   const auto usable = [&](int32_t node) {
-    return node < 0 || (node < static_cast<int32_t>(layers.size()) &&
-                        !layers[static_cast<size_t>(node)].empty());
+    return node < 0 || (node < static_cast<int32_t>(nodes_.size()) &&
+                        nodes_[static_cast<size_t>(node)].usable());
   };
-  std::vector<RouteLink> links;
-  std::vector<double> flow;
+  for (Node& node : nodes_) node.planned_flow = 0;
+  std::map<int32_t, HostLink> links;
   for (size_t i = 0; i < plan.links.size(); ++i) {
-    const RouteLink& link = plan.links[i];
-    if (!usable(link.from) || !usable(link.to)) continue;
-    if (broken_.contains({NodeId(link.from), NodeId(link.to)})) continue;
-    links.push_back(link);
-    flow.push_back(i < plan.flow.size() ? plan.flow[i] : 0);
-    if (link.to >= 0) nodes_[static_cast<size_t>(link.to)].planned_flow += flow.back();
+    const auto [from, to] = plan.links[i];
+    if (!usable(from) || !usable(to) || broken_.contains({NodeId(from), NodeId(to)})) continue;
+    const double flow = i < plan.flow.size() ? plan.flow[i] : 0;
+    const int32_t id = link_id(from, to);
+    links.insert_or_assign(id, HostLink{id, from, to, flow});
+    if (to >= 0) nodes_[static_cast<size_t>(to)].planned_flow += flow;
   }
-  ++plan_;
   max_flow_ = plan.max_flow;
-  links_ = links;
-  chooser_.reset();
-  Result<RouteMap> map = RouteMap::make(options_.total_layers, layers, links);
-  if (!map) {
-    note(CoordinatorNote::kError, format("the plan cannot be used: {}", map.error().to_string()));
-  } else if (max_flow_ > 0) {
-    chooser_.emplace(options_.router, std::move(map).value(), flow, accounts, options_.kv,
-                     options_.seed + static_cast<uint64_t>(plan_));
-  }
   awaiting_plan_ = false;
-  for (auto& [seq, r] : requests_) {
-    if (!chooser_ || r.booked.empty()) continue;
-    r.plan = plan_;
-    chooser_->book(r.booked, r.booked_tokens);
-  }
-  retry_routes_ = true;
+  plan_stale_ = true;
+  open_links_.clear();
+  if (!(max_flow_ > 0)) return;
+  for (const auto& [id, link] : links) open_links_.push_back(link);
+  const Result<void> fine = host_.check_plan(host_plan());
+  if (fine) return;
+  note(CoordinatorNote::kError, format("the plan cannot be used: {}", fine.error().to_string()));
+  open_links_.clear();
 }
 
 void Coordinator::on(const SyncNeeded& sync) {
   Node* node = node_at(sync.node);
   if (node == nullptr || !node->sender) return;
-  note(CoordinatorNote::kWarn, format("node {} needs the full form",
-                               membership_.member(sync.node).name));
+  note(CoordinatorNote::kWarn, format("node {} needs the full form", name_of(sync.node)));
   // What is in flight there cannot be told apart from what it lost: those lanes begin again.
   std::vector<LaneId> through;
   for (const auto& [id, lane] : lanes_) {
-    if (std::ranges::find(lane.way, sync.node, &LaneHopAt::node) != lane.way.end()) {
+    if (std::ranges::find(lane.way, sync.node, &Way::node) != lane.way.end()) {
       through.push_back(id);
     }
   }
-  for (const LaneId lane : through) {
-    lose_lane(lane, format("node {} lost the thread", membership_.member(sync.node).name));
+  node->resync = true;  // whatever it is told next comes after the full form
+  begin_again(through, {}, format("node {} lost the thread", name_of(sync.node)));
+  if (node->sender && node->resync && !send_full(sync.node)) {
+    lose_node(sync.node, "it could not be told the full form");
   }
-  NodeStep draft = std::exchange(node->draft, NodeStep{});
-  if (!node->sender->next(std::move(draft))) node->sender->restart(options_.epoch);
-  Result<std::vector<NodeStep>> again = node->sender->resync();
-  if (!again) return lose_node(sync.node, again.error().to_string());
-  for (NodeStep& message : *again) out_->push_back(SendStep{sync.node, std::move(message)});
 }
 
 // --- requests -----------------------------------------------------------------------------------
@@ -286,25 +252,25 @@ void Coordinator::on(const CoordinatorRequest& spec) {
   r.spec.spec.prompt_length = static_cast<int32_t>(spec.prompt.size());
   r.submitted = now_;
   by_id_[spec.id] = seq;
-  queue_.emplace(spec.priority, seq);
   RequestTrace& trace = traces_[spec.id];
   trace = RequestTrace{};
   trace.id = spec.id;
   trace.submitted = now_;
   trace.prompt_tokens = r.spec.spec.prompt_length;
   trace.state = "waiting";
-  retry_routes_ = true;
+  Arrive arrive;
+  arrive.id = RequestId(seq.value);
+  arrive.prompt = std::move(r.spec.prompt);  // from here on the Host keeps its tokens
+  arrive.max_tokens = spec.max_tokens;
+  arrive.priority = spec.priority;
+  arrive.every_row = spec.spec.prompt_logprobs || spec.spec.embed;
+  arrive.cache_salt = static_cast<uint64_t>(spec.spec.adapter + 1);
+  tell(arrive);
 }
 
 void Coordinator::on(const CancelRequest& cancel) {
   const auto at = by_id_.find(cancel.id);
-  if (at == by_id_.end()) return;
-  Request& r = requests_.at(at->second);
-  if (r.known_to_batcher) {
-    batcher_.cancel(r.seq);
-  } else {
-    doomed_.emplace_back(r.seq, EndReason::kCancelled);
-  }
+  if (at != by_id_.end()) tell(Cancel{RequestId(at->second.value)});
 }
 
 const RequestTrace* Coordinator::trace(RequestId id) const {
@@ -314,11 +280,11 @@ const RequestTrace* Coordinator::trace(RequestId id) const {
 
 Coordinator::Load Coordinator::load() const {
   Load load;
-  load.running = batcher_.running();
+  load.running = host_.batcher().running();
   load.waiting = static_cast<int64_t>(requests_.size()) - load.running;
-  for (const Node& node : nodes_) {
-    if (!node.sender) continue;
-    const BlockLedger& ledger = batcher_.ledger(node.pool);
+  for (int32_t i = 0; i < host_.nodes(); ++i) {
+    if (!nodes_[static_cast<size_t>(i)].sender) continue;
+    const BlockLedger& ledger = host_.batcher().ledger(i);
     const int64_t total = ledger.total(), used = ledger.held();
     if (load.kv_blocks == 0 || used * load.kv_blocks >= load.kv_blocks_used * total) {
       load.kv_blocks = total;
@@ -344,12 +310,14 @@ std::vector<NodeView> Coordinator::nodes() const {
     view.incarnation = member.incarnation;
     view.state = node.sender ? (node.draining ? "draining" : "ready")
                  : member.incarnation != 0 ? "gone" : "never seen";
-    if (node.draining && node.requests == 0) view.state = "drained";
     view.layers = node.layers;
     view.kv_blocks = node.kv_blocks;
-    if (node.sender) view.kv_blocks_used = batcher_.ledger(node.pool).held();
-    view.sequences = node.requests;
-    view.steps_in_flight = node.outstanding;
+    if (const int32_t at = view.node.value; at < host_.nodes()) {
+      if (node.sender) view.kv_blocks_used = host_.batcher().ledger(at).held();
+      view.sequences = host_.placed_at(at);
+      view.steps_in_flight = host_.steps_through(at);
+    }
+    if (node.draining && view.sequences == 0) view.state = "drained";
     view.runs = member.runs;
     view.tokens = node.rows;
     view.planned_flow = node.planned_flow;

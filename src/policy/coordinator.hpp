@@ -1,27 +1,32 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Coordinator: the decisions of the coordinator. It holds no weights and computes nothing; it knows which
-// nodes are there, which way each request takes, whose turn it is in every lane, which KV blocks of
-// which node each sequence has, and every token so far.
+// Coordinator: policy::Host (host.hpp) in the clothes of a cluster of real nodes. It holds no
+// weights and computes nothing. The Host decides who is admitted, by which way, in which lane, what
+// runs next, in which KV blocks, and what happens when a way breaks. The Coordinator knows what a
+// Host does not: nodes by name and incarnation, their leases, the stream of messages that each one
+// gets, slots, every token so far with its scores, and what became of each request.
 //
-//   requests --> router (way) --> batcher (lanes, steps, blocks) --> one delta stream a node
-//                                                     ^                        |
-//                                                     +------ StepResults -----+
+//   hello, gone, beat, results, requests ...         node messages, updates, notes
+//              |                                                 ^
+//              v            HostEvent                            |
+//         Coordinator  ------------------>  Host  ---------->  Coordinator
+//                       (plan, arrival,            HostAction: launch -> one message of its own
+//                        step done, ...)           stream for every node of the lane at once; ...
 //
-// A lane is the set of sequences that share a way: hops (node, layers). For each step of a lane
-// every node of it gets one message of its own stream at once; activations then travel from node to
-// node, and the last one answers with the sampled tokens. A lane of h hops keeps up to
-// h + `extra_steps` steps in flight, each with its share of the lane's sequences.
+// The activations of a step travel from node to node, and the last one answers with the sampled
+// tokens.
 //
-// When a node dies, all lanes through it are closed: the steps in flight are void, blocks and slots
-// on the surviving nodes are given back, the driver is asked for a plan of what is left, and the
-// sequences are routed again and computed again from their tokens. The tokens are the same,
-// because nothing in a token's value depends on who computed it. A sequence that no way is left for
-// waits `wait_for_nodes`, then fails with the reason. It fails too after `most_routes` ways.
+// When a node dies, the Host is told a plan without it: all lanes through it are closed, the steps
+// in flight are void, blocks and slots on the surviving nodes are given back, and the driver is
+// asked for a plan of what is left; the sequences are routed again and computed again from their
+// tokens. The tokens are the same, because nothing in a token's value depends on who computed it. A
+// sequence that no way is left for waits `wait_for_nodes`, then fails with the reason. It fails too
+// after `most_routes` ways.
 //
-// Decisions are a function of the events alone (the driver journals them; replay gives the same
-// actions). Malformed input of nodes is an event to answer, never a CHECK.
+// Decisions are a function of the events alone. With `journal`, what the Host is told is given to
+// the driver as records (host_journal.hpp); a replay of these gives the same decisions, bit for bit.
+// Malformed input of nodes is an event to answer, never a CHECK.
 #pragma once
 
 #include <deque>
@@ -33,10 +38,10 @@
 #include <string>
 #include <vector>
 
-#include "policy/batcher.hpp"
+#include "base/digest.hpp"
 #include "policy/coordinator_events.hpp"
+#include "policy/host.hpp"
 #include "policy/membership.hpp"
-#include "policy/route_chooser.hpp"
 
 namespace towline::policy {
 
@@ -57,6 +62,8 @@ struct CoordinatorOptions {
   int32_t most_routes = 16;          // ways tried for one sequence
   DeltaForm form = DeltaForm::kImplied;  // not kFull: that forgets steps in flight
   uint64_t seed = 1;
+  AdmissionLimits admission;
+  bool journal = false;              // HostRecord actions
   std::vector<std::string> nodes;    // names of the plan, in NodeId order; others may join
 };
 
@@ -104,73 +111,68 @@ class Coordinator {
     int64_t reroutes = 0;
   };
   Load load() const;
-  Batcher::Counters counters() const { return batcher_.counters(); }
+  Batcher::Counters counters() const { return host_.batcher().counters(); }
   bool idle() const { return requests_.empty(); }
-  bool can_route() const { return chooser_.has_value(); }
+  bool can_route() const { return host_.open(); }
   double max_flow() const { return max_flow_; }
   Epoch epoch() const { return options_.epoch; }
   std::vector<NodeView> nodes() const;
   // A request that runs, or one of the last few hundred that ended; null if it is forgotten.
   const RequestTrace* trace(RequestId id) const;
   const Membership& membership() const { return membership_; }
+  const Host& host() const { return host_; }
+  // With `journal`: the digest of all of the Host's actions so far, for the end of the journal.
+  HostRecord seen_so_far() const;
+
+  void check_invariants() const;     // for tests
 
  private:
-  struct Node {
+  struct Node {                      // its number in the Host's plans is its NodeId
     LayerRange layers;
     int32_t kv_blocks = 0;
     int32_t max_rows = 0;
-    int32_t pool = -1;               // of the batcher
+    int32_t incarnations = 0;        // so many welcomes; the Host's incarnation
     bool draining = false;
-    std::optional<StepSender> sender;
+    std::optional<StepSender> sender;  // while it is here
     NodeStep draft;                  // sections that go with its next message
-    int64_t outstanding = 0;         // steps in flight through it
+    bool resync = false;             // ...before which the full form has to go
+    std::string lost;                // why the last incarnation was
     int64_t rows = 0;
-    int64_t requests = 0;            // routed through it
     double planned_flow = 0;
     bool usable() const { return sender.has_value() && !draining; }
   };
-  struct LaneHopAt {
+  struct Way {
     NodeId node;
     LayerRange layers;
-    friend auto operator<=>(const LaneHopAt&, const LaneHopAt&) = default;
   };
-  using Way = std::vector<LaneHopAt>;
   struct Flight {
-    Step step;
+    int32_t ticket = 0;              // of the Host
     std::vector<SlotGen> slots;      // of its entries
-    Instant began{};
   };
   struct Lane {
-    Way way;
-    Pipeline pipeline;               // links are of the plan it was opened under
-    int64_t plan = 0;
-    bool announced = false;          // the nodes know it
+    std::vector<Way> way;
+    // What the nodes call it; negative: they do not know it yet. They must learn of lanes in this
+    // order: one that they do not know, below the latest they do, is taken to have been closed.
+    LaneId wire{-1};
     int64_t next_step = 0;
     std::map<int64_t, Flight> flights;
   };
   struct Request {
-    CoordinatorRequest spec;
-    SeqId seq;
+    CoordinatorRequest spec;         // its prompt moves to the Host
+    SeqId seq;                       // and the Host's RequestId
     LaneId lane{-1};
     std::optional<SlotGen> slot;     // known to the nodes of its lane
-    bool known_to_batcher = false;
-    Pipeline booked;                 // what the chooser charged, under plan `plan`
-    int64_t plan = -1;
-    int64_t booked_tokens = 0;
     int32_t outputs = 0;
-    int32_t routes = 0;
-    Instant submitted{}, first_step{-1}, stranded{-1};
+    Instant submitted{}, first_step{-1};
     bool prompt_reported = false;
     std::vector<ScoredToken> prompt_scores;
-    std::vector<double> pooled;
-    int32_t pooled_rows = 0;
     int32_t cached = 0;
-    bool done = false;                   // its last token was accepted
-    std::optional<std::string> failure;  // ends with kError instead of what the batcher says
+    bool done = false, stopped = false;  // its last token was accepted; it was a stop token
+    std::optional<std::string> failure;  // ends with kError instead of what the Host says
     Code failure_code = Code::kUnavailable;
   };
 
-  // Events (host.cpp).
+  // Events (coordinator.cpp).
   void on(const ClockTick&) {}
   void on(const NodeHello& hello);
   void on(const NodeGone& gone);
@@ -184,73 +186,85 @@ class Coordinator {
   void on(const SyncNeeded& sync);
   void on(const DrainNode& drain);
   void lose_node(NodeId node, const std::string& reason);
-  void need_plan(bool old_is_void);
+  void need_plan();
   void ask_plan();
   void note(CoordinatorNote::Level level, std::string text);
   Node* node_at(NodeId node);
+  const std::string& name_of(NodeId node) const { return membership_.member(node).name; }
 
-  // Ways and lanes (host_routes.cpp).
-  void route_waiting();
-  bool route(Request& request);
-  LaneId lane_for(const Pipeline& pipeline);
-  void lose_lane(LaneId lane, const std::string& reason);
-  void land(Lane& lane, int64_t step);
-  void give_back_route(Request& request);
+  // The Host (coordinator_host.cpp).
+  static HostOptions host_options(const CoordinatorOptions& options);
+  HostPlan host_plan() const;
+  int32_t link_id(int32_t from, int32_t to);
+  void settle();
+  void tell(const HostEvent& event);
+  void carry_out(const HostAction& action);
+  void record(HostRecord::Kind kind, std::string bytes);
+  void placed(Request& request, LaneId lane);
+  void displaced(Request& request);
+  void ended(Request& request, const HostAction& action);
+  void explain_failure(Request& request, const HostAction& action) const;
+  void lane_closed(LaneId lane);
   void end_attempt(const Request& request, const std::string& outcome);
-  void fail(Request& request, Code code, std::string reason);
-  Way way_of(const Pipeline& pipeline) const;
+  std::string why_broken(const Lane& lane) const;
+  Request& request_of(RequestId host_id) { return requests_.at(SeqId(host_id.value)); }
 
-  // Steps (host_steps.cpp).
-  void form_steps();
-  bool form_step(LaneId id, Lane& lane);
-  void dispatch(LaneId id, Lane& lane, Step step);
+  // Steps (coordinator_steps.cpp).
+  void dispatch(int32_t ticket, LaneId id);
+  void announce(Lane& lane, LaneId id, std::vector<NodeStep>& drafts);
+  // A step that the nodes speak of, if it is in flight.
+  Lane* lane_on_wire(LaneStep step);
   // The entry's part of the message for each of the lane's nodes.
-  void add_entry(const Lane& lane, LaneId id, const StepEntry& entry, Request& request,
+  void add_entry(const Lane& lane, const StepEntry& entry, Request& request,
                  std::vector<NodeStep>& drafts);
-  void drop_tables(std::span<const SeqId> dropped);
+  void drop_table(Request& request);
   void free_slot(Request& request);
   bool send(NodeId node, NodeStep draft);
+  bool send_full(NodeId node);
   void flush_drafts();
   void learn(const Lane& lane, SlotGen slot, int32_t position, int32_t token);
   Sampled accept(Request& request, const StepEntry& entry, const RowResult* result);
   void note_prompt(Request& request, const StepEntry& entry, const RowResult* result);
-  void report_prompt(Request& request);
-  void report_ends();
-  void report_end(Request& request, EndReason reason);
   RequestUpdate& update_of(const Request& request);
   SlotGen take_slot();
+  void begin_again(const std::vector<LaneId>& lanes, std::vector<RequestId> failed,
+                   const std::string& reason);
 
   CoordinatorOptions options_;
   Membership membership_;
   std::vector<Node> nodes_;                     // [NodeId]
   std::set<std::pair<NodeId, NodeId>> broken_;  // links
-  Batcher batcher_;
-  std::optional<RouteChooser> chooser_;
-  std::vector<RouteLink> links_;                // of the plan
+  Host host_;
+
+  // The plan in force: links for newcomers, none while another is awaited after a loss.
+  std::vector<HostLink> open_links_;            // in order of id
+  std::map<std::pair<int32_t, int32_t>, int32_t> link_ids_;  // for ever
   double max_flow_ = 0;
-  int64_t plan_ = 0;                            // counts plans
   int64_t plans_asked_ = 0;
   bool plan_asked_ = false, awaiting_plan_ = false;
+  bool plan_stale_ = false;                     // the Host has to be told another
 
   std::map<SeqId, Request> requests_;
   std::map<RequestId, SeqId> by_id_;
-  std::set<std::pair<int32_t, SeqId>> queue_;   // (priority, seq): without a way
-  std::map<LaneId, Lane> lanes_;
-  std::map<Way, LaneId> lane_of_way_;
+  std::map<LaneId, Lane> lanes_;                // of the Host
+  std::map<LaneId, LaneId> on_wire_;            // Lane::wire to the Host's
+  int32_t next_wire_ = 0;
+  std::map<int32_t, LaneStep> tickets_;         // in the Host's lanes
   int64_t next_seq_ = 0;
   std::vector<uint16_t> slot_gens_;             // [slot]
   std::vector<uint32_t> free_slots_;
-  std::vector<std::pair<SeqId, EndReason>> doomed_;  // end, and the batcher does not know them
-  bool retry_routes_ = false;
 
   std::map<RequestId, RequestTrace> traces_;
   std::deque<RequestId> ended_traces_;
   int64_t steps_ = 0, tokens_ = 0, prompt_tokens_ = 0, last_rows_ = 0, reroutes_ = 0;
+  Digest digest_;                               // of the Host's actions, with `journal`
+  int64_t told_ = 0, acted_ = 0;
 
   // Of the event being handled.
   Instant now_{};
   std::vector<CoordinatorAction>* out_ = nullptr;
   std::map<SeqId, RequestUpdate> updates_;
+  std::string break_reason_;                    // of lanes that begin again
 };
 
 }  // namespace towline::policy

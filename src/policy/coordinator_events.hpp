@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// What policy::Coordinator is told and what it answers: plain values, so that a driver with sockets, a
-// simulator and a test with a fake network are the same to it.
+// What policy::Coordinator is told and what it answers: plain values, so that a driver with sockets
+// and a test with a fake network are the same to it.
 #pragma once
 
 #include <cstdint>
@@ -90,9 +90,9 @@ struct DrainNode {
 };
 struct ClockTick {};
 
-using CoordinatorEvent = std::variant<ClockTick, NodeHello, NodeGone, NodeBeat, LinkBroken, PlanMade,
-                               CoordinatorRequest, CancelRequest, StepResults, StepFailed, SyncNeeded,
-                               DrainNode>;
+using CoordinatorEvent =
+    std::variant<ClockTick, NodeHello, NodeGone, NodeBeat, LinkBroken, PlanMade, CoordinatorRequest,
+                 CancelRequest, StepResults, StepFailed, SyncNeeded, DrainNode>;
 
 // --- actions ------------------------------------------------------------------------------------
 
@@ -136,12 +136,21 @@ struct RequestUpdate {
   Code code = Code::kInternal;             // with kError
   std::string error;
 };
+// What the journal of the run is to hold next (policy/host_journal.hpp), with `journal`. The first
+// is the setup.
+struct HostRecord {
+  enum class Kind : uint8_t { kSetup, kEvent, kActions } kind = Kind::kEvent;
+  std::string bytes;           // kActions: empty
+  uint64_t digest = 0;         // kActions: of all actions of the Host so far,
+  int64_t actions = 0;         // ...and how many these are
+};
 struct CoordinatorNote {
   enum Level : uint8_t { kInfo, kWarn, kError } level = kInfo;
   std::string text;
 };
 
 using CoordinatorAction =
-    std::variant<WelcomeNode, RefuseNode, FenceNode, AskPlan, SendStep, RequestUpdate, CoordinatorNote>;
+    std::variant<WelcomeNode, RefuseNode, FenceNode, AskPlan, SendStep, RequestUpdate, HostRecord,
+                 CoordinatorNote>;
 
 }  // namespace towline::policy

@@ -1,9 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Coordinator: forming steps, telling the nodes of a lane, and taking their results.
+// Coordinator: telling the nodes of a lane its steps, and taking their results.
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "base/check.hpp"
@@ -11,59 +10,18 @@
 #include "policy/coordinator.hpp"
 
 namespace towline::policy {
-namespace {
+// --- telling ------------------------------------------------------------------------------------
 
-constexpr int64_t kMostOutstanding = 240;  // steps of one node; below its mirror's limit
-
-}  // namespace
-
-// --- forming ------------------------------------------------------------------------------------
-
-void Coordinator::form_steps() {
-  std::vector<LaneId> ids;
-  for (const auto& [id, lane] : lanes_) ids.push_back(id);
-  for (const LaneId id : ids) {
-    for (;;) {
-      const auto at = lanes_.find(id);
-      if (at == lanes_.end() || !form_step(id, at->second)) break;
-    }
+// The sequence's blocks were taken.
+void Coordinator::drop_table(Request& r) {
+  if (!r.slot) return;
+  if (free_slots_.size() < static_cast<size_t>(options_.slots) / 4 &&
+      slot_gens_.size() >= static_cast<size_t>(options_.slots)) {
+    return free_slot(r);  // many preempted ones: the nodes need not remember all of them
   }
-}
-
-bool Coordinator::form_step(LaneId id, Lane& lane) {
-  if (batcher_.ready(id) + batcher_.waiting(id) == 0) return false;
-  const auto hops = static_cast<int32_t>(lane.way.size());
-  // One node has nothing to overlap with, and is fastest with everything in one step.
-  const bool async = options_.batch.placeholders && options_.batch.ahead > 0;
-  const int32_t depth = hops == 1 ? (async ? 2 : 1) : hops + std::max(options_.extra_steps, 0);
-  if (lane.flights.size() >= static_cast<size_t>(depth)) return false;
-  for (const LaneHopAt& hop : lane.way) {
-    if (nodes_[static_cast<size_t>(hop.node.value)].outstanding >= kMostOutstanding) return false;
-  }
-  const int32_t members = std::min(batcher_.sequences_of(id), options_.batch.sequences);
-  const int32_t parts = async ? hops : depth;  // a sequence that is in two steps counts in both
-  Step step = batcher_.next_step(id, (members + parts - 1) / parts);
-  drop_tables(step.dropped);
-  if (step.empty()) return false;
-  dispatch(id, lane, std::move(step));
-  return true;
-}
-
-// Sequences whose blocks were taken. Those that ended are gone from requests_ already.
-void Coordinator::drop_tables(std::span<const SeqId> dropped) {
-  for (const SeqId seq : dropped) {
-    const auto at = requests_.find(seq);
-    if (at == requests_.end() || !at->second.slot) continue;
-    Request& r = at->second;
-    if (free_slots_.size() < static_cast<size_t>(options_.slots) / 4 &&
-        slot_gens_.size() >= static_cast<size_t>(options_.slots)) {
-      free_slot(r);  // many preempted ones: the nodes need not remember all of them
-      continue;
-    }
-    for (const LaneHopAt& hop : lanes_.at(r.lane).way) {
-      Node& node = nodes_[static_cast<size_t>(hop.node.value)];
-      if (node.sender) node.draft.preempted.push_back(*r.slot);
-    }
+  for (const Way& hop : lanes_.at(r.lane).way) {
+    Node& node = nodes_[static_cast<size_t>(hop.node.value)];
+    if (node.sender) node.draft.preempted.push_back(*r.slot);
   }
 }
 
@@ -81,7 +39,7 @@ SlotGen Coordinator::take_slot() {
 // The nodes of its lane forget the sequence.
 void Coordinator::free_slot(Request& r) {
   if (!r.slot) return;
-  for (const LaneHopAt& hop : lanes_.at(r.lane).way) {
+  for (const Way& hop : lanes_.at(r.lane).way) {
     Node& node = nodes_[static_cast<size_t>(hop.node.value)];
     if (!node.sender) continue;
     std::erase(node.draft.preempted, *r.slot);
@@ -91,54 +49,65 @@ void Coordinator::free_slot(Request& r) {
   r.slot.reset();
 }
 
-void Coordinator::dispatch(LaneId id, Lane& lane, Step step) {
-  const int64_t number = lane.next_step++;
-  std::vector<NodeStep> drafts(lane.way.size());
+void Coordinator::announce(Lane& lane, LaneId id, std::vector<NodeStep>& drafts) {
+  lane.wire = LaneId(next_wire_++);
+  on_wire_[lane.wire] = id;
   for (size_t i = 0; i < lane.way.size(); ++i) {
-    drafts[i].lane = id;
-    drafts[i].step = number;
-    if (lane.announced) continue;
     LaneHop hop;
-    hop.lane = id;
+    hop.lane = lane.wire;
     hop.layers = lane.way[i].layers;
     if (i > 0) hop.previous = lane.way[i - 1].node;
     if (i + 1 < lane.way.size()) hop.next = lane.way[i + 1].node;
     hop.first = lane.way.front().node;
     drafts[i].opened.push_back(hop);
   }
-  lane.announced = true;
+}
+
+Coordinator::Lane* Coordinator::lane_on_wire(LaneStep step) {
+  const auto at = on_wire_.find(step.lane);
+  if (at == on_wire_.end()) return nullptr;  // closed since
+  Lane& lane = lanes_.at(at->second);
+  return lane.flights.contains(step.step) ? &lane : nullptr;
+}
+
+void Coordinator::dispatch(int32_t ticket, LaneId id) {
+  Lane& lane = lanes_.at(id);
+  const Step& step = host_.flight(ticket);
+  const int64_t number = lane.next_step++;
+  std::vector<NodeStep> drafts(lane.way.size());
+  if (lane.wire.value < 0) announce(lane, id, drafts);
+  for (NodeStep& draft : drafts) {
+    draft.lane = lane.wire;
+    draft.step = number;
+  }
   Flight flight;
-  flight.began = now_;
+  flight.ticket = ticket;
   int64_t rows = 0;
   for (const StepEntry& entry : step.entries) {
     Request& r = requests_.at(entry.seq);
-    add_entry(lane, id, entry, r, drafts);
+    add_entry(lane, entry, r, drafts);
     flight.slots.push_back(*r.slot);
     rows += entry.to - entry.from;
     if (r.first_step.ns < 0) {
       r.first_step = now_;
-      r.cached = batcher_.cached_tokens(r.seq);
+      r.cached = host_.batcher().cached_tokens(r.seq);
       traces_.at(r.spec.id).first_step = now_;
     }
   }
-  flight.step = std::move(step);
   lane.flights.emplace(number, std::move(flight));
-  const Way way = lane.way;  // a node that cannot be told is lost, and the lane with it
-  for (const LaneHopAt& hop : way) {
-    Node& node = nodes_[static_cast<size_t>(hop.node.value)];
-    ++node.outstanding;
+  tickets_[ticket] = {id, number};
+  for (size_t i = 0; i < lane.way.size(); ++i) {
+    const NodeId at = lane.way[i].node;
+    Node& node = nodes_[static_cast<size_t>(at.value)];
     node.rows += rows;
-    membership_.set_busy(now_, hop.node, true);
-  }
-  for (size_t i = 0; i < way.size(); ++i) {
-    if (!send(way[i].node, std::move(drafts[i]))) {
-      lose_node(way[i].node, "it could not be told about a step");
-      return;
+    // One that was lost just now is about to break the lane.
+    if (node.sender && !send(at, std::move(drafts[i]))) {
+      lose_node(at, "it could not be told about a step");
     }
   }
 }
 
-void Coordinator::add_entry(const Lane& lane, LaneId id, const StepEntry& entry, Request& r,
+void Coordinator::add_entry(const Lane& lane, const StepEntry& entry, Request& r,
                      std::vector<NodeStep>& drafts) {
   const bool resumed = entry.fresh && r.slot.has_value();
   if (entry.fresh && !resumed) r.slot = take_slot();
@@ -160,10 +129,10 @@ void Coordinator::add_entry(const Lane& lane, LaneId id, const StepEntry& entry,
     std::vector<int32_t> blocks;
     for (size_t k = i * each; k < (i + 1) * each; ++k) blocks.push_back(entry.blocks[k].value);
     if (resumed) {
-      draft.resumed.push_back({*r.slot, id, entry.from, 0, {}, std::move(blocks)});
+      draft.resumed.push_back({*r.slot, lane.wire, entry.from, 0, {}, std::move(blocks)});
     } else if (entry.fresh) {
-      const std::span<const int32_t> tokens = batcher_.tokens(r.seq);
-      draft.fresh.push_back({*r.slot, id, r.spec.spec, entry.from,
+      const std::span<const int32_t> tokens = host_.batcher().tokens(r.seq);
+      draft.fresh.push_back({*r.slot, lane.wire, r.spec.spec, entry.from,
                              {tokens.begin(), tokens.end()}, std::move(blocks)});
     } else {
       for (const int32_t block : blocks) {
@@ -177,7 +146,7 @@ void Coordinator::add_entry(const Lane& lane, LaneId id, const StepEntry& entry,
 // Sends the draft together with the sections that wait for the node.
 bool Coordinator::send(NodeId id, NodeStep draft) {
   Node& node = nodes_[static_cast<size_t>(id.value)];
-  if (!node.sender) return false;
+  if (!node.sender || (node.resync && !send_full(id))) return false;
   NodeStep sections = std::exchange(node.draft, NodeStep{});
   draft.closed = std::move(sections.closed);
   draft.finished = std::move(sections.finished);
@@ -185,10 +154,28 @@ bool Coordinator::send(NodeId id, NodeStep draft) {
   Result<NodeStep> message = node.sender->next(std::move(draft));
   if (!message) {
     note(CoordinatorNote::kError, format("a message for node {} could not be made: {}",
-                                  membership_.member(id).name, message.error().to_string()));
+                                         name_of(id), message.error().to_string()));
     return false;
   }
   out_->push_back(SendStep{id, std::move(message).value()});
+  return true;
+}
+
+// The full form, with the sections that wait for the node. (The lanes through it were closed: no
+// rows are repeated but those sent since.)
+bool Coordinator::send_full(NodeId id) {
+  Node& node = nodes_[static_cast<size_t>(id.value)];
+  node.resync = false;
+  if (!node.sender->next(std::exchange(node.draft, NodeStep{}))) {
+    node.sender->restart(options_.epoch);
+  }
+  Result<std::vector<NodeStep>> again = node.sender->resync();
+  if (!again) {
+    note(CoordinatorNote::kError, format("the full form for node {} could not be made: {}",
+                                         name_of(id), again.error().to_string()));
+    return false;
+  }
+  for (NodeStep& message : *again) out_->push_back(SendStep{id, std::move(message)});
   return true;
 }
 
@@ -204,23 +191,28 @@ void Coordinator::flush_drafts() {
 // --- results ------------------------------------------------------------------------------------
 
 void Coordinator::on(const StepResults& results) {
-  const auto at = lanes_.find(results.step.lane);
-  if (at == lanes_.end() || at->second.way.back().node != results.node) return;  // closed since
-  Lane& lane = at->second;
-  const auto found = lane.flights.find(results.step.step);
-  if (found == lane.flights.end()) return;
-  const Flight flight = std::move(found->second);
-  land(lane, results.step.step);
-  for (const LaneHopAt& hop : lane.way) {
+  Lane* const known = lane_on_wire(results.step);
+  if (known == nullptr || known->way.back().node != results.node) return;
+  Lane& lane = *known;
+  const Flight flight = lane.flights.at(results.step.step);
+  const Step& step = host_.flight(flight.ticket);
+  if (!host_.batcher().in_order(step)) {
+    const std::string why = format("node {} answered step {} of a lane before an earlier one",
+                                   name_of(results.node), results.step.step);
+    note(CoordinatorNote::kError, why);
+    return begin_again({on_wire_.at(lane.wire)}, {}, why);
+  }
+  lane.flights.erase(results.step.step);
+  tickets_.erase(flight.ticket);
+  for (const Way& hop : lane.way) {
     Node& node = nodes_[static_cast<size_t>(hop.node.value)];
     if (node.sender) node.sender->completed(results.step);
   }
   std::map<SlotGen, const RowResult*> by_slot;
   for (const RowResult& row : results.rows) by_slot[row.slot] = &row;
   std::vector<Sampled> sampled;
-  int64_t decoded = 0;
-  for (size_t i = 0; i < flight.step.entries.size(); ++i) {
-    const StepEntry& entry = flight.step.entries[i];
+  for (size_t i = 0; i < step.entries.size(); ++i) {
+    const StepEntry& entry = step.entries[i];
     Request& r = requests_.at(entry.seq);
     const auto result = by_slot.find(flight.slots[i]);
     const RowResult* row = result == by_slot.end() ? nullptr : result->second;
@@ -230,13 +222,11 @@ void Coordinator::on(const StepResults& results) {
     if (options_.batch.placeholders && !sampled.back().failed) {
       learn(lane, flight.slots[i], entry.to, sampled.back().token);
     }
-    ++decoded;
   }
-  batcher_.complete(flight.step, sampled);
   ++steps_;
-  last_rows_ = flight.step.rows();
+  last_rows_ = step.rows();
   tokens_ += last_rows_;
-  if (chooser_ && lane.plan == plan_) chooser_->stepped(lane.pipeline, decoded, now_ - flight.began);
+  tell(StepDone{flight.ticket, sampled});
 }
 
 // A token that the nodes fed to each other: the copies of what they know must have it too.
@@ -266,6 +256,7 @@ Sampled Coordinator::accept(Request& r, const StepEntry& entry, const RowResult*
   sampled.token = result->token.token;
   sampled.stop = std::ranges::find(r.spec.stop_tokens, sampled.token) != r.spec.stop_tokens.end();
   ++r.outputs;
+  r.stopped = sampled.stop;
   r.done = sampled.stop || r.outputs == r.spec.max_tokens;
   RequestUpdate& update = update_of(r);
   update.tokens.push_back(result->token);
@@ -288,35 +279,20 @@ void Coordinator::note_prompt(Request& r, const StepEntry& entry, const RowResul
       }
     }
   }
-  if (result != nullptr && r.spec.spec.embed) {
-    if (entry.from == 0) {
-      r.pooled.assign(result->pooled.size(), 0.0);
-      r.pooled_rows = 0;
-    }
-    if (entry.from == r.pooled_rows && result->pooled.size() == r.pooled.size()) {
-      for (size_t i = 0; i < r.pooled.size(); ++i) {
-        r.pooled[i] += static_cast<double>(result->pooled[i]);
-      }
-      r.pooled_rows = entry.to;
-    }
-  }
   if (entry.to < prompt) return;
   r.prompt_reported = true;
   prompt_tokens_ += prompt;
-  report_prompt(r);
-}
-
-void Coordinator::report_prompt(Request& r) {
   if (r.spec.spec.prompt_logprobs) {
-    r.prompt_scores[0].token = batcher_.tokens(r.seq)[0];
+    r.prompt_scores.resize(static_cast<size_t>(prompt));
+    r.prompt_scores[0].token = host_.batcher().tokens(r.seq)[0];
     update_of(r).prompt_tokens = std::move(r.prompt_scores);
   }
-  if (r.spec.spec.embed) {
-    double square = 0;
-    for (const double v : r.pooled) square += v * v;
-    const double norm = square > 0 ? std::sqrt(square) : 1.0;
-    RequestUpdate& update = update_of(r);
-    for (const double v : r.pooled) update.embedding.push_back(static_cast<float>(v / norm));
+  if (!r.spec.spec.embed || r.failure) return;
+  if (result != nullptr && result->pooled_rows == prompt) {
+    update_of(r).embedding = result->pooled;
+  } else {
+    r.failure = "the last node of its way did not pool the whole prompt";
+    r.failure_code = Code::kInternal;
   }
 }
 
@@ -329,19 +305,22 @@ RequestUpdate& Coordinator::update_of(const Request& r) {
 }
 
 void Coordinator::on(const StepFailed& failed) {
-  const auto at = lanes_.find(failed.step.lane);
-  if (at == lanes_.end()) return;
-  const auto flight = at->second.flights.find(failed.step.step);
-  if (flight == at->second.flights.end()) return;
-  const std::string name =
-      node_at(failed.node) == nullptr ? "?" : membership_.member(failed.node).name;
+  const Lane* lane = lane_on_wire(failed.step);
+  if (lane == nullptr) return;
+  const int32_t ticket = lane->flights.at(failed.step.step).ticket;
+  const std::string name = node_at(failed.node) == nullptr ? "?" : name_of(failed.node);
   const std::string why = format("node {} could not evaluate a step: {}", name, failed.reason);
   note(CoordinatorNote::kError, why);
-  std::vector<SeqId> members;
-  for (const StepEntry& entry : flight->second.step.entries) members.push_back(entry.seq);
-  for (const SeqId seq : members) fail(requests_.at(seq), Code::kInternal, why);
+  std::vector<RequestId> members;
+  for (const StepEntry& entry : host_.flight(ticket).entries) {
+    members.push_back(RequestId(entry.seq.value));
+    Request& r = requests_.at(entry.seq);
+    if (r.failure) continue;
+    r.failure = why;
+    r.failure_code = Code::kInternal;
+  }
   // Its hidden rows will never reach the nodes after it: the lane begins again.
-  lose_lane(failed.step.lane, why);
+  begin_again({on_wire_.at(lane->wire)}, std::move(members), why);
 }
 
 }  // namespace towline::policy

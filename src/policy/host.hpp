@@ -1,29 +1,31 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Host: a coordinator's decisions, whole, as the simulator drives them. The running cluster is driven
-// by Coordinator (policy/coordinator.hpp), made of the same parts; the two are to become one.
+// Host: the decisions of a coordinator, whole. The simulator drives it bare (sim/stage_engine.hpp);
+// the running cluster drives it in the clothes of real nodes (policy/coordinator.hpp). There is one.
 //
 // It composes, by value, the machines that each decide one thing:
-//   Admission   who is let in, who waits, who is turned away
-//   FlowRouter  which nodes a request passes through, by the planned flow
-//   KvLedger    what they are expected to hold then
-//   Batcher     which tokens of which sequences run next, and in which KV blocks
+//   Admission     who is let in, who waits, who is turned away
+//   RouteChooser  which nodes a request passes through, by one of four routers
+//   KvLedger      what they are expected to hold then
+//   Batcher       which tokens of which sequences run next, and in which KV blocks
 // and adds what lies between them. All requests on one pipeline form a lane. A lane's sequences are
-// divided over up to `depth` steps on their way at a time (as many as the lane has nodes, unless
-// told otherwise), so that every node of it can be busy. A new plan (nodes or links lost, regained,
-// other weights) displaces the requests whose way it breaks: their steps are abandoned, and they
-// are placed anew by their old rank and computed again from their tokens.
+// divided over several steps on their way at a time, so that every node of it can be busy. A new
+// plan (nodes or links lost, regained, closed to newcomers, other weights) displaces the requests
+// whose way it breaks: their steps are abandoned, and they are placed anew by their old rank and
+// computed again from their tokens. While no way leads through, requests wait, as long as allowed.
 //
 // Guarantees (property-tested): every request that arrives ends exactly once, with an outcome; the
 // same events give the same actions, bit for bit (host_journal.hpp); while a request is placed, a
 // step is on its way or could be formed when one ends.
 //
-// A pure machine: no clock, no I/O; copyable. The driver calls step() for each event, carries out
-// the actions, and reports each launched step's end with StepDone unless it was abandoned.
+// A pure machine: no clock, no I/O; copyable. The driver calls step() for each event and when
+// next_deadline() has come, carries out the actions in order, and reports each launched step's end
+// with StepDone unless it was abandoned.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -38,22 +40,33 @@
 #include "policy/admission.hpp"
 #include "policy/batcher.hpp"
 #include "policy/kv_ledger.hpp"
-#include "policy/router.hpp"
+#include "policy/route_chooser.hpp"
 
 namespace towline::policy {
 
+inline constexpr Duration kForever{std::numeric_limits<int64_t>::max()};
+
 struct HostOptions {
   int32_t total_layers = 0;
+  RouterKind router = RouterKind::kFlow;
+  uint64_t seed = 1;             // of the routers that draw
+  double minimum_share = 1e-6;   // links with less of their origin's flow are never used (flow)
   KvEstimator estimator;
   AdmissionLimits admission;
   BatcherLimits batching;
-  int32_t depth = 0;             // steps of a lane on their way at a time; 0: the lane's nodes
-  double minimum_share = 1e-6;   // links with less of their origin's flow are never used
+  // Steps of a lane on their way at a time: `depth`, or if that is 0, one for each of its nodes and,
+  // if there are several, `extra_steps` more. (One node has nothing to overlap with and is fastest
+  // with everything in one step; with batching.placeholders the next step is there before it ends.)
+  int32_t depth = 0;
+  int32_t extra_steps = 0;
+  int32_t most_outstanding = std::numeric_limits<int32_t>::max();  // steps through one node
+  int32_t most_routes = std::numeric_limits<int32_t>::max();       // ways tried for one request
+  Duration wait_for_way = kForever;  // how long a request waits while no way leads through
 };
 
 struct HostNode {
   LayerRange layers;             // empty: idle, or gone
-  int64_t kv_capacity = 0;       // layer-tokens
+  int64_t kv_capacity = 0;       // layer-tokens: 16 * layers for each KV block
   int32_t longest_prompt = std::numeric_limits<int32_t>::max();
   int32_t incarnation = 0;       // another one: its memory is new, nothing that it held is left
   friend bool operator==(const HostNode&, const HostNode&) = default;
@@ -63,13 +76,15 @@ struct HostLink {
   int32_t id = 0;                // the driver's number; in the pipelines of actions
   int32_t from = kSourceNode, to = kSinkNode;
   double flow = 0;               // planned tokens/s
+  bool closed = false;           // who uses it goes on; nobody new does (a node is drained)
   friend bool operator==(const HostLink&, const HostLink&) = default;
 };
 
-// The usable part of the cluster. The number of nodes never changes.
+// The usable part of the cluster.
 struct HostPlan {
-  std::vector<HostNode> nodes;   // [node]
+  std::vector<HostNode> nodes;   // [node]; never fewer than before
   std::vector<HostLink> links;   // in order of id
+  bool provisional = false;      // another follows: nobody fails for want of a way meanwhile
   friend bool operator==(const HostPlan&, const HostPlan&) = default;
 };
 
@@ -81,6 +96,7 @@ struct Arrive {
   int32_t prompt_length = 0;     // ...or empty, and only their number (simulation)
   int32_t max_tokens = 16;
   int32_t priority = 0;          // lower first
+  bool every_row = false;        // as SequenceSpec
   uint64_t cache_salt = 0;
 };
 struct Cancel {
@@ -91,25 +107,42 @@ struct StepDone {
   // One for each entry that samples. Empty where only lengths are known: every one goes on.
   std::span<const Sampled> sampled;
 };
-using HostEvent = std::variant<Arrive, Cancel, StepDone, HostPlan>;
+// What is on its way in these lanes is lost: they begin again, on these or other nodes. The requests
+// named fail instead (a step of theirs cannot be evaluated). Unknown ones are ignored.
+struct BreakLanes {
+  std::vector<LaneId> lanes;
+  std::vector<RequestId> failed;
+};
+struct Tick {};                  // time has passed
+using HostEvent = std::variant<Arrive, Cancel, StepDone, HostPlan, BreakLanes, Tick>;
 
 // --- actions ------------------------------------------------------------------------------------
 
 enum class Outcome : uint8_t { kFinished, kCancelled, kRejected, kFailed };
 
+// Reasons of rejections and failures, besides kQueueFull.
+inline constexpr std::string_view kTooLarge = "larger than the KV cache";
+inline constexpr std::string_view kNoWay = "no way through the cluster";
+inline constexpr std::string_view kNoToken = "no token could be drawn";
+inline constexpr std::string_view kStranded = "no way through the cluster came in time";
+inline constexpr std::string_view kManyRoutes = "its ways broke too often";
+inline constexpr std::string_view kBadStep = "a step of it could not be evaluated";
+
 struct HostAction {
   enum class Kind : uint8_t {
-    kLaunch,     // ticket: send this step on its lane's way
-    kAbandon,    // ticket: this step's results do not count any more; the ticket is void
-    kPlaced,     // id has a lane
-    kDisplaced,  // id lost its lane and waits again
-    kPreempted,  // id lost its KV blocks and waits in its lane
-    kEnded,      // id, outcome, reason
+    kLaunch,      // ticket: send this step on its lane's way
+    kAbandon,     // ticket: this step's results do not count any more; the ticket is void
+    kPlaced,      // id has a lane
+    kDisplaced,   // id lost its lane and waits again
+    kPreempted,   // id lost its KV blocks and waits in its lane
+    kEnded,       // id, outcome, reason
+    kLaneClosed,  // lane: nobody is in it any more, and its number is never used again
   };
   Kind kind = Kind::kLaunch;
-  int32_t ticket = 0;
-  RequestId id;
   Outcome outcome = Outcome::kFinished;
+  int32_t ticket = 0;
+  LaneId lane{-1};               // of kLaunch, kAbandon, kPlaced, kDisplaced and kLaneClosed
+  RequestId id;
   std::string_view reason;       // of a rejection or failure; a literal
 };
 
@@ -118,17 +151,20 @@ class Host {
   struct Lane {
     LaneId id;
     Pipeline pipeline;           // links by the driver's numbers; the last hop is the sink
-    Pipeline routed;             // links by the router's numbers of `epoch`
+    Pipeline routed;             // links by the chooser's numbers of `epoch`
     int64_t epoch = 0;
     int32_t depth = 1, in_flight = 0;
+    int32_t parts = 1;           // its sequences are divided over so many steps
   };
 
-  // Fails if a link leads nowhere, or nothing leads through.
+  // Fails if a link leads nowhere. Where nothing leads through, requests wait for a plan.
   static Result<Host> make(HostOptions options, HostPlan plan);
 
-  // Appends to `out`. `now` is not used by today's machines; it is recorded with the event.
+  // Appends to `out`. `now` never decreases.
   // A plan that is not valid is a bug of the driver (it made the first one pass make()).
   void step(Instant now, const HostEvent& event, std::vector<HostAction>& out);
+  // When a Tick is due at the latest; kNever if none is.
+  Instant next_deadline() const;
 
   // A step on its way; valid until the event that ends it, or its kAbandon, has been handled.
   const Step& flight(int32_t ticket) const { return flights_[ticket].step; }
@@ -140,8 +176,9 @@ class Host {
   // Whether a plan could be told now; for plans that come from a file.
   Result<void> check_plan(const HostPlan& plan) const;
   const Lane& lane(LaneId id) const { return lanes_.at(id); }
+  bool has_lane(LaneId id) const { return lanes_.contains(id); }
   // Are there routes at all? Without, requests wait for a plan.
-  bool open() const { return router_.has_value(); }
+  bool open() const { return routes_.chooser.has_value(); }
   // Offline: should another request arrive now?
   bool wants_more() const { return open() && admission_.wants_more(ledger_.expected_bottleneck()); }
   // Turns away everybody who waits for a place (nothing will change any more).
@@ -152,6 +189,9 @@ class Host {
   const Batcher& batcher() const { return batcher_; }
   int64_t unfinished() const { return static_cast<int64_t>(requests_.size()); }
   int32_t in_flight() const { return in_flight_; }
+  int32_t nodes() const { return static_cast<int32_t>(plan_.nodes.size()); }
+  int32_t steps_through(int32_t node) const { return outstanding_[static_cast<size_t>(node)]; }
+  int64_t placed_at(int32_t node) const { return placed_at_[static_cast<size_t>(node)]; }
   // Share of the fullest node's KV blocks that are held, 0..1.
   double real_pressure() const;
 
@@ -162,54 +202,84 @@ class Host {
     Arrive spec;                 // its prompt moves to the batcher when it is first placed
     LaneId lane{-1};
     bool in_batcher = false;
-    int64_t booked = 0;          // prompt tokens the ledger was charged for
+    int32_t routes = 0;          // ways it had
+    int64_t booked = 0;          // tokens the ledger was charged for
+    Instant gives_up{-1};        // waits no longer for a way; negative: it does not wait for one
+    std::string_view failing;    // ends with kFailed, for this
   };
   struct Flight {
     Step step;
     LaneId lane{-1};             // negative: free
+    Instant began{};
   };
   using Out = std::vector<HostAction>;
+  using Requests = std::map<RequestId, Request>;
+  struct Routes {
+    std::optional<RouteChooser> chooser;  // none: no way leads through
+    std::vector<int32_t> link_ids;        // [link of the chooser] the driver's number
+  };
 
   Host(HostOptions options, const HostPlan& plan);
   Result<void> adopt(const HostPlan& plan);
-  static Result<std::optional<FlowRouter>> router_of(const HostOptions& options,
-                                                     const HostPlan& plan);
+  Result<Routes> routes_of(const HostPlan& plan, int64_t epoch) const;
+
+  // Requests (host.cpp).
   void arrive(const Arrive& event, Out& out);
   void cancel(RequestId id, Out& out);
-  void step_done(const StepDone& event, Out& out);
-  void replan(const HostPlan& plan, Out& out);
   void admit(Out& out);
+  RouteChooser::Verdict choose_route(const Request& r, int64_t tokens);
   bool place(RequestId id, Request& r, Out& out);
+  void collect_ended(Out& out);
+  void end(Requests::iterator at, Outcome outcome, std::string_view reason, Out& out);
+  void strand(RequestId id, Request& r);
+  void unstrand(RequestId id, Request& r);
+  void give_up_stranded(Out& out);
+
+  // Lanes, steps and plans (host_lanes.cpp).
   Lane& lane_for(const Pipeline& routed);
+  int32_t depth_of(int32_t nodes) const;
+  void leave_lane(Request& r);
+  void close_if_empty(LaneId id, Out& out);
+  void close(LaneId id, Out& out);
+  bool has_turn(const Lane& lane) const;
   void pump(LaneId id, Out& out);
   void pump_hungry(const Pipeline& freed, Out& out);
-  void collect_ended(Out& out);
-  void leave_lane(Request& r);
-  void close_if_empty(LaneId id);
-  void end(std::map<RequestId, Request>::iterator at, Outcome outcome, std::string_view reason,
-           Out& out);
+  void pump_stalled(LaneId landed, Out& out);
+  void launch(Lane& lane, Step step, Out& out);
+  void land(int32_t ticket);
+  void step_done(const StepDone& event, Out& out);
   bool survives(const Lane& lane, const HostPlan& plan) const;
+  Pipeline break_lanes(const std::set<LaneId>& broken, Out& out);
   void abandon(const std::set<LaneId>& broken, Out& out);
-  void break_lane(LaneId id, Out& out);
+  void displace(LaneId id, Out& out);
+  void on_break(const BreakLanes& event, Out& out);
+  void replan(HostPlan plan, Out& out);
 
   HostOptions options_;
   HostPlan plan_;
   int64_t epoch_ = 0;
+  Instant now_{};
   Admission admission_;
   KvLedger ledger_;
-  std::optional<FlowRouter> router_;
+  Routes routes_;
   Batcher batcher_;
-  std::map<RequestId, Request> requests_;
+  Requests requests_;
+  std::set<std::pair<Instant, RequestId>> stranded_;      // by Request::gives_up
   std::map<LaneId, Lane> lanes_;
   std::map<std::vector<int32_t>, LaneId> lane_of_links_;  // by the links of its pipeline
   std::vector<std::set<LaneId>> hungry_;                  // [node] lanes that found no room
+  std::vector<std::set<LaneId>> stalled_;                 // ...and may take it when a step lands
+  std::set<LaneId> placeless_;                            // ...because too many sequences run
+  std::vector<int32_t> outstanding_;                      // [node] steps on their way through it
+  std::vector<int64_t> placed_at_;                        // [node] requests whose lane has it
   std::vector<Flight> flights_;
   std::vector<int32_t> free_tickets_;
-  std::vector<SeqId> dropped_;   // not yet told in a step
-  std::vector<LaneId> left_;     // lanes that somebody left during this event
+  std::vector<SeqId> dropped_;      // not yet told in a step
+  std::vector<SeqId> displaced_;    // since the last step: they are told as that, not as preempted
+  std::vector<LaneId> left_;        // lanes that somebody left during this event
   int32_t in_flight_ = 0;
-  std::vector<Sampled> sampled_;  // scratch
-  Pipeline routed_;               // scratch
+  std::vector<Sampled> sampled_;    // scratch
+  Pipeline routed_;                 // scratch
 };
 
 }  // namespace towline::policy

@@ -11,7 +11,15 @@
 namespace towline::policy {
 namespace {
 
-enum class EventTag : uint8_t { kArrive = 1, kCancel = 2, kStepDone = 3, kPlan = 4 };
+enum class EventTag : uint8_t {
+  kArrive = 1,
+  kCancel = 2,
+  kStepDone = 3,
+  kPlan = 4,
+  kBreakLanes = 5,
+  kTick = 6,
+};
+constexpr int kSetupSchema = 2;  // of the setup and of the events
 
 void put_unsigned(std::string& out, uint64_t value) {
   while (value >= 0x80) {
@@ -62,6 +70,11 @@ class Fields {
   int32_t get32(int32_t low = INT32_MIN, int32_t high = INT32_MAX) {
     return static_cast<int32_t>(get(low, high));
   }
+  bool get_flag() {
+    const uint64_t value = get_unsigned();
+    if (value > 1) failed_ = true;
+    return !failed_ && value == 1;
+  }
   double get_double() {
     if (bytes_.size() < 8) {
       failed_ = true;
@@ -103,7 +116,9 @@ void encode_plan(std::string& out, const HostPlan& plan) {
     put(out, link.from);
     put(out, link.to);
     put_double(out, link.flow);
+    put_unsigned(out, link.closed ? 1 : 0);
   }
+  put_unsigned(out, plan.provisional ? 1 : 0);
 }
 
 HostPlan decode_plan(Fields& in) {
@@ -113,7 +128,7 @@ HostPlan decode_plan(Fields& in) {
     HostNode node;
     node.layers.begin = in.get32(0);
     node.layers.end = in.get32(0);
-    node.kv_capacity = in.get(0, int64_t{1} << 44);
+    node.kv_capacity = in.get(0, int64_t{1} << 48);
     node.longest_prompt = in.get32(0);
     node.incarnation = in.get32();
     plan.nodes.push_back(node);
@@ -128,8 +143,10 @@ HostPlan decode_plan(Fields& in) {
     link.from = in.get32(kSourceNode, places - 1);
     link.to = in.get32(kSinkNode, places - 1);
     link.flow = in.get_double();
+    link.closed = in.get_flag();
     plan.links.push_back(link);
   }
+  plan.provisional = in.get_flag();
   return plan;
 }
 
@@ -138,7 +155,7 @@ HostPlan decode_plan(Fields& in) {
 // --- setup --------------------------------------------------------------------------------------
 
 Json host_setup_json(const HostOptions& o) {
-  return Json::object({{"schema", 1},
+  return Json::object({{"schema", kSetupSchema},
                        {"machine", "host"},
                        {"total_layers", o.total_layers},
                        {"high_water", o.estimator.high_water},
@@ -147,6 +164,7 @@ Json host_setup_json(const HostOptions& o) {
                        {"most_waiting", o.admission.waiting},
                        {"most_placed", o.admission.placed},
                        {"feed_high_water", o.admission.feed_high_water},
+                       {"offline", o.admission.offline},
                        {"step_tokens", o.batching.step_tokens},
                        {"sequences", o.batching.sequences},
                        {"chunk_tokens", o.batching.chunk_tokens},
@@ -154,12 +172,21 @@ Json host_setup_json(const HostOptions& o) {
                        {"ahead", o.batching.ahead},
                        {"placeholders", o.batching.placeholders},
                        {"depth", o.depth},
+                       {"extra_steps", o.extra_steps},
+                       {"most_outstanding", o.most_outstanding},
+                       {"most_routes", o.most_routes},
+                       {"wait_for_way_ns", o.wait_for_way.value},
+                       {"router", std::string(router_name(o.router))},
+                       {"seed", static_cast<int64_t>(o.seed)},
                        {"minimum_share", o.minimum_share}});
 }
 
 Result<HostOptions> parse_host_setup(const Json& json) {
-  if (json["schema"].as_int() != 1 || json["machine"].as_string() != "host") {
-    return Error(Code::kUnsupported, "the journal's setup is not that of a host, schema 1");
+  if (json["machine"].as_string() != "host" || json["schema"].as_int() != kSetupSchema) {
+    return errorf(Code::kUnsupported,
+                  "the journal's setup is that of {}, schema {}; this program replays host, schema "
+                  "{}: use the version that wrote it", json["machine"].dump(),
+                  json["schema"].dump(), kSetupSchema);
   }
   HostOptions o;
   Error fault(Code::kInvalidArgument, "");
@@ -194,9 +221,16 @@ Result<HostOptions> parse_host_setup(const Json& json) {
   number("chunk_tokens", o.batching.chunk_tokens, 1, kInt);
   number("ahead", o.batching.ahead, 0, 4096);
   number("depth", o.depth, 0, 4096);
+  number("extra_steps", o.extra_steps, 0, 4096);
+  number("most_outstanding", o.most_outstanding, 1, kInt);
+  number("most_routes", o.most_routes, 1, kInt);
+  number("wait_for_way_ns", o.wait_for_way.value, 0, kLong);
   number("minimum_share", o.minimum_share, 0, 1);
   o.batching.prefix_cache = json["prefix_cache"].as_bool();
   o.batching.placeholders = json["placeholders"].as_bool();
+  o.admission.offline = json["offline"].as_bool();
+  o.seed = static_cast<uint64_t>(json["seed"].as_int());
+  ASSIGN_OR_RETURN(o.router, router_named(json["router"].as_string()));
   if (!good) return fault;
   return o;
 }
@@ -212,6 +246,7 @@ std::string encode_event(const HostEvent& event) {
     put(out, arrival->prompt_length);
     put(out, arrival->max_tokens);
     put(out, arrival->priority);
+    put_unsigned(out, arrival->every_row ? 1 : 0);
     put_unsigned(out, arrival->cache_salt);
     put_unsigned(out, arrival->prompt.size());
     for (const int32_t token : arrival->prompt) put(out, token);
@@ -227,9 +262,17 @@ std::string encode_event(const HostEvent& event) {
       put(out, s.token);
       put_unsigned(out, (s.stop ? 1u : 0u) | (s.failed ? 2u : 0u));
     }
-  } else {
+  } else if (const auto* plan = std::get_if<HostPlan>(&event)) {
     tag(EventTag::kPlan);
-    encode_plan(out, std::get<HostPlan>(event));
+    encode_plan(out, *plan);
+  } else if (const auto* broken = std::get_if<BreakLanes>(&event)) {
+    tag(EventTag::kBreakLanes);
+    put_unsigned(out, broken->lanes.size());
+    for (const LaneId lane : broken->lanes) put(out, lane.value);
+    put_unsigned(out, broken->failed.size());
+    for (const RequestId id : broken->failed) put(out, id.value);
+  } else {
+    tag(EventTag::kTick);
   }
   return out;
 }
@@ -246,6 +289,7 @@ Result<DecodedEvent> decode_event(std::string_view bytes) {
       a.prompt_length = in.get32(0, kMostTokens);
       a.max_tokens = in.get32(0, kMostTokens);
       a.priority = in.get32();
+      a.every_row = in.get_flag();
       a.cache_salt = in.get_unsigned();
       const size_t tokens = in.get_count();
       a.prompt.reserve(tokens);
@@ -276,6 +320,20 @@ Result<DecodedEvent> decode_event(std::string_view bytes) {
     }
     case EventTag::kPlan:
       decoded.event = decode_plan(in);
+      break;
+    case EventTag::kBreakLanes: {
+      BreakLanes broken;
+      const size_t lanes = in.get_count();
+      for (size_t i = 0; i < lanes && !in.failed(); ++i) broken.lanes.push_back(LaneId(in.get32()));
+      const size_t failed = in.get_count();
+      for (size_t i = 0; i < failed && !in.failed(); ++i) {
+        broken.failed.push_back(RequestId(in.get()));
+      }
+      decoded.event = std::move(broken);
+      break;
+    }
+    case EventTag::kTick:
+      decoded.event = Tick{};
       break;
     default:
       return bad;
@@ -317,8 +375,11 @@ Result<void> check_event(const Host& host, const HostEvent& event) {
 void digest_actions(const Host& host, std::span<const HostAction> actions, Digest& digest) {
   for (const HostAction& action : actions) {
     digest.add(static_cast<int64_t>(action.kind));
+    digest.add(action.lane.value);
     if (action.kind == HostAction::Kind::kAbandon) {
       digest.add(action.ticket);
+    } else if (action.kind == HostAction::Kind::kLaneClosed) {
+      continue;
     } else if (action.kind != HostAction::Kind::kLaunch) {
       digest.add(action.id.value);
       digest.add(static_cast<int64_t>(action.outcome));
@@ -327,7 +388,6 @@ void digest_actions(const Host& host, std::span<const HostAction> actions, Diges
       const Step& step = host.flight(action.ticket);
       digest.add(action.ticket);
       digest.add(step.number.value);
-      digest.add(step.lane.value);
       for (const Hop& hop : host.lane(step.lane).pipeline) digest.add(hop.link);
       for (const SeqId seq : step.dropped) digest.add(seq.value);
       for (const StepEntry& entry : step.entries) {

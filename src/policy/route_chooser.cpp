@@ -3,27 +3,12 @@
 #include "policy/route_chooser.hpp"
 
 #include <algorithm>
+#include <limits>
+#include <utility>
 
 #include "base/fmt.hpp"
 
 namespace towline::policy {
-namespace {
-
-std::vector<KvLedger::Node> accounts(const std::vector<RouteChooser::Node>& nodes) {
-  std::vector<KvLedger::Node> out;
-  for (const RouteChooser::Node& n : nodes) {
-    out.push_back({n.layers, n.kv_tokens * std::max(n.layers.size(), 0)});
-  }
-  return out;
-}
-
-std::vector<int32_t> prompts(const std::vector<RouteChooser::Node>& nodes) {
-  std::vector<int32_t> out;
-  for (const RouteChooser::Node& n : nodes) out.push_back(n.longest_prompt);
-  return out;
-}
-
-}  // namespace
 
 std::string_view router_name(RouterKind kind) {
   switch (kind) {
@@ -49,51 +34,61 @@ Result<RouterKind> router_named(std::string_view name) {
 }
 
 RouteChooser::RouteChooser(RouterKind kind, RouteMap map, std::span<const double> flow,
-                           const std::vector<Node>& nodes, KvEstimator estimator, uint64_t seed)
-    : kind_(kind),
-      map_(std::move(map)),
-      ledger_(accounts(nodes), map_.total_layers, estimator),
-      longest_prompt_(prompts(nodes)),
-      random_{Rng(seed)} {
-  leads_on_.assign(map_.layers.size(), 0);
-  // Links lead to higher layers, so as many rounds as there are nodes are enough.
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (const RouteLink& link : map_.links) {
-      if (link.from == kSourceNode || leads_on_[static_cast<size_t>(link.from)] != 0) continue;
-      if (link.to != kSinkNode && leads_on_[static_cast<size_t>(link.to)] == 0) continue;
-      leads_on_[static_cast<size_t>(link.from)] = 1;
-      changed = true;
-    }
+                           const std::vector<Node>& nodes, double minimum_share, uint64_t seed)
+    : kind_(kind), map_(std::move(map)), nodes_(nodes), random_{Rng(seed)} {
+  leads_on_ = leading_on(0);
+  least_room_ = std::numeric_limits<int64_t>::max();
+  std::vector<int32_t> longest;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    longest.push_back(nodes_[i].longest_prompt);
+    if (leads_on_[i] != 0) least_room_ = std::min(least_room_, nodes_[i].room);
   }
-  if (kind_ == RouterKind::kFlow) flow_.emplace(map_, flow, longest_prompt_);
+  if (kind_ == RouterKind::kFlow) flow_.emplace(map_, flow, std::move(longest), minimum_share);
   if (kind_ == RouterKind::kSwarm) swarm_.emplace(map_, SwarmOptions{});
 }
 
-RouteChooser::Verdict RouteChooser::choose(int64_t input_tokens, std::span<const int64_t> queue,
-                                           Pipeline& pipeline) {
-  if (!flow_) return choose_hop_by_hop(input_tokens, queue, false, pipeline);
-  if (flow_->route(input_tokens, ledger_, pipeline)) return Verdict::kRouted;
-  return flow_->last_refusal().by_kv > 0 ? Verdict::kWait : Verdict::kNever;
+std::vector<uint8_t> RouteChooser::leading_on(int64_t room) const {
+  std::vector<uint8_t> leads(map_.layers.size(), 0);
+  std::vector<int32_t> order;
+  for (int32_t i = 0; i < map_.nodes(); ++i) order.push_back(i);
+  // Links lead to higher layers: whoever ends later is settled first.
+  std::ranges::sort(order, [&](int32_t a, int32_t b) {
+    return std::pair(-map_.layers[static_cast<size_t>(a)].end, a) <
+           std::pair(-map_.layers[static_cast<size_t>(b)].end, b);
+  });
+  for (const int32_t node : order) {
+    if (nodes_[static_cast<size_t>(node)].room < room) continue;
+    leads[static_cast<size_t>(node)] = std::ranges::any_of(
+        map_.links_from(node), [&](int32_t link) {
+          const int32_t to = map_.links[static_cast<size_t>(link)].to;
+          return to == kSinkNode || leads[static_cast<size_t>(to)] != 0;
+        });
+  }
+  return leads;
 }
 
-RouteChooser::Verdict RouteChooser::choose_alone(int64_t input_tokens,
-                                                 std::span<const int64_t> queue,
-                                                 Pipeline& pipeline) {
-  if (!flow_) return choose_hop_by_hop(input_tokens, queue, true, pipeline);
-  // A ledger of boundless nodes answers yes; what it books is booked in the real one instead.
-  std::vector<KvLedger::Node> boundless;
-  for (const LayerRange& layers : map_.layers) boundless.push_back({layers, int64_t{1} << 60});
-  KvLedger open(std::move(boundless), map_.total_layers, {});
-  if (!flow_->route(input_tokens, open, pipeline)) return Verdict::kNever;
-  ledger_.book(pipeline, input_tokens);
-  return Verdict::kRouted;
+RouteChooser::Verdict RouteChooser::choose(const Ask& ask, KvLedger& ledger, Pipeline& pipeline) {
+  std::vector<uint8_t> roomy;  // empty: all are
+  if (ask.most_tokens > least_room_) roomy = leading_on(ask.most_tokens);
+  const auto leads = [&](int32_t link) {
+    const int32_t to = map_.links[static_cast<size_t>(link)].to;
+    return to == kSinkNode || roomy[static_cast<size_t>(to)] != 0;
+  };
+  if (!roomy.empty() && std::ranges::none_of(map_.links_from(kSourceNode), leads)) {
+    pipeline.clear();
+    return Verdict::kTooLarge;
+  }
+  if (!flow_) return choose_hop_by_hop(ask, roomy, ledger, pipeline);
+  if (flow_->route(ask.input_tokens, ledger, pipeline, {ask.alone, roomy})) return Verdict::kRouted;
+  const RouteRefusal& why = flow_->last_refusal();
+  return why.by_kv > 0 ? Verdict::kWait : why.by_rule > 0 ? Verdict::kTooLarge : Verdict::kNever;
 }
 
-RouteChooser::Verdict RouteChooser::choose_hop_by_hop(int64_t input_tokens,
-                                                      std::span<const int64_t> queue, bool alone,
-                                                      Pipeline& pipeline) {
+RouteChooser::Verdict RouteChooser::choose_hop_by_hop(const Ask& ask,
+                                                      std::span<const uint8_t> roomy,
+                                                      KvLedger& ledger, Pipeline& pipeline) {
   pipeline.clear();
+  const std::span<const uint8_t> good = roomy.empty() ? std::span<const uint8_t>(leads_on_) : roomy;
   bool by_kv = false;
   int32_t node = kSourceNode;
   do {
@@ -102,16 +97,16 @@ RouteChooser::Verdict RouteChooser::choose_hop_by_hop(int64_t input_tokens,
     for (size_t i = 0; i < links.size(); ++i) {
       const int32_t to = map_.links[static_cast<size_t>(links[i])].to;
       if (to != kSinkNode) {
-        if (leads_on_[static_cast<size_t>(to)] == 0) continue;
-        if (input_tokens > longest_prompt_[static_cast<size_t>(to)]) continue;
-        if (!alone && !ledger_.fits(to, input_tokens)) {
+        if (good[static_cast<size_t>(to)] == 0) continue;
+        if (ask.input_tokens > nodes_[static_cast<size_t>(to)].longest_prompt) continue;
+        if (!ask.alone && !ledger.fits(to, ask.input_tokens)) {
           by_kv = true;
           continue;
         }
       }
       usable[i] = 1;
     }
-    const int32_t chosen = pick(node, links, queue, usable);
+    const int32_t chosen = pick(node, links, ask.queue, usable);
     if (chosen < 0) {
       pipeline.clear();
       return by_kv ? Verdict::kWait : Verdict::kNever;
@@ -121,7 +116,7 @@ RouteChooser::Verdict RouteChooser::choose_hop_by_hop(int64_t input_tokens,
     pipeline.push_back({link, next, map_.layers_after(node, next)});
     node = next;
   } while (node != kSinkNode);
-  ledger_.book(pipeline, input_tokens);
+  ledger.book(pipeline, ask.input_tokens);
   return Verdict::kRouted;
 }
 
@@ -153,10 +148,8 @@ int32_t RouteChooser::pick(int32_t node, std::span<const int32_t> links,
   return pick_random(random_, usable, scratch);
 }
 
-void RouteChooser::stepped(const Pipeline& pipeline, int64_t tokens, Duration taken) {
-  if (flow_) {
-    for (int64_t i = 0; i < tokens; ++i) flow_->charge_decode(pipeline);
-  }
+void RouteChooser::stepped(const Pipeline& pipeline, int64_t decodes, Duration taken) {
+  if (flow_ && decodes > 0) flow_->charge_decode(pipeline, static_cast<double>(decodes));
   if (swarm_) {
     const double each = to_seconds(taken) / static_cast<double>(pipeline.size());
     for (const Hop& hop : pipeline) {

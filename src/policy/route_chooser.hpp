@@ -4,16 +4,16 @@
 // RouteChooser: the way of each request, by one of the four routers of policy/router.hpp, over the
 // links that lead to the end. The host asks when a request can begin; the whole way is chosen at
 // once. (In Helix only the max-flow router does that; hop by hop, the others decide when a request
-// reaches a node. Here the coordinator knows every node's queue, so it can decide for them.)
+// reaches a node. Here the host knows every node's queue, so it can decide for them.)
 //
-// KV estimates apply to all four: a way over a node that would pass its high-water mark is refused,
-// and the request waits.
+// KV estimates apply to all four: a node that would pass its high-water mark is refused, and the
+// request waits. So does size: a node whose whole KV memory is smaller than what the request may
+// come to need is not on its way, nor one that leads only to such nodes.
 //
 // Pure; copyable; its own random numbers.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -33,36 +33,39 @@ Result<RouterKind> router_named(std::string_view name);
 class RouteChooser {
  public:
   struct Node {
-    LayerRange layers;          // empty: not there
-    int64_t kv_tokens = 0;      // its KV memory, in tokens of all its layers
-    int32_t longest_prompt = 0; // tokens
+    int64_t room = 0;            // tokens of one sequence that its KV memory can hold
+    int32_t longest_prompt = 0;  // tokens
   };
+  // `flow` [link] tokens/s, for the flow router; `nodes` [node].
   RouteChooser(RouterKind kind, RouteMap map, std::span<const double> flow,
-               const std::vector<Node>& nodes, KvEstimator estimator, uint64_t seed);
+               const std::vector<Node>& nodes, double minimum_share, uint64_t seed);
 
-  // `queue` [node]: requests in progress there, for the shortest queue.
-  enum class Verdict { kRouted, kWait, kNever };
-  Verdict choose(int64_t input_tokens, std::span<const int64_t> queue, Pipeline& pipeline);
-  // The same without a look at the KV estimate, for a request that has the cluster for itself.
-  Verdict choose_alone(int64_t input_tokens, std::span<const int64_t> queue, Pipeline& pipeline);
-  // A way that was chosen under an earlier plan and goes on.
-  void book(const Pipeline& pipeline, int64_t input_tokens) {
-    ledger_.book(pipeline, input_tokens);
-  }
-  void finish(const Pipeline& pipeline, int64_t input_tokens) {
-    ledger_.release(pipeline, input_tokens);
-  }
-  // A step of `tokens` sequences took `taken` from end to end.
-  void stepped(const Pipeline& pipeline, int64_t tokens, Duration taken);
+  struct Ask {
+    int64_t input_tokens = 0;         // known so far
+    int64_t most_tokens = 0;          // whose KV it may come to hold
+    std::span<const int64_t> queue;   // [node] requests placed there, for the shortest queue
+    bool alone = false;               // nobody else is placed: the KV estimate does not count
+  };
+  enum class Verdict {
+    kRouted,    // `pipeline`, booked in `ledger`
+    kWait,      // it may be routed when others have ended
+    kTooLarge,  // no way has so much memory
+    kNever,     // no way leads through
+  };
+  Verdict choose(const Ask& ask, KvLedger& ledger, Pipeline& pipeline);
+  // A step of a lane with this pipeline of ours took `taken` from end to end, and `decodes`
+  // sequences of it generated.
+  void stepped(const Pipeline& pipeline, int64_t decodes, Duration taken);
 
   const RouteMap& map() const { return map_; }
-  const KvLedger& ledger() const { return ledger_; }
 
  private:
-  Verdict choose_hop_by_hop(int64_t input_tokens, std::span<const int64_t> queue, bool alone,
+  Verdict choose_hop_by_hop(const Ask& ask, std::span<const uint8_t> roomy, KvLedger& ledger,
                             Pipeline& pipeline);
   int32_t pick(int32_t node, std::span<const int32_t> links, std::span<const int64_t> queue,
                std::span<const uint8_t> usable);
+  // [node] Does a way to the end leave it, over nodes of at least so much room?
+  std::vector<uint8_t> leading_on(int64_t room) const;
 
   struct Shuffler {  // policy::pick_random's idea of a generator
     Rng rng;
@@ -72,11 +75,11 @@ class RouteChooser {
   };
   RouterKind kind_;
   RouteMap map_;
-  KvLedger ledger_;
-  std::vector<int32_t> longest_prompt_;
+  std::vector<Node> nodes_;
+  int64_t least_room_ = 0;           // of a node that leads on
   std::optional<FlowRouter> flow_;
   std::optional<SwarmRouter<double>> swarm_;
-  std::vector<uint8_t> leads_on_;  // [node] a way from its end to the sink exists
+  std::vector<uint8_t> leads_on_;    // [node] leading_on(0)
   Shuffler random_;
 };
 

@@ -26,26 +26,29 @@ FlowRouter::FlowRouter(RouteMap map, std::span<const double> flow,
 }
 
 FlowRouter::Verdict FlowRouter::judge(int32_t node, size_t candidate, int64_t input_tokens,
-                                      const KvLedger& ledger) const {
+                                      const KvLedger& ledger, const RouteRules& rules) const {
   const double flow = iwrr_[node + 1].capacity(candidate);
   if (flow < minimum_flow_[node + 1] || flow <= 0) return Verdict::kFlow;
   const int32_t next = map_.links[map_.links_from(node)[candidate]].to;
   if (next == kSinkNode) return Verdict::kPass;
   if (input_tokens > longest_prompt_[next]) return Verdict::kLength;
-  return ledger.fits(next, input_tokens) ? Verdict::kPass : Verdict::kKv;
+  if (!rules.usable.empty() && rules.usable[static_cast<size_t>(next)] == 0) return Verdict::kRule;
+  return rules.ignore_kv || ledger.fits(next, input_tokens) ? Verdict::kPass : Verdict::kKv;
 }
 
-bool FlowRouter::route(int64_t input_tokens, KvLedger& ledger, Pipeline& pipeline) {
+bool FlowRouter::route(int64_t input_tokens, KvLedger& ledger, Pipeline& pipeline,
+                       const RouteRules& rules) {
   pipeline.clear();
   const auto work = static_cast<double>(input_tokens);
   int32_t node = kSourceNode;
   do {
     refusal_ = {.node = node};
     const int32_t chosen = iwrr_[node + 1].choose(work, [&](size_t candidate) {
-      const Verdict verdict = judge(node, candidate, input_tokens, ledger);
+      const Verdict verdict = judge(node, candidate, input_tokens, ledger, rules);
       refusal_.by_flow += verdict == Verdict::kFlow;
       refusal_.by_length += verdict == Verdict::kLength;
       refusal_.by_kv += verdict == Verdict::kKv;
+      refusal_.by_rule += verdict == Verdict::kRule;
       return verdict == Verdict::kPass;
     });
     if (chosen < 0) {

@@ -32,9 +32,16 @@ struct RouteRefusal {
   int32_t by_flow = 0;         // planned flow below the minimum share
   int32_t by_length = 0;       // prompt longer than the node takes
   int32_t by_kv = 0;           // KV estimate above the high-water mark
+  int32_t by_rule = 0;         // not usable for this request (RouteRules)
   std::string_view main_reason() const {  // the one that may pass with time, if any refused for it
     return by_kv > 0 ? "kv" : by_length > 0 ? "length" : "flow";
   }
+};
+
+// What holds for one request besides what the router knows.
+struct RouteRules {
+  bool ignore_kv = false;               // the KV estimate does not count: it has the cluster alone
+  std::span<const uint8_t> usable;      // [node] 0: not this one; empty: all of them
 };
 
 class FlowRouter {
@@ -46,7 +53,8 @@ class FlowRouter {
 
   // A pipeline for a prompt of `input_tokens`; loads and the ledger are charged. On refusal nothing
   // is charged, `pipeline` is empty, and false is returned with the reason in last_refusal().
-  bool route(int64_t input_tokens, KvLedger& ledger, Pipeline& pipeline);
+  bool route(int64_t input_tokens, KvLedger& ledger, Pipeline& pipeline,
+             const RouteRules& rules = {});
   // Decode steps of so many requests along a pipeline that route() gave.
   void charge_decode(const Pipeline& pipeline, double requests = 1.0);
   // The request ended: its expected KV is given back.
@@ -59,8 +67,9 @@ class FlowRouter {
   const RouteMap& map() const { return map_; }
 
  private:
-  enum class Verdict { kPass, kFlow, kLength, kKv };
-  Verdict judge(int32_t node, size_t candidate, int64_t input_tokens, const KvLedger& ledger) const;
+  enum class Verdict { kPass, kFlow, kLength, kKv, kRule };
+  Verdict judge(int32_t node, size_t candidate, int64_t input_tokens, const KvLedger& ledger,
+                const RouteRules& rules) const;
 
   RouteMap map_;
   std::vector<int32_t> longest_prompt_;

@@ -194,6 +194,7 @@ class FakeCluster {
   void tell(const CoordinatorEvent& event) {
     std::vector<CoordinatorAction> actions;
     host_.step(now_, event, actions);
+    if (++told_ % 16 == 0) host_.check_invariants();
     for (CoordinatorAction& action : actions) std::visit([this](auto& a) { act(a); }, action);
   }
   std::shared_ptr<Node> current(NodeId id) {
@@ -227,6 +228,7 @@ class FakeCluster {
     later(o_.beat, [this, node] { beat(node); });
   }
   void act(RefuseNode&) {}
+  void act(HostRecord&) {}
   void act(FenceNode& fence) {
     for (auto& [i, node] : nodes_) {
       if (node->incarnation == fence.incarnation) node->fenced = true;
@@ -400,7 +402,7 @@ class FakeCluster {
   Rng& rng_;
   Coordinator host_;
   Instant now_{};
-  int64_t order_ = 0;
+  int64_t order_ = 0, told_ = 0;
   uint64_t incarnations_ = 0;
   std::priority_queue<Pending> events_;
   std::map<std::pair<int64_t, int64_t>, Instant> line_;

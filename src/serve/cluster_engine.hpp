@@ -130,6 +130,7 @@ class ClusterEngine final : public Generator {
                  const plan::FlowGraph& graph, const plan::MaxFlow& flow);
   void act(policy::SendStep& action);
   void act(policy::RequestUpdate& action);
+  void act(policy::HostRecord&) {}
   void act(policy::CoordinatorNote& action);
   const ClusterNode* assignment_of(const std::string& name) const;
   int32_t kv_blocks_of(const ClusterNode& node) const;

@@ -88,6 +88,9 @@ Result<void> StageEngine::State::start() {
         {cluster.now(), 0, obs::RecordKind::kEvent, policy::encode_event(first)}));
   }
   ASSIGN_OR_RETURN(host, policy::Host::make(host_options(), first));
+  if (!host->open()) {
+    return Error(Code::kInvalidArgument, "no way leads through the cluster");
+  }
   for (size_t i = 0; i < options.disturbances.size(); ++i) {
     call_at(ns(report.started + options.disturbances[i].at), StageEvent::kDisturbance, i);
   }
@@ -213,6 +216,8 @@ void StageEngine::State::carry_out() {
         break;
       case Kind::kEnded:
         end_request(slot, action.outcome, action.reason);
+        break;
+      case Kind::kLaneClosed:
         break;
     }
   }

@@ -3,11 +3,10 @@
 //
 // StageEngine: Towline's own simulator of one model over unequal, distant and failing machines.
 //
-// Every decision is made by policy::Host: who is admitted, by which pipeline, in which steps, with
-// which KV blocks, what happens when a node is lost (docs/architecture.md says what it shares with the
-// running cluster's policy::Coordinator). This engine
-// supplies what is not a decision: time, arrivals, machines and links (sim/virtual_cluster.hpp), and
-// counts. Its grain is a microbatch through all layers of a node.
+// Every decision is made by policy::Host, which decides for the running cluster too: who is
+// admitted, by which pipeline, in which steps, with which KV blocks, what happens when a node is
+// lost. This engine supplies what is not a decision: time, arrivals, machines and links
+// (sim/virtual_cluster.hpp), and counts. Its grain is a microbatch through all layers of a node.
 //   disturbance nodes crash, rejoin (loading their layers from disk) and slow down, links fail. The
 //               flow is planned anew on what is left; requests that lost KV are computed again from
 //               their tokens, on another way.

@@ -92,6 +92,21 @@ Result<plan::FlowReport> judge_cluster(const FlowOptions& o, const plan::ReportO
   return plan::report_flow(problem, linked, wanted);
 }
 
+// A plan without a node for some layer serves nothing: that is a mistake in it.
+Result<void> check_covered(const FlowOptions& o, const plan::FlowReport& report) {
+  const std::vector<LayerRange> holes = plan::uncovered_layers(report);
+  if (holes.empty()) return {};
+  const LayerRange hole = holes.front();
+  return errorf(Code::kInvalidArgument,
+                "{}: no node holds layer{}{}; the model has {} layers: complete the plan, or make "
+                "one with towline plan",
+                o.instance.empty() ? o.solution : o.plan,
+                hole.size() == 1 ? format(" {}", hole.begin)
+                                 : format("s {} to {}", hole.begin, hole.end - 1),
+                holes.size() == 1 ? "" : format(" (and {} more gaps)", holes.size() - 1),
+                report.layers);
+}
+
 Result<int> run(std::span<const std::string> args) {
   FlowOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
@@ -99,6 +114,7 @@ Result<int> run(std::span<const std::string> args) {
   const plan::ReportOptions wanted{.failures = !o.skip_failures};
   ASSIGN_OR_RETURN(const plan::FlowReport report,
                    o.instance.empty() ? judge_cluster(o, wanted) : judge_instance(o, wanted));
+  TRY(check_covered(o, report));
   if (!o.picture.empty()) {
     const bool page = o.picture.ends_with(".html");
     TRY(write_file_atomic(o.picture,

@@ -57,7 +57,7 @@ OptionTable table(PlanOptions& o) {
   o.inputs.add_to(t);
   t.value("instance", &o.instance, "placement problem in the plain .inst format").metavar("FILE");
   t.value("method", &o.method, "how to place")
-      .one_of({"auto", "petals", "swarm", "homogeneous", "separate", "milp"});
+      .one_of({"auto", "petals", "swarm", "homogeneous", "separate", "separate-plus", "milp"});
   t.value("seed", &o.seed, "random seed; the same seed and steps give the same plan")
       .range(0, 9e15);
   t.value("steps", &o.steps, "search moves; 0 chooses by the kind and size of the cluster")
@@ -95,6 +95,7 @@ struct Planned {
   std::optional<plan::ServingEstimate> estimate;     // where the machines are known
   std::optional<plan::JudgedPlacement> judged;       // by the simulator
   int32_t simulations = 0;
+  std::vector<OutputFile> files;                     // to be written
   double cost = 0, least_cost = 0;  // --minimise cost: of the nodes used, and a lower bound
 };
 
@@ -132,9 +133,10 @@ plan::ReportOptions report_options(const PlanOptions& o, int32_t nodes) {
 
 Result<void> check_flow(const plan::FlowReport& report) {
   if (report.max_flow > 0) return {};
-  return errorf(Code::kExhausted,
+  return errorf(Code::kInvalidArgument,
                 "no placement of the {} layers was found that passes any flow (upper bound {:.3f} "
-                "tokens/s): the nodes are too small or too badly linked",
+                "tokens/s): the nodes are too badly linked; add links or nodes, or let --method auto "
+                "search longer (--steps)",
                 report.layers, report.upper_bound);
 }
 
@@ -145,6 +147,7 @@ Result<plan::LinkedPlacement> baseline(const std::string& method, const PlanOpti
   if (method == "petals") return plan::petals(problem, options);
   if (method == "swarm") return plan::swarm(problem, options);
   if (method == "homogeneous") return plan::homogeneous(problem, options);
+  if (method == "separate-plus") return plan::separate_plus(problem, options);
   return plan::separate(problem, options);
 }
 
@@ -178,6 +181,7 @@ Result<void> plan_auto(const PlanOptions& o, const ProblemAndProfile& loaded, Pl
   const plan::PlanProblem& problem = loaded.problem;
   TRY(plan::check_capacity(problem));
   const plan::Instance instance = plan::to_instance(problem);
+  TRY(plan::check_room(instance));
   ASSIGN_OR_RETURN(const PreparedObjective objective, prepare_objective(o.objective, &loaded));
   std::vector<plan::Placement> starts;
   const auto seed = static_cast<uint64_t>(o.seed);
@@ -253,10 +257,10 @@ Result<void> plan_milp(const PlanOptions& o, const plan::PlanProblem* problem,
   return {};
 }
 
-Result<void> write_milp_files(const PlanOptions& o, const Planned& planned) {
-  if (planned.lp.empty()) return {};
-  TRY(write_file_atomic(o.out + "/ilp_model.lp", planned.lp));
-  return write_file_atomic(o.out + "/ilp_solution.sol", planned.sol);
+void add_milp_files(const PlanOptions& o, Planned& planned) {
+  if (planned.lp.empty()) return;
+  planned.files.push_back({o.out + "/ilp_model.lp", std::move(planned.lp)});
+  planned.files.push_back({o.out + "/ilp_solution.sol", std::move(planned.sol)});
 }
 
 Result<Planned> plan_cluster(const PlanOptions& o) {
@@ -276,8 +280,8 @@ Result<Planned> plan_cluster(const PlanOptions& o) {
   TRY(check_flow(planned.report));
   TRY(check_survival(o, planned.report));
   if (!o.out.empty()) {
-    TRY(write_cluster_plan(o.out, problem, planned.linked, planned.report));
-    TRY(write_milp_files(o, planned));
+    planned.files = cluster_plan_files(o.out, problem, planned.linked, planned.report);
+    add_milp_files(o, planned);
   }
   return planned;
 }
@@ -290,6 +294,7 @@ Result<Planned> plan_instance(const PlanOptions& o) {
   }
   ASSIGN_OR_RETURN(const PreparedObjective objective, prepare_objective(o.objective, nullptr));
   ASSIGN_OR_RETURN(const plan::Instance instance, plan::load_instance(o.instance));
+  TRY(plan::check_room(instance).context(o.instance));
   Planned planned;
   if (o.method == "milp") {
     TRY(plan_milp(o, nullptr, instance, planned));
@@ -301,8 +306,9 @@ Result<Planned> plan_instance(const PlanOptions& o) {
   TRY(check_flow(planned.report));
   TRY(check_survival(o, planned.report));
   if (!o.out.empty()) {
-    TRY(write_instance_plan(o.out, o.instance, planned.search.placement, planned.report));
-    TRY(write_milp_files(o, planned));
+    planned.files =
+        instance_plan_files(o.out, o.instance, planned.search.placement, planned.report);
+    add_milp_files(o, planned);
   }
   return planned;
 }
@@ -361,11 +367,9 @@ Json report_json(const PlanOptions& o, const Planned& planned) {
 }
 
 Result<int> run_roles(const PlanOptions& o) {
-  if (!o.instance.empty() || o.method != "auto" || o.objective.finalists > 0 || o.partial ||
-      !o.picture.empty()) {
+  if (!o.instance.empty() || o.partial || !o.picture.empty()) {
     return Error(Code::kInvalidArgument,
-                 "--objective roles needs --cluster and --method auto, and does not go with "
-                 "--judge, --partial or --picture");
+                 "--objective roles needs --cluster, and does not go with --partial or --picture");
   }
   ASSIGN_OR_RETURN(const ProblemAndProfile loaded, load_problem_and_profile(o.inputs));
   TRY(plan_and_print_roles(loaded, {.lengths = o.objective.lengths,
@@ -378,17 +382,41 @@ Result<int> run_roles(const PlanOptions& o) {
   return 0;
 }
 
+// Options that would count for nothing are refused.
+Result<void> check_options(const PlanOptions& o) {
+  const auto refuse = [](const std::string& what) { return Error(Code::kInvalidArgument, what); };
+  if (!o.instance.empty() && !o.inputs.cluster.empty()) {
+    return refuse("--instance and --cluster are two problems; give one of them");
+  }
+  if (!o.milp.from_solution.empty() && o.method != "milp") {
+    return refuse("--from-solution is read by --method milp; add that");
+  }
+  if (o.method != "auto") {
+    const bool other = o.objective.objective != "flow" || !o.objective.minimise.empty() ||
+                       o.objective.finalists > 0;
+    if (other) {
+      return errorf(Code::kInvalidArgument,
+                    "--method {} maximises the flow; --objective, --minimise and --judge need the "
+                    "method auto",
+                    o.method);
+    }
+  }
+  return o.objective.check();
+}
+
 Result<int> run(std::span<const std::string> args) {
   PlanOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
+  TRY(check_options(o));
   if (o.objective.objective == "roles") return run_roles(o);
-  ASSIGN_OR_RETURN(const Planned planned, o.instance.empty() ? plan_cluster(o) : plan_instance(o));
+  ASSIGN_OR_RETURN(Planned planned, o.instance.empty() ? plan_cluster(o) : plan_instance(o));
   if (!o.picture.empty()) {
     const bool page = o.picture.ends_with(".html");
-    TRY(write_file_atomic(
-        o.picture, page ? plan::picture_html(planned.report) : plan::picture_svg(planned.report)));
+    planned.files.push_back({o.picture, page ? plan::picture_html(planned.report)
+                                             : plan::picture_svg(planned.report)});
   }
+  TRY(write_files(o.out, planned.files));
   if (o.json) {
     std::puts(report_json(o, planned).dump().c_str());
     return 0;

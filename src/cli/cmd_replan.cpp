@@ -12,8 +12,10 @@
 #include "cli/plan_search.hpp"
 #include "cli/progress.hpp"
 #include "plan/flow_report.hpp"
+#include "plan/plan_cluster.hpp"
 #include "plan/replan.hpp"
 #include "spec/helix_plan.hpp"
+#include "spec/plan_desc.hpp"
 
 namespace towline::cli {
 namespace {
@@ -40,10 +42,10 @@ OptionTable table(ReplanArgs& o) {
       "Takes the cluster as it is now (nodes that joined, links that changed are in its file) and "
       "the plan that is running, and finds a plan of nearly the best value that makes nodes load "
       "few layers. If the running plan is still nearly as good as the best, it stays. Nodes are "
-      "matched by their place in the file.");
+      "matched by name if the running plan is a plan.toml, else by their place in the file.");
   o.inputs.add_to(t);
   t.value("instance", &o.instance, "changed problem in the plain .inst format").metavar("FILE");
-  t.value("running", &o.running, "the running plan: *_sol.ini, or .helix with --instance")
+  t.value("running", &o.running, "the running plan: plan.toml or *_sol.ini, or .helix with --instance")
       .metavar("FILE")
       .required();
   t.value("lost", &o.lost, "nodes that are gone, by name or number");
@@ -62,22 +64,35 @@ OptionTable table(ReplanArgs& o) {
   t.example("towline replan --instance s24.inst --running s24.helix --lost 0");
   t.example(
       "towline replan --cluster now.ini --profile machine_profile.ini --model llama2-70b "
-      "--running plan/sol.ini --lost compute_node_7 --out new-plan");
+      "--running plan/plan.toml --lost compute_node_7 --out new-plan");
   return t;
 }
 
-Result<int32_t> find_node(const plan::Instance& instance, const std::string& name) {
+// The node of that name or number; of a machine with several devices, all its groups.
+Result<std::vector<int32_t>> find_nodes(const plan::Instance& instance, const std::string& name) {
+  std::vector<int32_t> found;
   for (int32_t node = 0; node < instance.nodes(); ++node) {
-    if (instance.name(node) == name || std::to_string(node) == name) return node;
+    if (instance.name(node) == name || instance.name(node).starts_with(name + "#")) {
+      found.push_back(node);
+    }
   }
-  return errorf(Code::kNotFound, "the cluster has no node '{}'", name);
+  for (int32_t node = 0; node < instance.nodes() && found.empty(); ++node) {
+    if (std::to_string(node) == name) found.push_back(node);
+  }
+  if (found.empty()) {
+    return errorf(Code::kInvalidArgument,
+                  "the cluster has no node '{}'; name one of its nodes, or give its number from 0 to "
+                  "{}",
+                  name, instance.nodes() - 1);
+  }
+  return found;
 }
 
 // Nodes that are gone keep their number and can hold nothing.
 Result<void> apply_changes(const ReplanArgs& o, plan::Instance& instance) {
   for (const std::string& name : o.lost) {
-    ASSIGN_OR_RETURN(const int32_t node, find_node(instance, name));
-    instance.rates[node].clear();
+    ASSIGN_OR_RETURN(const std::vector<int32_t> nodes, find_nodes(instance, name));
+    for (const int32_t node : nodes) instance.rates[node].clear();
   }
   for (const std::string& change : o.slower) {
     const size_t equals = change.rfind('=');
@@ -88,8 +103,11 @@ Result<void> apply_changes(const ReplanArgs& o, plan::Instance& instance) {
       return errorf(Code::kInvalidArgument,
                     "--slower '{}': write NODE=PART with a part above 0 and at most 1", change);
     }
-    ASSIGN_OR_RETURN(const int32_t node, find_node(instance, change.substr(0, equals)));
-    for (double& rate : instance.rates[node]) rate *= part;
+    ASSIGN_OR_RETURN(const std::vector<int32_t> nodes,
+                     find_nodes(instance, change.substr(0, equals)));
+    for (const int32_t node : nodes) {
+      for (double& rate : instance.rates[node]) rate *= part;
+    }
   }
   return {};
 }
@@ -116,6 +134,29 @@ plan::TransferCosts transfer_costs(const plan::PlanProblem& problem) {
   return costs;
 }
 
+// Of a plan.toml, by the names of its nodes: those that the cluster no longer has are lost, those
+// that the plan does not name have joined. Of a *_sol.ini, by number: joined nodes stand at the end.
+Result<plan::Placement> running_placement(const std::string& path,
+                                          const plan::PlanProblem& problem) {
+  if (path.ends_with(".toml") || path.ends_with(".json")) {
+    ASSIGN_OR_RETURN(const spec::PlanDesc plan, spec::load_plan(path));
+    if (plan.layers != problem.model.layers) {
+      return errorf(Code::kInvalidArgument, "{}: the plan is for {} layers, the model has {}", path,
+                    plan.layers, problem.model.layers);
+    }
+    plan::Placement placement;
+    for (int32_t unit = 0; unit < problem.size(); ++unit) {
+      const spec::PlannedNode* node = plan.find(problem.unit_name(unit));
+      placement.nodes.push_back(node != nullptr ? node->layers : LayerRange{});
+    }
+    return placement;
+  }
+  ASSIGN_OR_RETURN(spec::HelixSolution solution, spec::load_helix_solution(path));
+  const auto units = static_cast<size_t>(problem.size());
+  if (solution.nodes.size() < units) solution.nodes.resize(units);
+  return plan::placement_of(solution, problem).context(path);
+}
+
 Result<Change> load_change(const ReplanArgs& o) {
   Change change;
   if (!o.instance.empty()) {
@@ -125,18 +166,12 @@ Result<Change> load_change(const ReplanArgs& o) {
   } else {
     ASSIGN_OR_RETURN(change.problem, load_problem(o.inputs));
     change.instance = plan::to_instance(*change.problem);
-    ASSIGN_OR_RETURN(spec::HelixSolution solution, spec::load_helix_solution(o.running));
-    // Nodes that joined stand at the end and hold nothing yet.
-    if (solution.nodes.size() < change.instance.rates.size()) {
-      solution.nodes.resize(change.instance.rates.size());
-    }
-    ASSIGN_OR_RETURN(change.running,
-                     plan::placement_of(solution, *change.problem).context(o.running));
+    ASSIGN_OR_RETURN(change.running, running_placement(o.running, *change.problem));
     change.costs = transfer_costs(*change.problem);
   }
   for (const std::string& name : o.lost) {  // what is gone gives no weights either
-    ASSIGN_OR_RETURN(const int32_t node, find_node(change.instance, name));
-    change.running.nodes[node] = {};
+    ASSIGN_OR_RETURN(const std::vector<int32_t> nodes, find_nodes(change.instance, name));
+    for (const int32_t node : nodes) change.running.nodes[node] = {};
   }
   TRY(apply_changes(o, change.instance));
   return change;
@@ -191,11 +226,24 @@ void print_people(const Change& change, const plan::ReplanResult& result,
   }
 }
 
+std::vector<OutputFile> plan_files(const ReplanArgs& o, const Change& change,
+                                   const plan::ReplanResult& result) {
+  if (!change.problem) {
+    return instance_plan_files(o.out, o.instance, result.placement,
+                               plan::report_flow(change.instance, result.placement, o.partial));
+  }
+  const plan::LinkedPlacement linked =
+      plan::link_all(*change.problem, result.placement, o.partial, "replan");
+  return cluster_plan_files(o.out, *change.problem, linked,
+                            plan::report_flow(*change.problem, linked));
+}
+
 Result<int> run(std::span<const std::string> args) {
   ReplanArgs o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
   ASSIGN_OR_RETURN(const Change change, load_change(o));
+  TRY(plan::check_room(change.instance));
   plan::ReplanOptions options;
   options.search.seed = static_cast<uint64_t>(o.seed);
   options.search.steps = o.steps;
@@ -210,28 +258,14 @@ Result<int> run(std::span<const std::string> args) {
     result = plan::replan(change.instance, change.running, options);
   }
   if (result.flow <= 0) {
-    return errorf(Code::kExhausted,
-                  "no plan of the changed cluster passes any flow (upper bound {:.3f} tokens/s)",
+    return errorf(Code::kInvalidArgument,
+                  "no plan of the changed cluster passes any flow (upper bound {:.3f} tokens/s); "
+                  "add links or nodes",
                   result.bound);
   }
   const std::vector<plan::Transition> list =
       plan::transitions(change.running, result.placement, change.costs);
-  if (!o.out.empty()) {
-    if (change.problem) {
-      plan::LinkedPlacement linked;
-      linked.method = "replan";
-      linked.placement = result.placement;
-      linked.arcs = plan::valid_arcs(*change.problem, result.placement, o.partial);
-      for (int32_t unit = 0; unit < change.problem->size(); ++unit) {
-        if (!result.placement.nodes[unit].empty()) linked.written.push_back(unit);
-      }
-      TRY(write_cluster_plan(o.out, *change.problem, linked,
-                             plan::report_flow(*change.problem, linked)));
-    } else {
-      TRY(write_instance_plan(o.out, o.instance, result.placement,
-                              plan::report_flow(change.instance, result.placement, o.partial)));
-    }
-  }
+  if (!o.out.empty()) TRY(write_files(o.out, plan_files(o, change, result)));
   if (o.json) {
     std::puts(report_json(o, change, result, list).dump().c_str());
   } else {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/options.hpp"
 #include "base/result.hpp"
@@ -14,9 +15,10 @@ namespace towline::cli {
 
 struct PlanInputs {
   std::string cluster;  // Helix's .ini, or native .toml/.json
-  std::string profile;  // Helix's machine_profile.ini, or a native profile .json/.toml
-  std::string model;    // a built-in profile's name, a model file or a Hugging Face directory
-  std::string tables;   // native profile beside a Helix machine profile
+  // Helix's machine_profile.ini, and native profiles .json/.toml, one for each kind of machine
+  std::vector<std::string> profiles;
+  std::string model;      // a built-in profile's name, a model file or a Hugging Face directory
+  std::string tables;     // a further native profile
   int largest_group = 0;  // devices in a tensor-parallel group at most; 0: as tables allow
 
   void add_to(OptionTable& table);
@@ -25,11 +27,12 @@ struct PlanInputs {
 struct ProblemAndProfile {
   plan::PlanProblem problem;
   spec::Profile profile;  // that the problem was made with
+  double kv_bytes = 0;    // of a token and layer; 0: not known
 };
 
-// Reads them. The model's tables of speeds come from --tables, else from --profile if that is a
-// native file, else from the built-in profile called --model; failing all, they are derived from the
-// model's shape and what is known of the machines (spec/roofline.hpp).
+// Reads them. The model's tables of speeds come from the native files among --profile and from
+// --tables, put together; without any, from the built-in profile called --model; failing all, they
+// are derived from the model's shape and what is known of the machines (spec/roofline.hpp).
 Result<plan::PlanProblem> load_problem(const PlanInputs& inputs);
 Result<ProblemAndProfile> load_problem_and_profile(const PlanInputs& inputs);
 

@@ -25,9 +25,8 @@ Result<void> prepare_cost(const ObjectiveInputs& inputs, const ProblemAndProfile
     return Error(Code::kInvalidArgument,
                  "--minimise cost needs prices; give --cluster, an instance has none");
   }
-  if (!(inputs.target_rate > 0) || inputs.finalists > 0) {
-    return Error(Code::kInvalidArgument,
-                 "--minimise cost needs --target-rate above 0, and does not go with --judge");
+  if (!(inputs.target_rate > 0)) {
+    return Error(Code::kInvalidArgument, "--minimise cost needs --target-rate above 0");
   }
   objective.target_rate = inputs.target_rate;
   for (int32_t unit = 0; unit < loaded->problem.size(); ++unit) {
@@ -83,6 +82,41 @@ void ObjectiveInputs::add_to(OptionTable& table) {
       .range(0, 10'000);
 }
 
+Result<void> ObjectiveInputs::check() const {
+  const auto refuse = [](const char* what) { return Error(Code::kInvalidArgument, what); };
+  const bool judged = finalists > 0;
+  const bool roles = objective == "roles";
+  const bool serving = objective == "served" || objective == "goodput" || judged;
+  if (roles && judged) {
+    return refuse(
+        "--judge: the simulator does not hand requests over from prompt to decode nodes; plan "
+        "--objective roles without it");
+  }
+  if (roles && (least_n1 > 0 || !slo.empty())) {
+    return refuse("--objective roles counts requests/s; --n1 and --slo do not go with it");
+  }
+  if (judged && objective == "n1") {
+    return refuse("--judge ranks by what is decoded; ask for what must remain with --n1 TOKENS");
+  }
+  if (judged && replicas > 0) {
+    return refuse(
+        "--judge: the simulator keeps no copies of KV caches; use --replicas with --objective "
+        "served or goodput");
+  }
+  if (!minimise.empty() && (judged || objective != "flow")) {
+    return refuse("--minimise cost is an objective itself; leave --objective and --judge out");
+  }
+  if (minimise.empty() && target_rate > 0) {
+    return refuse("--target-rate is what --minimise cost must reach; add --minimise cost");
+  }
+  if (!serving && !roles && (replicas > 0 || !lengths.empty())) {
+    return refuse(
+        "--replicas and --lengths count for the objectives served, goodput and roles (--lengths "
+        "for --judge too); choose one");
+  }
+  return {};
+}
+
 Result<PreparedObjective> prepare_objective(const ObjectiveInputs& inputs,
                                             const ProblemAndProfile* loaded) {
   PreparedObjective prepared;
@@ -124,8 +158,14 @@ Result<PreparedObjective> prepare_objective(const ObjectiveInputs& inputs,
   }
   prepared.model = plan::make_serving_model(loaded->problem, loaded->profile,
                                             plan::shape_of(prepared.lengths));
-  for (plan::ServingNode& node : prepared.model->nodes) {
-    for (double& tokens : node.kv_tokens) tokens /= 1 + inputs.replicas;
+  if (inputs.replicas > 0) {
+    if (loaded->kv_bytes <= 0) {
+      return errorf(Code::kInvalidArgument,
+                    "--replicas: how large the KV cache of '{}' is, is not known; give its file as "
+                    "--model",
+                    loaded->profile.model.name);
+    }
+    plan::replicate(*prepared.model, loaded->problem, inputs.replicas, loaded->kv_bytes);
   }
   return prepared;
 }

@@ -31,6 +31,8 @@ struct ObjectiveInputs {
   int rounds = 12;                 // --judge-rounds
 
   void add_to(OptionTable& table);
+  // Refuses options that contradict one another or would count for nothing.
+  Result<void> check() const;
 };
 
 // The objective with what it needs; must outlive the searches that use worth().

@@ -10,16 +10,9 @@
 #include "cli/plan_search.hpp"
 #include "plan/flow_report.hpp"
 #include "plan/roles.hpp"
-#include "spec/model_shapes.hpp"
 
 namespace towline::cli {
 namespace {
-
-// Known for models that are known by name; elsewhere the transfer counts for nothing.
-double kv_bytes(const std::string& model) {
-  const Result<spec::ModelDesc> shape = spec::model_shape(model);
-  return shape ? static_cast<double>(shape->kv_bytes_per_token_layer().value) : 0;
-}
 
 const LayerRange& layers_of(const plan::RolePlan& roles, size_t node) {
   return (roles.decodes[node] ? roles.decode : roles.prompt).nodes[node];
@@ -78,16 +71,18 @@ Result<void> plan_and_print_roles(const ProblemAndProfile& loaded, const RoleReq
   options.seed = request.seed;
   if (request.steps > 0) options.steps = request.steps;
   options.threads = request.threads;
-  options.kv_bytes_per_token_layer = kv_bytes(loaded.problem.model.name);
+  options.kv_bytes_per_token_layer = loaded.kv_bytes;
   ASSIGN_OR_RETURN(const plan::RolePlan roles,
                    plan::plan_roles(loaded.problem, *prepared.model, options));
   if (!request.out.empty()) {
     const plan::Instance prompt = plan::prompt_instance(loaded.problem, *prepared.model);
     const plan::Instance decode = plan::decode_instance(loaded.problem, *prepared.model);
-    TRY(write_instance_plan(request.out + "/prompt", "prompt", roles.prompt,
-                            plan::report_flow(prompt, roles.prompt, false)));
-    TRY(write_instance_plan(request.out + "/decode", "decode", roles.decode,
-                            plan::report_flow(decode, roles.decode, false)));
+    TRY(write_files(request.out + "/prompt",
+                    instance_plan_files(request.out + "/prompt", "prompt", roles.prompt,
+                                        plan::report_flow(prompt, roles.prompt, false))));
+    TRY(write_files(request.out + "/decode",
+                    instance_plan_files(request.out + "/decode", "decode", roles.decode,
+                                        plan::report_flow(decode, roles.decode, false))));
   }
   if (request.json) {
     std::puts(roles_json(loaded.problem, roles).dump().c_str());

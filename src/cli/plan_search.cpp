@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/plan_search.hpp"
 
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
 #include <ctime>
@@ -19,15 +21,6 @@ std::atomic<bool> g_stop{false};  // set by Ctrl-C and by the deadline
 static_assert(std::atomic<bool>::is_always_lock_free);
 
 void on_interrupt(int) { g_stop = true; }
-
-Result<void> make_folder(const std::string& folder) {
-  std::error_code failure;
-  std::filesystem::create_directories(folder, failure);
-  if (failure) {
-    return errorf(Code::kIo, "cannot create the folder '{}': {}", folder, failure.message());
-  }
-  return {};
-}
 
 std::string inside(const std::string& folder, const std::string& name) {
   return (std::filesystem::path(folder) / name).string();
@@ -92,26 +85,64 @@ void SearchTable::judged(int32_t simulations, double rate, double latency, bool 
              stderr);
 }
 
-Result<void> write_cluster_plan(const std::string& folder, const plan::PlanProblem& problem,
-                                const plan::LinkedPlacement& linked,
-                                const plan::FlowReport& report) {
-  TRY(make_folder(folder));
-  TRY(write_file_atomic(inside(folder, "sol.ini"),
-                        spec::print_helix_solution(plan::to_helix_solution(linked.placement))));
-  TRY(write_file_atomic(inside(folder, "simulator_cluster.ini"),
-                        spec::print_helix_sim_cluster(plan::to_sim_cluster(problem, linked))));
-  return write_file_atomic(
-      inside(folder, "plan.toml"),
-      spec::print_plan(plan::to_plan_desc(report, linked.method, problem.model.name)));
+std::vector<OutputFile> cluster_plan_files(const std::string& folder,
+                                           const plan::PlanProblem& problem,
+                                           const plan::LinkedPlacement& linked,
+                                           const plan::FlowReport& report) {
+  return {{inside(folder, "sol.ini"),
+           spec::print_helix_solution(plan::to_helix_solution(linked.placement))},
+          {inside(folder, "simulator_cluster.ini"),
+           spec::print_helix_sim_cluster(plan::to_sim_cluster(problem, linked))},
+          {inside(folder, "plan.toml"),
+           spec::print_plan(plan::to_plan_desc(report, linked.method, problem.model.name))}};
 }
 
-Result<void> write_instance_plan(const std::string& folder, const std::string& instance_path,
-                                 const plan::Placement& placement, const plan::FlowReport& report) {
-  TRY(make_folder(folder));
+std::vector<OutputFile> instance_plan_files(const std::string& folder,
+                                            const std::string& instance_path,
+                                            const plan::Placement& placement,
+                                            const plan::FlowReport& report) {
   const std::string stem = std::filesystem::path(instance_path).stem().string();
-  TRY(write_file_atomic(inside(folder, stem + ".helix"), plan::print_placement(placement)));
-  return write_file_atomic(inside(folder, "plan.toml"),
-                           spec::print_plan(plan::to_plan_desc(report, "auto", "")));
+  return {{inside(folder, stem + ".helix"), plan::print_placement(placement)},
+          {inside(folder, "plan.toml"), spec::print_plan(plan::to_plan_desc(report, "auto", ""))}};
+}
+
+Result<void> write_files(const std::string& folder, const std::vector<OutputFile>& files) {
+  bool made = false;
+  if (!folder.empty()) {
+    std::error_code failure;
+    made = std::filesystem::create_directories(folder, failure);
+    if (failure) {
+      return errorf(Code::kIo, "cannot create the folder '{}': {}", folder, failure.message());
+    }
+  }
+  const auto partial = [](const OutputFile& file) {
+    return format("{}.part-{}", file.path, ::getpid());
+  };
+  const auto clean_up = [&] {
+    std::error_code ignored;
+    for (const OutputFile& file : files) std::filesystem::remove(partial(file), ignored);
+    if (made) std::filesystem::remove(folder, ignored);  // only if it is empty
+  };
+  for (const OutputFile& file : files) {
+    std::error_code ignored;
+    const bool folder_there = std::filesystem::is_directory(file.path, ignored);
+    Result<void> written = folder_there
+                               ? errorf(Code::kIo, "cannot write '{}': it is a folder", file.path)
+                               : write_file_atomic(partial(file), file.text);
+    if (!written) {
+      clean_up();
+      return written;
+    }
+  }
+  for (const OutputFile& file : files) {
+    std::error_code failure;
+    std::filesystem::rename(partial(file), file.path, failure);
+    if (failure) {
+      clean_up();
+      return errorf(Code::kIo, "cannot write '{}': {}", file.path, failure.message());
+    }
+  }
+  return {};
 }
 
 }  // namespace towline::cli

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// What `plan` and `replan` share around the search: stopping, progress, CPU time, the plan's files.
+// What `plan` and `replan` share around the search: stopping, progress, CPU time, writing files.
 #pragma once
 
 #include <atomic>
@@ -10,6 +10,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/result.hpp"
 #include "plan/auto.hpp"
@@ -52,13 +53,24 @@ class SearchTable {
   std::chrono::steady_clock::time_point start_;
 };
 
-// Writes plan.toml, sol.ini and simulator_cluster.ini into `folder`, which is made if missing; each
-// file appears whole or not at all.
-Result<void> write_cluster_plan(const std::string& folder, const plan::PlanProblem& problem,
-                                const plan::LinkedPlacement& linked,
-                                const plan::FlowReport& report);
-// Writes STEM.helix and plan.toml, STEM from the instance's file name.
-Result<void> write_instance_plan(const std::string& folder, const std::string& instance_path,
-                                 const plan::Placement& placement, const plan::FlowReport& report);
+struct OutputFile {
+  std::string path;
+  std::string text;
+};
+
+// plan.toml, sol.ini and simulator_cluster.ini in `folder`.
+std::vector<OutputFile> cluster_plan_files(const std::string& folder,
+                                           const plan::PlanProblem& problem,
+                                           const plan::LinkedPlacement& linked,
+                                           const plan::FlowReport& report);
+// STEM.helix and plan.toml, STEM from the instance's file name.
+std::vector<OutputFile> instance_plan_files(const std::string& folder,
+                                            const std::string& instance_path,
+                                            const plan::Placement& placement,
+                                            const plan::FlowReport& report);
+
+// Makes `folder` if it is not empty and missing. All files are written under other names first and
+// renamed when all are there: on failure none of them has appeared or changed.
+Result<void> write_files(const std::string& folder, const std::vector<OutputFile>& files);
 
 }  // namespace towline::cli

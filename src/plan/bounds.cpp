@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <tuple>
+
+#include "plan/cover_bound.hpp"
 
 namespace towline::plan {
 namespace {
@@ -115,6 +118,11 @@ class LinkAware {
       }
     }
     inner_.resize(kept);
+    std::map<std::vector<double>, int32_t> kinds;
+    for (const std::vector<double>& rates : instance.rates) {
+      kind_.push_back(
+          kinds.try_emplace(rates, static_cast<int32_t>(kinds.size())).first->second);
+    }
   }
 
   double ends() const { return std::min(from_source_, to_sink_); }
@@ -138,11 +146,48 @@ class LinkAware {
     const double needed = flow * instance_.layers * (1 - kSlack);
     const double all = supply_.sum(values_);
     if (all < needed) return false;
-    if (partial_ || chain_possible(groups, flow)) return true;
-    return all - least_sharing_loss(flow) >= needed;
+    const bool shared = !partial_ && !chain_possible(groups, flow);
+    if (shared && all - least_sharing_loss(flow) < needed) return false;
+    return coverable(flow);
   }
 
  private:
+  // Nodes of one kind and limit are one resource; so are machines with the same alternatives, whose
+  // devices may then be used in parts.
+  bool coverable(double flow) {
+    using Part = std::tuple<int32_t, double, int32_t>;  // (kind, limit, devices)
+    std::map<std::vector<Part>, int32_t> rows;
+    std::vector<double> supply;
+    std::vector<Holder> holders;
+    const auto add = [&](const std::vector<int32_t>& nodes, const std::vector<int32_t>& devices,
+                         int32_t all) {
+      std::vector<Part> key;
+      for (size_t i = 0; i < nodes.size(); ++i) {
+        key.emplace_back(kind_[nodes[i]], limit_[nodes[i]], devices[i]);
+      }
+      key.emplace_back(-1, 0, all);
+      const auto [row, fresh] = rows.try_emplace(key, static_cast<int32_t>(supply.size()));
+      if (fresh) supply.push_back(0);
+      supply[row->second] += all;
+      for (size_t i = 0; fresh && i < nodes.size(); ++i) {
+        const std::vector<double>& rates = instance_.rates[nodes[i]];
+        for (size_t k = 1; k <= rates.size(); ++k) {
+          const double rate = std::min(rates[k - 1], limit_[nodes[i]]);
+          if (rate > 0) holders.push_back({row->second, 1.0 * devices[i] / static_cast<double>(k), rate});
+        }
+      }
+    };
+    std::vector<bool> part_of_machine(node_.size(), false);
+    for (const SharedMachine& machine : instance_.machines) {
+      add(machine.nodes, machine.node_devices, machine.devices);
+      for (const int32_t node : machine.nodes) part_of_machine[node] = true;
+    }
+    for (size_t i = 0; i < node_.size(); ++i) {
+      if (!part_of_machine[i]) add({static_cast<int32_t>(i)}, {1}, 1);
+    }
+    return can_cover(supply, holders, flow, instance_.layers);
+  }
+
   // Has a group the nodes for a pipeline of single nodes that each pass `flow`?
   bool chain_possible(const std::vector<int32_t>& groups, double flow) {
     std::vector<double> depth(groups.size(), 0);  // layers held at that rate
@@ -203,6 +248,7 @@ class LinkAware {
   const bool partial_;
   Supply supply_;
   std::vector<Carried> node_;  // [node]
+  std::vector<int32_t> kind_;        // [node] nodes with the same table have the same
   std::vector<InstanceLink> inner_;  // between nodes, one a pair
   double from_source_ = 0, to_sink_ = 0;
   std::vector<double> limit_;   // [node] most tokens/s that can pass it

@@ -79,7 +79,8 @@ struct FlowReport {
   std::vector<double> coverage;
   std::string bottleneck;  // one sentence: what the minimum cut is made of
 
-  double gap() const { return max_flow > 0 ? upper_bound / max_flow - 1 : 0; }
+  // The part of the bound that the plan leaves, 0 to 1.
+  double gap() const { return upper_bound > max_flow ? 1 - max_flow / upper_bound : 0; }
 };
 
 struct ReportOptions {

@@ -117,6 +117,33 @@ TEST(FlowReport, EveryPublishedPlanHasItsPublishedFlow) {
   }
 }
 
+// Layouts whose flow is published as a number only.
+TEST(FlowReport, OtherPublishedPlansHaveTheirPublishedFlow) {
+  NEEDS_SHARED_DATA();
+  const struct {
+    Published published;
+    double flow;
+  } kCases[] = {
+      {{"", "3cluster24", "llama2-70b", "ae_distributed_clusters/layout_llama70b/ilp"}, 1212.176845},
+      {{"", "3cluster24", "llama2-70b", "ae_distributed_clusters/layout_llama70b/petals"},
+       952.107398},
+      {{"", "3cluster24", "llama2-70b", "ae_distributed_clusters/layout_llama70b/swarm"},
+       616.379836},
+      {{"", "3cluster24", "llama2-70b", "ae_ablation/layouts/raw_24"}, 1212.176845},
+      {{"", "3cluster24", "llama2-70b", "ae_ablation/layouts/no_prune_24"}, 952.107398},
+      {{"", "cluster42", "llama2-70b", "ae_ablation/layouts/raw_42"}, 4137.547585},
+      {{"", "cluster42", "llama2-70b", "ae_ablation/layouts/no_prune_42"}, 4892.242430},
+      {{"", "cluster10", "llama1-30b", "ae_ablation/layouts/quality"}, 286.587410}};
+  for (const auto& c : kCases) {
+    SCOPED_TRACE(c.published.layout);
+    const auto problem = load(c.published);
+    ASSERT_TRUE(problem) << problem.error().to_string();
+    const auto plan = load_layout(c.published, *problem);
+    ASSERT_TRUE(plan) << plan.error().to_string();
+    EXPECT_NEAR(report_flow(*problem, *plan, {.failures = false}).max_flow, c.flow, 1e-3);
+  }
+}
+
 TEST(FlowReport, ThePublishedPlanLosesAllWhenItsOnlyHolderFails) {
   NEEDS_SHARED_DATA();
   const auto problem = load(kPublished[0]);

@@ -12,7 +12,9 @@
 //   homogeneous  full nodes packed into pipelines, types in the order of their speed
 //   separate     a pipeline for each machine type, layers spread evenly; as published it may exceed
 //                the rule that weights take half of the memory, and then uses the speed of the most
-//                layers that fit
+//                layers that fit; types whose share would leave no memory for a KV cache stay idle
+//   separate_plus  the same, and one more pipeline of all the machines that stayed idle, fast types
+//                first
 //
 // All need every node to have one device. A cluster without a link that a method wants is an error.
 #pragma once
@@ -32,6 +34,7 @@ Result<LinkedPlacement> petals(const PlanProblem& problem, const HeuristicOption
 Result<LinkedPlacement> swarm(const PlanProblem& problem, const HeuristicOptions& options);
 Result<LinkedPlacement> homogeneous(const PlanProblem& problem, const HeuristicOptions& options);
 Result<LinkedPlacement> separate(const PlanProblem& problem, const HeuristicOptions& options);
+Result<LinkedPlacement> separate_plus(const PlanProblem& problem, const HeuristicOptions& options);
 
 // Shared by them: the problem's arc between two ends.
 class ArcIndex {

@@ -6,6 +6,7 @@
 
 #include <charconv>
 #include <iterator>
+#include <numeric>
 #include <optional>
 
 #include "base/file.hpp"
@@ -307,6 +308,79 @@ std::string print_placement(const Placement& placement) {
                    range.empty() ? 0 : range.size());
   }
   return fmt::to_string(out);
+}
+
+namespace {
+
+// [node]: is it reached from `origin` over links, followed forwards or backwards?
+std::vector<bool> reached(const Instance& instance, bool forwards) {
+  std::vector<std::vector<int32_t>> next(instance.rates.size());
+  std::vector<bool> seen(instance.rates.size(), false);
+  std::vector<int32_t> queue;
+  const auto visit = [&](int32_t node) {
+    if (seen[node]) return;
+    seen[node] = true;
+    queue.push_back(node);
+  };
+  for (const InstanceLink& link : instance.links) {
+    if (link.capacity <= 0) continue;
+    const int32_t from = forwards ? link.from : link.to;
+    const int32_t to = forwards ? link.to : link.from;
+    if (from >= 0 && to >= 0) next[from].push_back(to);
+    if (from < 0 && to >= 0) visit(to);
+  }
+  for (size_t at = 0; at < queue.size(); ++at) {
+    for (const int32_t node : next[queue[at]]) visit(node);
+  }
+  return seen;
+}
+
+// Most layers that the nodes of `wanted` hold together, at any positive rate.
+int64_t room(const Instance& instance, const std::vector<bool>& wanted) {
+  std::vector<int64_t> most(instance.rates.size(), 0);
+  for (int32_t node = 0; node < instance.nodes(); ++node) {
+    for (int32_t k = 1; wanted[node] && k <= instance.max_count(node); ++k) {
+      if (instance.rate(node, k) > 0) most[node] = k;
+    }
+  }
+  int64_t total = 0;
+  for (const SharedMachine& machine : instance.machines) {
+    std::vector<int64_t> best(static_cast<size_t>(machine.devices) + 1, 0);  // [devices used]
+    for (size_t i = 0; i < machine.nodes.size(); ++i) {
+      const int32_t need = machine.node_devices[i];
+      for (int32_t d = machine.devices; d >= need; --d) {
+        best[d] = std::max(best[d], best[d - need] + most[machine.nodes[i]]);
+      }
+      most[machine.nodes[i]] = 0;
+    }
+    total += best.back();
+  }
+  return std::accumulate(most.begin(), most.end(), total);
+}
+
+}  // namespace
+
+Result<void> check_room(const Instance& instance) {
+  std::vector<bool> joined = reached(instance, true);
+  const std::vector<bool> back = reached(instance, false);
+  size_t count = 0;
+  for (size_t i = 0; i < joined.size(); ++i) {
+    joined[i] = joined[i] && back[i];
+    count += joined[i] ? 1 : 0;
+  }
+  const int64_t held = room(instance, joined);
+  if (held >= instance.layers) return {};
+  const int64_t all = room(instance, std::vector<bool>(joined.size(), true));
+  if (all < instance.layers) {
+    return errorf(Code::kInvalidArgument,
+                  "the cluster is too small: its nodes hold at most {} layers together, the model "
+                  "has {}; add nodes or choose a smaller model",
+                  all, instance.layers);
+  }
+  return errorf(Code::kInvalidArgument,
+                "only {} of the {} nodes are joined to the coordinator by links both ways, and they "
+                "hold at most {} of the {} layers; add links",
+                count, instance.nodes(), held, instance.layers);
 }
 
 }  // namespace towline::plan

@@ -96,6 +96,10 @@ Result<void> validate(const Instance& instance);
 // machines not overdrawn.
 Result<void> validate(const Placement& placement, const Instance& instance);
 
+// Can the nodes that links join to the coordinator, both ways, hold all layers? What every planner
+// asks first; the error says what is missing.
+Result<void> check_room(const Instance& instance);
+
 // `source` names the text in errors.
 Result<Instance> parse_instance(std::string_view text, std::string_view source);
 Result<Instance> load_instance(const std::string& path);

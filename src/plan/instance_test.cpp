@@ -92,6 +92,28 @@ TEST(Usable, PartialAllowsABeginningInsideThePrevious) {
 }
 
 // Damaged text never crashes a reader, and what is accepted is valid.
+TEST(Instance, SaysWhenTheClusterIsTooSmallOrCutOff) {
+  const auto why = [](const char* text) {
+    const Result<void> room = check_room(*parse_instance(text, "t"));
+    return room ? std::string() : room.error().to_string();
+  };
+  EXPECT_EQ(why("3 2 3\n2 9 8\n1 9\n-1 0 5\n0 1 5\n1 -2 5\n"), "");
+  EXPECT_NE(why("4 2 3\n2 9 8\n1 9\n-1 0 5\n0 1 5\n1 -2 5\n").find("hold at most 3 layers"),
+            std::string::npos);
+  // A table that ends with rates of 0 holds less.
+  EXPECT_NE(why("3 2 3\n2 9 0\n1 9\n-1 0 5\n0 1 5\n1 -2 5\n").find("hold at most 2 layers"),
+            std::string::npos);
+  EXPECT_NE(why("3 2 3\n2 9 8\n1 9\n-1 0 5\n0 1 0\n0 -2 5\n").find("only 1 of the 2 nodes"),
+            std::string::npos);
+  Instance machine = *parse_instance("4 3 6\n3 9 8 7\n2 9 8\n2 9 8\n-1 0 5\n-1 1 5\n-1 2 5\n"
+                                     "0 -2 5\n1 -2 5\n2 -2 5\n", "t");
+  EXPECT_TRUE(check_room(machine));
+  machine.machines = {{.devices = 2, .nodes = {0, 1, 2}, .node_devices = {2, 1, 1}}};
+  EXPECT_TRUE(check_room(machine));  // the two single devices
+  machine.machines[0].devices = 1;
+  EXPECT_FALSE(check_room(machine));
+}
+
 TEST(Instance, SurvivesDamage) {
   for_seeds(300, [](Rng& rng) {
     std::string text(kTwoNodes);

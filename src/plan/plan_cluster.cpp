@@ -37,6 +37,7 @@ Result<ClusterPlan> plan_cluster(spec::ClusterDesc cluster, const spec::Profile&
   const PlanProblem& problem = planned.problem;
   TRY(check_capacity(problem));
   const Instance instance = to_instance(problem);
+  TRY(check_room(instance));
   SearchOptions search;
   search.seed = options.seed;
   search.steps = options.steps;

@@ -53,7 +53,7 @@ class RoleSearch {
     std::vector<int32_t> counts(by_type_.size(), 0);
     try_from(counts, 0);
     if (best_rate_ <= 0) {
-      return errorf(Code::kExhausted,
+      return errorf(Code::kInvalidArgument,
                     "no split into prompt and decode nodes serves '{}': each side must hold all {} "
                     "layers; add machines, or plan without roles",
                     problem_.model.name, problem_.model.layers);

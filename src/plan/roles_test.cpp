@@ -18,7 +18,7 @@ TEST(Roles, SplitTheClusterIntoTwoThatEachHoldTheModel) {
     const ServingModel model = make_serving_model(problem, {}, {});
     const auto plan = plan_roles(problem, model, {.steps = 2'000});
     if (!plan) {
-      EXPECT_EQ(plan.error().code(), Code::kExhausted);
+      EXPECT_EQ(plan.error().code(), Code::kInvalidArgument);
       return;
     }
     ++planned;

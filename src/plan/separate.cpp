@@ -73,37 +73,87 @@ Result<void> add_pipeline(const PlanProblem& problem, const ArcIndex& index,
   return {};
 }
 
-}  // namespace
+// Of equal shares, the largest.
+int32_t share_of(const PlanProblem& problem, size_t machines) {
+  const auto n = static_cast<int32_t>(std::min<size_t>(machines, problem.model.layers));
+  return (problem.model.layers + n - 1) / n;
+}
 
-Result<LinkedPlacement> separate(const PlanProblem& problem, const HeuristicOptions&) {
+// Layers that fit on each of `units` by the rule that weights take half of the memory.
+int32_t fits_on_all(const PlanProblem& problem, std::span<const int32_t> units) {
+  int32_t fits = problem.model.layers;
+  for (const int32_t u : units) fits = std::min(fits, problem.max_layers(u));
+  return fits;
+}
+
+// Can they hold the model with memory left for a KV cache? The rule gives weights half of the
+// memory, so twice the layers that it allows would leave nothing.
+bool hold_model(const PlanProblem& problem, std::span<const int32_t> units) {
+  return !units.empty() && share_of(problem, units.size()) < 2 * fits_on_all(problem, units);
+}
+
+// As many pipelines over `units` as fit by the rule; one even if none does.
+Result<void> add_pipelines(const PlanProblem& problem, const ArcIndex& index,
+                           std::span<const int32_t> units, LinkedPlacement& plan) {
+  const int32_t fits = fits_on_all(problem, units);
+  const auto needed = static_cast<size_t>((problem.model.layers + fits - 1) / fits);
+  const size_t replicas = std::max<size_t>(1, units.size() / needed);
+  const auto limit = static_cast<size_t>(problem.model.layers);  // a layer each at least
+  size_t begin = 0;
+  for (size_t r = 0; r < replicas; ++r) {
+    const size_t end = units.size() * (r + 1) / replicas;
+    const auto used = units.subspan(begin, std::min(end - begin, limit));
+    TRY(add_pipeline(problem, index, used, plan));
+    plan.written.insert(plan.written.end(), used.begin(), used.end());
+    begin = end;
+  }
+  return {};
+}
+
+// The machines of every type, fast types first.
+std::vector<std::vector<int32_t>> units_by_type(const PlanProblem& problem) {
+  std::vector<std::vector<int32_t>> types(problem.tables.size());
+  for (int32_t u = 0; u < problem.size(); ++u) types[problem.units[u].table].push_back(u);
+  std::erase_if(types, [](const std::vector<int32_t>& units) { return units.empty(); });
+  std::stable_sort(types.begin(), types.end(), [&](const auto& a, const auto& b) {
+    return problem.table_rate(a.front(), 1) > problem.table_rate(b.front(), 1);
+  });
+  return types;
+}
+
+Result<LinkedPlacement> place_separately(const PlanProblem& problem, bool pool_the_rest) {
   TRY(check_single_devices(problem));
   LinkedPlacement plan;
   plan.method = "ILP";  // the heading of the published files
   plan.placement.nodes.resize(problem.units.size());
   const ArcIndex index(problem);
-  for (size_t table = 0; table < problem.tables.size(); ++table) {
-    std::vector<int32_t> units;
-    for (int32_t u = 0; u < problem.size(); ++u) {
-      if (problem.units[u].table == static_cast<int32_t>(table)) units.push_back(u);
+  std::vector<int32_t> rest;
+  for (const std::vector<int32_t>& units : units_by_type(problem)) {
+    if (hold_model(problem, units)) {
+      TRY(add_pipelines(problem, index, units, plan));
+    } else {
+      rest.insert(rest.end(), units.begin(), units.end());
     }
-    if (units.empty()) continue;
-    // As many pipelines as fit by memory; one even if none does.
-    const int32_t fits = problem.max_layers(units.front());
-    const size_t needed = static_cast<size_t>((problem.model.layers + fits - 1) / fits);
-    const size_t replicas = std::max<size_t>(1, units.size() / needed);
-    const size_t limit = static_cast<size_t>(problem.model.layers);  // a layer each at least
-    size_t begin = 0;
-    for (size_t r = 0; r < replicas; ++r) {
-      const size_t end = units.size() * (r + 1) / replicas;
-      const size_t count = std::min(end - begin, limit);
-      TRY(add_pipeline(problem, index, std::span(units).subspan(begin, count), plan));
-      plan.written.insert(plan.written.end(), units.begin() + static_cast<std::ptrdiff_t>(begin),
-                          units.begin() + static_cast<std::ptrdiff_t>(begin + count));
-      begin = end;
-    }
+  }
+  if (pool_the_rest && hold_model(problem, rest)) TRY(add_pipelines(problem, index, rest, plan));
+  if (plan.written.empty()) {
+    return errorf(Code::kInvalidArgument,
+                  "no machine type can hold the {} layers of '{}' by itself{}; use the method auto",
+                  problem.model.layers, problem.model.name,
+                  pool_the_rest ? ", nor can all together in equal shares" : "");
   }
   std::sort(plan.written.begin(), plan.written.end());
   return plan;
+}
+
+}  // namespace
+
+Result<LinkedPlacement> separate(const PlanProblem& problem, const HeuristicOptions&) {
+  return place_separately(problem, false);
+}
+
+Result<LinkedPlacement> separate_plus(const PlanProblem& problem, const HeuristicOptions&) {
+  return place_separately(problem, true);
 }
 
 }  // namespace towline::plan

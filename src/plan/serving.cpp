@@ -94,6 +94,26 @@ ServingModel make_serving_model(const PlanProblem& problem, const spec::Profile&
   return model;
 }
 
+void replicate(ServingModel& model, const PlanProblem& problem, double copies, double kv_bytes) {
+  ServingModel::Replication& r = model.replication;
+  r.copies = copies;
+  r.kv_bytes = kv_bytes;
+  r.activation_bytes = static_cast<double>(problem.model.activation_bytes.value);
+  const auto units = static_cast<size_t>(problem.size());
+  if (!model.between.empty()) r.links.assign(units * units, 0);
+  for (int32_t u = 0; u < problem.size(); ++u) {
+    r.nic_in.push_back(problem.machine(u).nic_in.value);
+    r.nic_out.push_back(problem.machine(u).nic_out.value);
+  }
+  for (const PlanArc& arc : problem.arcs) {
+    if (arc.from < 0 || arc.to < 0 || r.links.empty()) continue;
+    r.links[arc.from * units + arc.to] += arc.bandwidth;
+  }
+  for (ServingNode& node : model.nodes) {
+    for (double& tokens : node.kv_tokens) tokens /= 1 + copies;
+  }
+}
+
 // Requests whose contexts fit at once: the layer with the least KV decides.
 double ServingEstimator::kv_requests(std::span<const LayerRange> ranges) {
   kv_.assign(static_cast<size_t>(model_.layers) + 1, 0);
@@ -162,13 +182,8 @@ ServingEstimator::Latency ServingEstimator::latency_at(double rate) {
   return latency;
 }
 
-ServingEstimate ServingEstimator::estimate(const FlowEvaluator& evaluator,
-                                           std::span<const LayerRange> ranges, double flow,
-                                           const LatencyGoals& goals, double stretch) {
-  ServingEstimate result;
-  const double per_request = model_.requests.input + model_.requests.output;
-  if (!(flow > 0)) return result;
-  evaluator.flows(flows_);
+// The flow as vertices, in the order of the way, and hops between them.
+void ServingEstimator::follow(std::span<const LayerRange> ranges, double flow) {
   vertices_.clear();
   hops_.clear();
   const auto nodes = static_cast<int32_t>(ranges.size());
@@ -178,15 +193,12 @@ ServingEstimate ServingEstimator::estimate(const FlowEvaluator& evaluator,
     if (static_cast<size_t>(station) >= index_.size()) index_.resize(station + 1, -1);
     return index_[station];
   };
-  // Vertices in the order in which the list leaves them, which is the order of the way.
-  const auto add_vertex = [&](int32_t station) {
-    if (vertex_of(station) >= 0) return;
-    index_[station] = static_cast<int32_t>(vertices_.size());
-    vertices_.push_back({station < nodes ? station : -1,
-                         station < nodes ? ranges[station].size() : 0, 0});
-  };
+  // The list leaves vertices in the order of the way.
   for (const VertexFlow& arc : flows_) {
-    if (arc.from != kSource) add_vertex(arc.from);
+    if (arc.from == kSource || vertex_of(arc.from) >= 0) continue;
+    index_[arc.from] = static_cast<int32_t>(vertices_.size());
+    vertices_.push_back({arc.from < nodes ? arc.from : -1,
+                         arc.from < nodes ? ranges[arc.from].size() : 0, 0});
   }
   for (const VertexFlow& arc : flows_) {
     const int32_t to = vertex_of(arc.to);
@@ -201,12 +213,92 @@ ServingEstimate ServingEstimator::estimate(const FlowEvaluator& evaluator,
     }
     hops_.push_back({from, to, arc.flow / flow / std::max(1e-12, vertices_[from].share), seconds});
   }
+}
+
+// Who keeps the copies of a node with the last layers, and which parts of them.
+std::vector<std::pair<int32_t, double>> ServingEstimator::keepers_of_last(int32_t node) const {
+  const std::vector<double>& links = model_.replication.links;
+  const size_t nodes = model_.nodes.size();
+  const auto width = [&](size_t to) { return links.empty() ? 1.0 : links[node * nodes + to]; };
+  std::vector<std::pair<int32_t, double>> keepers;
+  double sum = 0;
+  for (const VertexFlow& arc : flows_) {
+    if (arc.from != kSource || arc.to == node || arc.to < 0 || width(arc.to) <= 0) continue;
+    keepers.emplace_back(arc.to, arc.flow);
+    sum += arc.flow;
+  }
+  for (auto& [_, part] : keepers) part /= sum;
+  if (!keepers.empty()) return keepers;
+  const auto own = static_cast<size_t>(node);
+  size_t widest = own == 0 ? 1 : 0;
+  for (size_t to = 0; to < nodes; ++to) {
+    if (to != own && width(to) > width(widest)) widest = to;
+  }
+  return {{static_cast<int32_t>(widest), 1}};
+}
+
+// Requests/s that links and NICs carry when every node's KV is also copied. Where flows mix in a
+// hub, each node in front of it sends to each behind it, in proportion.
+double ServingEstimator::replicated_requests() {
+  const ServingModel::Replication& r = model_.replication;
+  const size_t nodes = model_.nodes.size();
+  if (nodes < 2) return 0;
+  const double tokens = model_.requests.input + model_.requests.output;
+  sent_.assign(nodes, 0);
+  received_.assign(nodes, 0);
+  on_links_.assign(r.links.size(), 0);
+  const auto send = [&](const Vertex& from, int32_t to, double share, bool activation) {
+    const double bytes = tokens * share *
+                         ((activation ? r.activation_bytes : 0) +
+                          r.copies * from.layers * r.kv_bytes);
+    sent_[from.node] += bytes;
+    received_[to] += bytes;
+    if (!on_links_.empty()) on_links_[from.node * nodes + static_cast<size_t>(to)] += bytes;
+  };
+  for (size_t h = 0; h < hops_.size(); ++h) {
+    const Hop& hop = hops_[h];
+    const Vertex& from = vertices_[hop.from];
+    if (from.node < 0) continue;
+    const double share = from.share * hop.share;
+    if (hop.to < 0) {
+      for (const auto& [to, part] : keepers_of_last(from.node)) send(from, to, share * part, false);
+    } else if (vertices_[hop.to].node >= 0) {
+      send(from, vertices_[hop.to].node, share, true);
+    } else {
+      // The hops of a hub stand together, after those into it.
+      for (size_t next = h + 1; next < hops_.size(); ++next) {
+        if (hops_[next].from != hop.to) continue;
+        send(from, vertices_[hops_[next].to].node, share * hops_[next].share, true);
+      }
+    }
+  }
+  double rate = 1e300;
+  const auto bound = [&](double bandwidth, double bytes) {
+    if (bytes > 0) rate = std::min(rate, bandwidth / bytes);
+  };
+  for (size_t n = 0; n < nodes; ++n) {
+    bound(r.nic_out[n], sent_[n]);
+    bound(r.nic_in[n], received_[n]);
+  }
+  for (size_t l = 0; l < on_links_.size(); ++l) bound(r.links[l], on_links_[l]);
+  return rate;
+}
+
+ServingEstimate ServingEstimator::estimate(const FlowEvaluator& evaluator,
+                                           std::span<const LayerRange> ranges, double flow,
+                                           const LatencyGoals& goals, double stretch) {
+  ServingEstimate result;
+  const double per_request = model_.requests.input + model_.requests.output;
+  if (!(flow > 0)) return result;
+  evaluator.flows(flows_);
+  follow(ranges, flow);
   const double kv = kv_requests(ranges);
   double low = 0;
   // Latencies only grow with the rate, so those of the idle machines bound it.
   const Latency idle = latency_at(0);
   double high = std::min(stretch * flow / per_request,
                          kv / (idle.prompt + model_.requests.output * idle.decode));
+  if (model_.replication.copies > 0) high = std::min(high, replicated_requests());
   const auto fits = [&](double rate) {
     const Latency latency = latency_at(rate);
     if (goals.tpot > 0 && latency.decode > goals.tpot) return false;

@@ -20,6 +20,12 @@
 // The effect of convoys dominates in Helix's simulator, and its fading through parallel branches is
 // what lets plans of lower static flow win (docs/planner.md, "What wins").
 //
+// Copies of the KV cache (Replication) leave less of it for requests, and cross the links: each token
+// that a node processes is sent on once more, its layers' KV, to a node that takes over from it (the
+// last nodes send theirs to the first, or, where there is no such link, over their widest one). Links and NICs that carry activations and copies
+// bound the rate; copies are made in the background and add no latency (Strati et al., "DejaVu",
+// ICML'24).
+//
 // Thread-compatible: a ServingModel is immutable and shared; an estimate is made by a
 // ServingEstimator, one a thread.
 #pragma once
@@ -66,8 +72,19 @@ struct ServingModel {
   std::vector<HopSeconds> between;  // [from * nodes + to] for up to kPairwiseNodes, else empty
   HopSeconds to_sink, from_source;  // of the mean link
 
+  struct Replication {
+    double copies = 0;            // of every KV cache, on other nodes
+    double kv_bytes = 0;          // of a token and layer
+    double activation_bytes = 0;  // of a token, on the same links
+    std::vector<double> nic_in, nic_out;  // [node] bytes/s
+    std::vector<double> links;  // [from * nodes + to] bytes/s; as `between`, else only NICs count
+  } replication;
+
   static constexpr int32_t kPairwiseNodes = 512;
 };
+
+// Makes `model`, that of `problem`, keep `copies` further copies of every KV cache.
+void replicate(ServingModel& model, const PlanProblem& problem, double copies, double kv_bytes);
 
 // `profile` is the one that `problem` was made with.
 ServingModel make_serving_model(const PlanProblem& problem, const spec::Profile& profile,
@@ -98,6 +115,9 @@ class ServingEstimator {
   };
   Latency latency_at(double rate);
   double kv_requests(std::span<const LayerRange> ranges);
+  void follow(std::span<const LayerRange> ranges, double flow);
+  std::vector<std::pair<int32_t, double>> keepers_of_last(int32_t node) const;
+  double replicated_requests();
 
   struct Vertex {        // a node that carries flow, or a hub where flows mix
     int32_t node = -1;   // -1: a hub
@@ -122,6 +142,7 @@ class ServingEstimator {
   std::vector<int32_t> index_;    // [vertex of the network]
   std::vector<Run> runs_;         // [vertex]
   std::vector<double> kv_;        // [layer]
+  std::vector<double> sent_, received_, on_links_;  // bytes a request: [node], [from * nodes + to]
 };
 
 }  // namespace towline::plan

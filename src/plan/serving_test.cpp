@@ -92,6 +92,48 @@ TEST(ServingEstimate, GoalsLowerTheRateUntilTheyAreMet) {
   EXPECT_EQ(toy.of(ranges, {.ttft = 0, .tpot = 1e-6}).decode_tps, 0);
 }
 
+// Copies of the KV cache: they halve its room, and what they need of the links bounds the rate.
+TEST(ServingEstimate, CopiesOfTheKvCacheTakeMemoryAndLinks) {
+  const std::vector<LayerRange> ranges = {{0, 2}, {2, 4}};
+  const auto copying = [&](double link, double nic, double copies) {
+    Toy toy(2, 4, 1e5);
+    ServingModel::Replication& r = toy.model.replication;
+    r = {copies, 100, 40, {nic, nic}, {nic, nic}, {0, link, link, 0}};
+    return toy.of(ranges);
+  };
+  const double free = copying(1e12, 1e12, 0).requests;
+  EXPECT_EQ(copying(1e12, 1e12, 1).requests, free);  // memory is replicate()'s part
+  // A request is 150 tokens; a token's copy of two layers is 200 bytes, its activation 40.
+  EXPECT_NEAR(copying(1500, 1e12, 1).requests, 1500 / (150 * 240.0), 1e-9);
+  EXPECT_NEAR(copying(1500, 1e12, 2).requests, 1500 / (150 * 440.0), 1e-9);
+  EXPECT_NEAR(copying(1e12, 1200, 1).requests, 1200 / (150 * 240.0), 1e-9);
+  EXPECT_LT(copying(1500, 1e12, 2).requests, free);
+
+  Rng rng(9);
+  const PlanProblem problem = random_problem(rng, 6);
+  ServingModel model = make_serving_model(problem, {}, {});
+  const double alone = model.nodes[0].kv_tokens[0];
+  replicate(model, problem, 1, 1000);
+  EXPECT_EQ(model.nodes[0].kv_tokens[0], alone / 2);
+  EXPECT_EQ(model.replication.links.size(), model.between.size());
+  EXPECT_GT(model.replication.links[1], 0);
+}
+
+// Behind a hub every pair of nodes shares what passes; of one node nothing can be copied away.
+TEST(ServingEstimate, CopiesGoToWhoeverTakesOver) {
+  Toy toy(4, 4, 1e5);
+  std::vector<double> links(16, 900.0);
+  toy.model.replication = {1, 100, 40, std::vector<double>(4, 1e12), std::vector<double>(4, 1e12),
+                           links};
+  // Two nodes before the hub, two behind: a quarter of the tokens takes each of the four links, and
+  // the copies of the last two go back the same way, without activations.
+  const ServingEstimate e = toy.of({{0, 2}, {0, 2}, {2, 4}, {2, 4}});
+  EXPECT_NEAR(e.requests, 900 / (150 * 240.0 / 4), 1e-6);
+  Toy one(1, 4, 1e5);
+  one.model.replication = {1, 100, 40, {1e12}, {1e12}, {0}};
+  EXPECT_EQ(one.of({{0, 4}}).requests, 0);
+}
+
 // It ranks Helix's published plan above the plan of the greatest flow, as simulation does.
 TEST(ServingEstimate, RanksAsTheSimulatorDoes) {
   NEEDS_SHARED_DATA();

@@ -1,0 +1,263 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// Host under random scripts of everything that a driver may tell it, with every option: nodes that
+// join, leave and come back, links closed and opened, plans awaited, lanes that begin again, time.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "base/for_seeds.hpp"
+#include "policy/host.hpp"
+#include "policy/host_journal.hpp"
+
+namespace towline::policy {
+namespace {
+
+using Kind = HostAction::Kind;
+constexpr int32_t kLayers = 6;
+
+HostOptions random_options(Rng& rng) {
+  HostOptions o;
+  o.total_layers = kLayers;
+  o.router = static_cast<RouterKind>(rng.below(4));
+  o.seed = rng();
+  o.estimator = {.high_water = 1.0, .usual_output = static_cast<double>(rng.between(0, 20))};
+  o.batching.step_tokens = static_cast<int32_t>(rng.between(4, 40));
+  o.batching.chunk_tokens = static_cast<int32_t>(rng.between(1, 40));
+  o.batching.sequences = static_cast<int32_t>(rng.between(1, 12));
+  o.batching.prefix_cache = rng.below(2) != 0;
+  o.batching.ahead = static_cast<int32_t>(rng.below(3));
+  o.batching.placeholders = rng.below(2) != 0;
+  o.depth = rng.below(3) == 0 ? static_cast<int32_t>(rng.between(1, 3)) : 0;
+  o.extra_steps = static_cast<int32_t>(rng.below(3));
+  if (rng.below(3) == 0) o.most_outstanding = static_cast<int32_t>(rng.between(1, 4));
+  if (rng.below(3) == 0) o.most_routes = static_cast<int32_t>(rng.between(1, 4));
+  if (rng.below(2) == 0) o.wait_for_way = Duration(rng.between(0, 40));
+  if (rng.below(3) == 0) o.admission.waiting = rng.between(1, 10);
+  if (rng.below(4) == 0) o.admission.placed = rng.between(1, 6);
+  o.admission.offline = rng.below(4) == 0;
+  return o;
+}
+
+// The world that plans are made of: nodes of any range, all links that layers allow.
+struct World {
+  std::vector<HostNode> nodes;
+  std::set<int32_t> down;
+  std::set<std::pair<int32_t, int32_t>> cut, closed;
+  std::map<std::pair<int32_t, int32_t>, int32_t> ids;
+
+  void add(LayerRange layers, Rng& rng) {
+    nodes.push_back({.layers = layers,
+                     .kv_capacity = rng.between(5, 14) * kBlockTokens * layers.size()});
+  }
+  HostPlan plan(bool provisional) {
+    HostPlan plan;
+    plan.nodes = nodes;
+    for (const int32_t node : down) plan.nodes[static_cast<size_t>(node)].layers = {};
+    plan.provisional = provisional;
+    std::map<int32_t, HostLink> links;
+    const auto link = [&](int32_t from, int32_t to) {
+      if (cut.contains({from, to})) return;
+      const auto id = ids.emplace(std::pair(from, to), static_cast<int32_t>(ids.size())).first;
+      links[id->second] = {id->second, from, to, 1.0 + id->second % 3, closed.contains({from, to})};
+    };
+    for (int32_t i = 0; i < static_cast<int32_t>(nodes.size()); ++i) {
+      const LayerRange a = plan.nodes[static_cast<size_t>(i)].layers;
+      if (a.empty()) continue;
+      if (a.begin == 0) link(kSourceNode, i);
+      if (a.end == kLayers) link(i, kSinkNode);
+      for (int32_t k = 0; k < static_cast<int32_t>(nodes.size()); ++k) {
+        const LayerRange b = plan.nodes[static_cast<size_t>(k)].layers;
+        if (k != i && !b.empty() && b.begin <= a.end && b.end > a.end) link(i, k);
+      }
+    }
+    for (const auto& [id, l] : links) plan.links.push_back(l);
+    return plan;
+  }
+};
+
+struct Script {
+  Script(Host first, Host second) : host(std::move(first)), replayed(std::move(second)) {}
+
+  Host host;
+  Host replayed;  // told what went through the journal's bytes
+  Digest digest, again;
+  Instant now{};
+  std::vector<int32_t> flying;
+  std::map<int64_t, HostAction> ended;
+  std::set<int64_t> placed;
+  std::set<LaneId> closed;
+  std::vector<HostAction> actions;
+
+  void tell(const HostEvent& event) {
+    const std::string bytes = encode_event(event);
+    actions.clear();
+    host.step(now, event, actions);
+    digest_actions(host, actions, digest);
+    for (const HostAction& a : actions) carry_out(a);
+    host.check_invariants();
+    const Result<DecodedEvent> decoded = decode_event(bytes);
+    ASSERT_TRUE(decoded) << decoded.error().to_string();
+    ASSERT_TRUE(check_event(replayed, decoded->event));
+    std::vector<HostAction> others;
+    replayed.step(now, decoded->event, others);
+    digest_actions(replayed, others, again);
+    ASSERT_EQ(digest.value(), again.value());
+  }
+  void carry_out(const HostAction& a) {
+    ASSERT_FALSE(closed.contains(a.lane));
+    switch (a.kind) {
+      case Kind::kLaunch:
+        ASSERT_EQ(host.flight(a.ticket).lane, a.lane);
+        flying.push_back(a.ticket);
+        break;
+      case Kind::kAbandon:
+        ASSERT_EQ(std::erase(flying, a.ticket), 1u);
+        break;
+      case Kind::kPlaced:
+        ASSERT_TRUE(placed.insert(a.id.value).second) << a.id.value;
+        break;
+      case Kind::kDisplaced:
+        ASSERT_EQ(placed.erase(a.id.value), 1u) << a.id.value;
+        break;
+      case Kind::kPreempted:
+        ASSERT_TRUE(placed.contains(a.id.value)) << a.id.value;
+        break;
+      case Kind::kEnded:
+        placed.erase(a.id.value);
+        ASSERT_TRUE(ended.emplace(a.id.value, a).second) << a.id.value;
+        ASSERT_EQ(a.reason.empty(),
+                  a.outcome == Outcome::kFinished || a.outcome == Outcome::kCancelled);
+        break;
+      case Kind::kLaneClosed:
+        closed.insert(a.lane);
+        break;
+    }
+  }
+  // Steps of one lane come back in the order in which they were sent.
+  void finish(size_t which, Rng& rng) {
+    const LaneId lane = host.flight(flying[which]).lane;
+    size_t oldest = which;
+    for (size_t i = 0; i < flying.size(); ++i) {
+      const Step& step = host.flight(flying[i]);
+      if (step.lane == lane && step.number < host.flight(flying[oldest]).number) oldest = i;
+    }
+    const int32_t ticket = flying[oldest];
+    flying.erase(flying.begin() + static_cast<long>(oldest));
+    std::vector<Sampled> tokens;
+    for (const StepEntry& entry : host.flight(ticket).entries) {
+      if (!entry.samples) continue;
+      tokens.push_back({entry.seq, static_cast<int32_t>(rng.below(50)), rng.below(40) == 0,
+                        rng.below(300) == 0});
+    }
+    tell(StepDone{ticket, tokens});
+  }
+};
+
+Arrive random_request(int64_t id, Rng& rng) {
+  Arrive a;
+  a.id = RequestId(id);
+  a.prompt_length = static_cast<int32_t>(rng.between(1, 90));
+  if (rng.below(2) == 0) {
+    for (int32_t i = 0; i < a.prompt_length; ++i) a.prompt.push_back(i / 30);
+  }
+  a.max_tokens = static_cast<int32_t>(rng.between(0, 30));
+  a.priority = static_cast<int32_t>(rng.below(3));
+  a.every_row = rng.below(5) == 0;
+  a.cache_salt = rng.below(2);
+  return a;
+}
+
+void disturb(World& world, Rng& rng) {
+  const auto node = static_cast<int32_t>(rng.below(world.nodes.size()));
+  HostNode& n = world.nodes[static_cast<size_t>(node)];
+  switch (rng.below(5)) {
+    case 0:
+      if (world.down.erase(node) == 0) {
+        world.down.insert(node);
+        break;
+      }
+      [[fallthrough]];
+    case 1:
+      ++n.incarnation;  // back, or replaced before anybody noticed
+      break;
+    case 2:
+      if (world.nodes.size() < 9) world.add(n.layers, rng);
+      break;
+    default: {
+      auto& set = rng.below(2) == 0 ? world.cut : world.closed;
+      std::vector<std::pair<int32_t, int32_t>> links;
+      for (const auto& [link, id] : world.ids) links.push_back(link);
+      if (links.empty()) break;
+      const auto link = links[rng.below(links.size())];
+      if (set.erase(link) == 0) set.insert(link);
+    }
+  }
+}
+
+TEST(HostScript, EveryRequestEndsOnceAndTheJournalRepeatsIt) {
+  std::map<std::string_view, int> reasons;
+  int64_t preempted = 0;
+  for_seeds(150, [&](Rng& rng) {
+    World world;
+    world.add({0, static_cast<int32_t>(rng.between(2, kLayers))}, rng);
+    world.add({static_cast<int32_t>(rng.between(0, 2)), kLayers}, rng);
+    for (uint64_t i = rng.below(4); i > 0; --i) {
+      const auto begin = static_cast<int32_t>(rng.below(kLayers));
+      world.add({begin, static_cast<int32_t>(rng.between(begin + 1, kLayers))}, rng);
+    }
+    const HostOptions options = random_options(rng);
+    const auto setup = parse_host_setup(host_setup_json(options));
+    ASSERT_TRUE(setup) << setup.error().to_string();
+    auto host = Host::make(options, HostPlan{});
+    auto other = Host::make(*setup, HostPlan{});
+    ASSERT_TRUE(host && other);
+    Script s(*std::move(host), *std::move(other));
+    int64_t next = 0;
+    for (int i = 0; i < 300 && !::testing::Test::HasFailure(); ++i) {
+      s.now = s.now + Duration(rng.between(0, 3));
+      if (s.host.next_deadline() <= s.now) s.tell(Tick{});
+      const uint64_t dice = rng.below(100);
+      if (dice < 22) {
+        s.tell(random_request(next++, rng));
+      } else if (dice < 25 && next > 0) {
+        s.tell(Cancel{RequestId(rng.between(0, next - 1))});
+      } else if (dice < 31) {
+        if (i > 20) disturb(world, rng);
+        s.tell(world.plan(rng.below(3) == 0));
+      } else if (dice < 33 && !s.flying.empty()) {
+        const Step& step = s.host.flight(s.flying[rng.below(s.flying.size())]);
+        BreakLanes broken{{step.lane, LaneId(static_cast<int32_t>(rng.below(50)))}, {}};
+        if (rng.below(2) == 0) broken.failed.push_back(RequestId(step.entries[0].seq.value));
+        s.tell(broken);
+      } else if (!s.flying.empty()) {
+        s.finish(rng.below(s.flying.size()), rng);
+      }
+      for (const HostAction& a : s.actions) preempted += a.kind == Kind::kPreempted;
+      ASSERT_EQ(next, static_cast<int64_t>(s.ended.size()) + s.host.unfinished());
+    }
+    world.down.clear();
+    world.cut.clear();
+    world.closed.clear();
+    s.tell(world.plan(false));
+    for (int i = 0; !s.flying.empty() && !::testing::Test::HasFailure(); ++i) {
+      ASSERT_LT(i, 100'000);
+      s.finish(rng.below(s.flying.size()), rng);
+    }
+    EXPECT_EQ(s.host.unfinished(), 0);
+    EXPECT_EQ(static_cast<int64_t>(s.ended.size()), next);
+    for (const auto& [id, end] : s.ended) ++reasons[end.reason];
+  });
+  if (std::getenv("TOWLINE_SEED") != nullptr) return;
+  EXPECT_GT(preempted, 30);
+  for (const std::string_view reason : {kQueueFull, kTooLarge, kNoToken, kStranded, kManyRoutes,
+                                        kBadStep, std::string_view()}) {
+    EXPECT_GT(reasons[reason], 0) << reason;
+  }
+}
+
+}  // namespace
+}  // namespace towline::policy

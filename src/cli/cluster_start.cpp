@@ -25,6 +25,8 @@
 namespace towline::cli {
 namespace {
 
+constexpr int32_t kOfflineQueue = 1 << 20;
+
 struct StartedNode {
   std::string name;
   LayerRange layers;
@@ -98,6 +100,9 @@ Result<serve::ClusterOptions> cluster_options(const ClusterStart& start,
   if (router == "shortest_queue") router = "shortest-queue";
   ASSIGN_OR_RETURN(options.router, policy::router_named(router));
   options.async_steps = start.async_steps;
+  options.offline = start.admission == "offline";
+  if (options.offline) options.queue = kOfflineQueue;
+  options.records = start.records;
   options.lease = Duration(static_cast<int64_t>(start.lease * 1e9));
   options.wait_for_nodes = Duration(static_cast<int64_t>(start.wait_for_nodes * 1e9));
   return options;
@@ -169,7 +174,8 @@ class ClusterRun {
                                                      : model_name_of(start_.scenario.model);
     }
     api.max_sequences = options_.sequences;
-    api.max_queue = start_.scenario.serving.queue;
+    api.max_queue =
+        options_.offline ? options_.queue : start_.scenario.serving.queue;
     model_name_ = api.model_name;
     ASSIGN_OR_RETURN(server_, serve::ApiServer::start(loop_, hub_, *text_, api));
     return {};
@@ -316,6 +322,14 @@ void add_cluster_rows(OptionTable& t, ClusterStart& o) {
                                "zmq://0.0.0.0:7100; default: a free port of this machine only");
   t.value("keys", &o.key_file, "zmq: the cluster's key file (towline net keys)");
   t.flag("insecure", &o.insecure, "zmq without keys and encryption");
+  t.value("admission", &o.admission,
+          "online: more than may wait are refused; offline: all wait, and are begun while the KV "
+          "caches are expected to be below 80 %")
+      .one_of({"online", "offline"});
+  t.value("journal", &o.records.journal,
+          "write everything the coordinator decides by, tokens included, for simulate --replay");
+  t.value("helix-log", &o.records.helix_log,
+          "write events.txt and query_route.txt to this folder, for report");
   t.flag("async", &o.async_steps, "send a sequence's next step before its token is known");
   t.value("wait-for-nodes", &o.wait_for_nodes,
           "seconds that requests wait when too few nodes are left; then they fail")

@@ -16,6 +16,7 @@
 #include "base/options.hpp"
 #include "base/result.hpp"
 #include "serve/api_server.hpp"
+#include "serve/cluster_records.hpp"
 #include "spec/scenario.hpp"
 
 namespace towline::cli {
@@ -32,6 +33,8 @@ struct ClusterStart {
   int64_t kv_tokens = 0;           // of workers that say nothing themselves
   double lease = 3, wait_for_nodes = 0;  // seconds
   bool async_steps = false;
+  std::string admission = "online";
+  serve::RecordFiles records;
   bool json = false;               // ready line as JSON
   bool announce_waiting = false;   // say on stdout, before that, what to start
   std::string picture;             // file for a picture of the plan

@@ -15,7 +15,6 @@
 namespace towline::obs {
 namespace {
 
-constexpr std::string_view kMagic = "TLJOURN1";
 constexpr size_t kHead = 8;      // size and checksum
 constexpr size_t kBodyHead = 12;  // now, machine, kind
 constexpr size_t kBuffered = size_t{256} << 10;
@@ -46,8 +45,8 @@ Result<JournalWriter> JournalWriter::create(const std::string& path) {
     return errorf(Code::kIo, "cannot write the journal '{}': {}", path, std::strerror(errno));
   }
   JournalWriter writer(path, fd);
-  writer.buffer_ = kMagic;
-  writer.bytes_ = static_cast<int64_t>(kMagic.size());
+  writer.buffer_ = kJournalMagic;
+  writer.bytes_ = static_cast<int64_t>(kJournalMagic.size());
   return writer;
 }
 
@@ -77,23 +76,29 @@ Result<void> JournalWriter::fail(std::string_view doing) {
                 doing, path_, std::strerror(cause));
 }
 
-Result<void> JournalWriter::append(const JournalRecord& record) {
-  if (record.payload.size() > kMaxPayload) {
+Result<void> encode_record(const JournalRecord& record, std::string& out) {
+  if (record.payload.size() > JournalWriter::kMaxPayload) {
     return errorf(Code::kInvalidArgument, "a journal record of {} bytes is above the limit of {}",
-                  record.payload.size(), kMaxPayload);
+                  record.payload.size(), JournalWriter::kMaxPayload);
   }
+  const size_t begin = out.size();
+  put(out, static_cast<uint32_t>(kBodyHead + record.payload.size()));
+  put(out, uint32_t{0});
+  put(out, record.now);
+  put(out, record.machine);
+  put(out, static_cast<uint16_t>(record.kind));
+  out.append(record.payload);
+  const uint32_t crc = crc32c(std::string_view(out).substr(begin + kHead));
+  for (size_t i = 0; i < 4; ++i) out[begin + 4 + i] = static_cast<char>(crc >> (8 * i));
+  return {};
+}
+
+Result<void> JournalWriter::append(const JournalRecord& record) {
   if (failed_ || fd_ < 0) {
     return errorf(Code::kIo, "the journal '{}' failed before and takes no more", path_);
   }
   const size_t begin = buffer_.size();
-  put(buffer_, static_cast<uint32_t>(kBodyHead + record.payload.size()));
-  put(buffer_, uint32_t{0});
-  put(buffer_, record.now);
-  put(buffer_, record.machine);
-  put(buffer_, static_cast<uint16_t>(record.kind));
-  buffer_.append(record.payload);
-  const uint32_t crc = crc32c(std::string_view(buffer_).substr(begin + kHead));
-  for (size_t i = 0; i < 4; ++i) buffer_[begin + 4 + i] = static_cast<char>(crc >> (8 * i));
+  TRY(encode_record(record, buffer_));
   bytes_ += static_cast<int64_t>(buffer_.size() - begin);
   return buffer_.size() < kBuffered ? Result<void>() : flush();
 }
@@ -147,12 +152,12 @@ Result<JournalReader> JournalReader::from_bytes(std::string bytes, std::string s
 }
 
 Result<void> JournalReader::begin() {
-  ASSIGN_OR_RETURN(const bool whole, need(kMagic.size()));
-  if (!whole || std::string_view(buffer_).substr(0, kMagic.size()) != kMagic) {
+  ASSIGN_OR_RETURN(const bool whole, need(kJournalMagic.size()));
+  if (!whole || std::string_view(buffer_).substr(0, kJournalMagic.size()) != kJournalMagic) {
     return errorf(Code::kDataCorrupt, "{}: not a journal (it does not begin with {})", source_,
-                  kMagic);
+                  kJournalMagic);
   }
-  at_ = kMagic.size();
+  at_ = kJournalMagic.size();
   offset_ = static_cast<int64_t>(at_);
   return {};
 }

@@ -45,6 +45,11 @@ struct JournalRecord {
   std::string_view payload;  // of a record read: valid until the next read
 };
 
+// What a journal's file begins with.
+inline constexpr std::string_view kJournalMagic = "TLJOURN1";
+// Appends a record's bytes to `out`. Refuses a payload above JournalWriter::kMaxPayload.
+Result<void> encode_record(const JournalRecord& record, std::string& out);
+
 // Buffers up to 256 KiB. One thread. A full disk or any other failure is reported once by the call
 // that met it and by every call after it; the run may go on without a journal.
 class JournalWriter {

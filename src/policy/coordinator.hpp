@@ -64,6 +64,7 @@ struct CoordinatorOptions {
   uint64_t seed = 1;
   AdmissionLimits admission;
   bool journal = false;              // HostRecord actions
+  bool iterations = false;           // IterationNote and WayNote actions
   std::vector<std::string> nodes;    // names of the plan, in NodeId order; others may join
 };
 
@@ -163,6 +164,7 @@ class Coordinator {
     LaneId lane{-1};
     std::optional<SlotGen> slot;     // known to the nodes of its lane
     int32_t outputs = 0;
+    int32_t known = 0;               // tokens when it was last evaluated from the beginning
     Instant submitted{}, first_step{-1};
     bool prompt_reported = false;
     std::vector<ScoredToken> prompt_scores;
@@ -223,6 +225,7 @@ class Coordinator {
   bool send_full(NodeId node);
   void flush_drafts();
   void learn(const Lane& lane, SlotGen slot, int32_t position, int32_t token);
+  void note_iteration(Request& request, const StepEntry& entry, bool result);
   Sampled accept(Request& request, const StepEntry& entry, const RowResult* result);
   void note_prompt(Request& request, const StepEntry& entry, const RowResult* result);
   RequestUpdate& update_of(const Request& request);

@@ -144,6 +144,21 @@ struct HostRecord {
   uint64_t digest = 0;         // kActions: of all actions of the Host so far,
   int64_t actions = 0;         // ...and how many these are
 };
+// With `iterations`: an iteration of a request leaves for its nodes or its result is back, and the
+// way that a request gets. An evaluation of all that is known of a request counts as one iteration,
+// a prompt, in however many steps it is done.
+struct IterationNote {
+  SeqId request;
+  bool result = false;
+  bool prompt = false;         // else a decode
+  int64_t context = 0;         // tokens known before it; of a prompt: 0
+  int64_t tokens = 0;          // a prompt's, and the one that is drawn; or 1
+};
+struct WayNote {
+  SeqId request;
+  int64_t input = 0, output = 0;  // tokens, at most
+  std::vector<std::pair<NodeId, LayerRange>> way;
+};
 struct CoordinatorNote {
   enum Level : uint8_t { kInfo, kWarn, kError } level = kInfo;
   std::string text;
@@ -151,6 +166,6 @@ struct CoordinatorNote {
 
 using CoordinatorAction =
     std::variant<WelcomeNode, RefuseNode, FenceNode, AskPlan, SendStep, RequestUpdate, HostRecord,
-                 CoordinatorNote>;
+                 IterationNote, WayNote, CoordinatorNote>;
 
 }  // namespace towline::policy

@@ -153,6 +153,11 @@ void Coordinator::placed(Request& r, LaneId id) {
     }
   }
   r.lane = id;
+  if (options_.iterations) {
+    WayNote note{r.seq, r.spec.spec.prompt_length, r.spec.max_tokens, {}};
+    for (const Way& hop : lane.way) note.way.emplace_back(hop.node, hop.layers);
+    out_->push_back(std::move(note));
+  }
   RequestTrace& trace = traces_.at(r.spec.id);
   trace.state = "running";
   RequestTrace::Attempt attempt;

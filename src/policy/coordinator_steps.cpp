@@ -86,6 +86,7 @@ void Coordinator::dispatch(int32_t ticket, LaneId id) {
   for (const StepEntry& entry : step.entries) {
     Request& r = requests_.at(entry.seq);
     add_entry(lane, entry, r, drafts);
+    if (options_.iterations) note_iteration(r, entry, false);
     flight.slots.push_back(*r.slot);
     rows += entry.to - entry.from;
     if (r.first_step.ns < 0) {
@@ -217,6 +218,7 @@ void Coordinator::on(const StepResults& results) {
     const auto result = by_slot.find(flight.slots[i]);
     const RowResult* row = result == by_slot.end() ? nullptr : result->second;
     note_prompt(r, entry, row);
+    if (options_.iterations) note_iteration(r, entry, true);
     if (!entry.samples) continue;
     sampled.push_back(accept(r, entry, row));
     if (options_.batch.placeholders && !sampled.back().failed) {
@@ -235,6 +237,18 @@ void Coordinator::learn(const Lane& lane, SlotGen slot, int32_t position, int32_
     Node& node = nodes_[static_cast<size_t>(id.value)];
     if (node.sender) (void)node.sender->learn(slot, position, token);
   }
+}
+
+void Coordinator::note_iteration(Request& r, const StepEntry& entry, bool result) {
+  if (entry.fresh && !result) r.known = host_.batcher().length(r.seq);
+  IterationNote note{r.seq, result, entry.to <= r.known, 0, int64_t{r.known} + 1};
+  if (!note.prompt) {
+    note.context = entry.to;
+    note.tokens = 1;
+  } else if (result ? entry.to < r.known : !entry.fresh) {
+    return;  // a piece of it
+  }
+  out_->push_back(note);
 }
 
 Sampled Coordinator::accept(Request& r, const StepEntry& entry, const RowResult* result) {

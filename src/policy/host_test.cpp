@@ -158,6 +158,67 @@ TEST(Host, WaitsWithoutAnyWayAndGoesOnWithOne) {
   EXPECT_EQ(d.ended.at(3), Outcome::kFailed);
 }
 
+TEST(Host, OfflineWorkIsFedUpToTheMark) {
+  HostOptions options = options_for(1);
+  options.estimator = {.high_water = 1.0, .usual_output = 50};
+  options.admission.offline = true;
+  options.admission.feed_high_water = 0.5;
+  Driver d = make(options, grid(1, 1, 4000));  // 2000 tokens
+  for (int64_t i = 0; i < 12; ++i) d.event(request(i, 150, 40));
+  EXPECT_EQ(d.host.admission().placed(), 6);  // each is expected to hold 200; 5 are at the mark
+  EXPECT_EQ(d.host.admission().waiting(), 6);
+  while (!d.flying.empty()) {
+    d.finish(0);
+    EXPECT_LE(d.host.admission().placed(), 6);
+  }
+  EXPECT_EQ(d.ended.size(), 12u);
+}
+
+TEST(Host, ARequestAvoidsNodesThatAreTooSmallForIt) {
+  for (const RouterKind router : {RouterKind::kFlow, RouterKind::kSwarm, RouterKind::kRandom,
+                                  RouterKind::kShortestQueue}) {
+    HostOptions options = options_for(2);
+    options.router = router;
+    options.estimator = {.high_water = 1.0, .usual_output = 1};
+    HostPlan plan = grid(2, 2, 4000);
+    plan.nodes[0].kv_capacity = plan.nodes[2].kv_capacity = 400;  // 200 tokens
+    Driver d = make(options, plan);
+    for (int64_t i = 0; i < 4; ++i) {
+      d.event(request(i, 100, 150));
+      ASSERT_FALSE(d.flying.empty()) << router_name(router) << i;
+      const Step& step = d.host.flight(d.flying.front());
+      for (const Hop& hop : d.host.lane(step.lane).pipeline) {
+        EXPECT_TRUE(hop.node == kSinkNode || hop.node % 2 == 1) << hop.node;
+      }
+      while (!d.flying.empty()) d.finish(0);
+      EXPECT_EQ(d.ended.at(i), Outcome::kFinished);
+    }
+    d.event(request(9, 1000, 1002));
+    EXPECT_EQ(d.ended.at(9), Outcome::kRejected);
+    EXPECT_EQ(d.actions.back().reason, kTooLarge);
+  }
+}
+
+// Two lanes share a node that is full: the better-ranked one gets its block when the other's step
+// has landed, though nobody ends and other lanes go on.
+TEST(Host, ALaneThatWaitsForWhatIsInFlightIsTriedWhenItLands) {
+  HostOptions options = options_for(2);
+  options.estimator = {.high_water = 1.0, .usual_output = 0};
+  options.batching.ahead = 0;
+  HostPlan plan = grid(2, 2, 100'000);
+  plan.nodes[2].kv_capacity = 2 * 16 * 6;  // 6 blocks: two sequences of 48 tokens fill it
+  std::erase_if(plan.links, [](const HostLink& l) { return l.to == 3 || l.from == 3; });
+  Driver d = make(options, plan);
+  d.event(request(0, 30, 20));
+  d.event(request(1, 30, 20));
+  for (int i = 0; i < 2000 && !d.flying.empty(); ++i) {
+    d.finish(0);
+    d.host.check_invariants();
+  }
+  EXPECT_EQ(d.ended.size(), 2u);
+  EXPECT_GT(d.host.batcher().counters().preemptions, 0);
+}
+
 // Any script: requests end exactly once, finished ones with all their tokens, and another host told
 // the same gives the same actions.
 TEST(Host, LosesNobodyUnderAnyScript) {

@@ -229,6 +229,8 @@ class FakeCluster {
   }
   void act(RefuseNode&) {}
   void act(HostRecord&) {}
+  void act(IterationNote&) {}
+  void act(WayNote&) {}
   void act(FenceNode& fence) {
     for (auto& [i, node] : nodes_) {
       if (node->incarnation == fence.incarnation) node->fenced = true;

@@ -9,7 +9,6 @@
 
 #include "base/fmt.hpp"
 #include "base/log.hpp"
-#include "plan/max_flow.hpp"
 #include "serve/request_check.hpp"
 
 namespace towline::serve {
@@ -20,7 +19,6 @@ using protocol::MessageKind;
 constexpr int32_t kDefaultContext = 8192;
 constexpr int64_t kDefaultKvBytes = int64_t{1} << 30;
 constexpr Duration kSendPatience = seconds(2);  // a node that takes nothing for so long is lost
-constexpr int64_t kBoundless = int64_t{1} << 40;
 
 FinishReason finish_reason(policy::CoordinatorFinish finish) {
   switch (finish) {
@@ -50,70 +48,7 @@ Json layers_json(LayerRange layers) {
   return Json::array({Json(int64_t{layers.begin}), Json(int64_t{layers.end})});
 }
 
-// Of all maximum flows one that loads the nodes evenly: the greatest share of a node's speed that is
-// used is made as small as it can be, then the next greatest, and so on. (A maximum flow as the
-// algorithm finds it may leave one of two equal nodes idle.) The first `nodes` arcs are the nodes'.
-plan::MaxFlow even_max_flow(plan::FlowGraph graph, size_t nodes, int32_t source, int32_t sink) {
-  const plan::MaxFlow best = plan::max_flow(graph, source, sink);
-  const double enough = best.value * (1 - 1e-6);
-  if (best.value <= 0) return best;
-  std::vector<double> speed;
-  for (size_t i = 0; i < nodes; ++i) speed.push_back(graph.arcs[i].capacity);
-  std::vector<bool> settled(nodes, false);
-  plan::MaxFlow flow = best;
-  const auto with_share = [&](double share) {
-    for (size_t i = 0; i < nodes; ++i) {
-      if (!settled[i]) graph.arcs[i].capacity = share * speed[i];
-    }
-    return plan::max_flow(graph, source, sink);
-  };
-  for (size_t round = 0; round < nodes; ++round) {
-    double low = 0, high = 1;
-    for (int i = 0; i < 24; ++i) {
-      const double share = (low + high) / 2;
-      (with_share(share).value >= enough ? high : low) = share;
-    }
-    flow = with_share(high);
-    bool left = false;
-    for (size_t i = 0; i < nodes; ++i) {
-      if (settled[i]) continue;
-      settled[i] = flow.flow[i] >= high * speed[i] * (1 - 1e-4);
-      left = left || !settled[i];
-    }
-    if (!left) break;
-  }
-  flow.value = best.value;
-  return flow;
-}
-
 }  // namespace
-
-Result<void> assign_layers(std::vector<ClusterNode>& nodes, int32_t total_layers) {
-  std::vector<ClusterNode*> open;
-  for (ClusterNode& node : nodes) {
-    if (node.layers.empty()) open.push_back(&node);
-  }
-  if (open.empty()) return {};
-  if (static_cast<int32_t>(open.size()) > total_layers) {
-    return errorf(Code::kInvalidArgument,
-                  "{} workers cannot share {} layers; give fewer workers or explicit layers",
-                  open.size(), total_layers);
-  }
-  double sum = 0;
-  for (const ClusterNode* node : open) sum += std::max(node->speed, 1e-9);
-  double share = 0;
-  int32_t begin = 0;
-  for (size_t i = 0; i < open.size(); ++i) {
-    share += std::max(open[i]->speed, 1e-9);
-    const auto left = static_cast<int32_t>(open.size() - i - 1);
-    const auto ideal = static_cast<int32_t>(share / sum * total_layers + 0.5);
-    const int32_t end =
-        left == 0 ? total_layers : std::clamp(ideal, begin + 1, total_layers - left);
-    open[i]->layers = {begin, end};
-    begin = end;
-  }
-  return {};
-}
 
 // --- starting and stopping ----------------------------------------------------------------------
 
@@ -145,6 +80,15 @@ Result<std::unique_ptr<ClusterEngine>> ClusterEngine::start(
   host.membership.lease = options.lease;
   host.wait_for_nodes = options.wait_for_nodes;
   for (const ClusterNode& node : options.nodes) host.nodes.push_back(node.name);
+  host.admission.offline = options.offline;
+  if (!options.offline) host.admission.waiting = self->most_unfinished_;
+  Json names = Json::array();
+  for (const ClusterNode& node : options.nodes) names.push(node.name);
+  ASSIGN_OR_RETURN(self->records_,
+                   ClusterRecords::open(options.records, self->started_,
+                                        Json::object({{"model", desc.name}, {"nodes", names}})));
+  host.journal = self->records_.has_journal();
+  host.iterations = self->records_.has_log();
   self->host_ = std::make_unique<policy::Coordinator>(host);
   net::TransportOptions t;
   ASSIGN_OR_RETURN(t.kind, net::kind_of_address(options.listen));
@@ -276,11 +220,13 @@ void ClusterEngine::loop() {
   for (const auto& command : commands) command();
   for (auto& [caller, guest] : guests_) guest.channel->close("the cluster ends");
   if (!events_.empty()) sink_(std::exchange(events_, {}));
+  records_.end(net::steady_now(), host_->seen_so_far());
 }
 
 void ClusterEngine::tell_host(const policy::CoordinatorEvent& event) {
   std::vector<policy::CoordinatorAction> actions;
-  host_->step(net::steady_now(), event, actions);
+  now_ = net::steady_now();
+  host_->step(now_, event, actions);
   for (policy::CoordinatorAction& action : actions) std::visit([this](auto& a) { act(a); }, action);
   // Answers that the host gets while it is being told something come after it.
   while (!later_.empty()) {
@@ -536,82 +482,14 @@ void ClusterEngine::act(policy::FenceNode& action) {
   }
 }
 
-// Maximum flow over nodes in / out and the links that layers allow; what a node carries is what it
-// measured, divided by the layers it holds.
 void ClusterEngine::act(policy::AskPlan& ask) {
-  policy::PlanMade plan;
-  plan.number = ask.number;
-  plan::FlowGraph graph;
-  const int32_t source = graph.add_vertex(), sink = graph.add_vertex();
-  std::vector<int32_t> in, out, arcs;
+  std::map<NodeId, NodeRate> rates;
   for (const auto& [node, layers] : ask.nodes) {
-    in.push_back(graph.add_vertex());
-    out.push_back(graph.add_vertex());
-    const Guest* guest = guest_of(node);
-    const double rate = guest != nullptr && guest->rate > 0 ? guest->rate : 1000.0;
-    graph.add_arc(in.back(), out.back(), rate / layers.size());
+    if (const Guest* guest = guest_of(node)) rates[node] = {guest->theirs.name, guest->rate};
   }
-  const auto link = [&](int32_t from, int32_t to, int32_t a, int32_t b) {
-    plan.links.push_back({from, to});
-    arcs.push_back(graph.add_arc(a, b, static_cast<double>(kBoundless)));
-  };
-  for (size_t i = 0; i < ask.nodes.size(); ++i) {
-    const auto& [node, layers] = ask.nodes[i];
-    if (layers.begin == 0) link(policy::kSourceNode, node.value, source, in[i]);
-    if (layers.end == model().layers) link(node.value, policy::kSinkNode, out[i], sink);
-    for (size_t k = 0; k < ask.nodes.size(); ++k) {
-      const auto& [other, theirs] = ask.nodes[k];
-      const bool joins = k != i && theirs.begin <= layers.end && theirs.end > layers.end;
-      if (!joins || std::ranges::find(ask.broken, std::pair(node, other)) != ask.broken.end()) {
-        continue;
-      }
-      link(node.value, other.value, out[i], in[k]);
-    }
-  }
-  const plan::MaxFlow flow = even_max_flow(graph, ask.nodes.size(), source, sink);
-  plan.max_flow = flow.value;
-  for (const int32_t arc : arcs) plan.flow.push_back(flow.flow[static_cast<size_t>(arc)]);
-  note_plan(ask, plan, graph, flow);
-  later_.push_back(std::move(plan));
-}
-
-void ClusterEngine::note_plan(const policy::AskPlan& ask, const policy::PlanMade& made,
-                              const plan::FlowGraph& graph, const plan::MaxFlow& flow) {
-  report_ = {};
-  report_.layers = model().layers;
-  report_.max_flow = flow.value;
-  report_.coverage.assign(static_cast<size_t>(model().layers), 0.0);
-  std::map<int32_t, int32_t> unit_of;
-  for (size_t i = 0; i < ask.nodes.size(); ++i) {  // arc i is node i's own
-    plan::UnitFlow unit;
-    const Guest* guest = guest_of(ask.nodes[i].first);
-    unit.name = guest != nullptr ? guest->theirs.name : format("node {}", ask.nodes[i].first);
-    unit.layers = ask.nodes[i].second;
-    unit.flow = flow.flow[i];
-    unit.capacity = graph.arcs[i].capacity;
-    unit.in_cut = unit.flow >= unit.capacity * (1 - 1e-9);
-    report_.max_compute += unit.capacity * unit.layers.size() / model().layers;
-    for (int32_t l = unit.layers.begin; l < unit.layers.end; ++l) {
-      report_.coverage[static_cast<size_t>(l)] += unit.capacity;
-    }
-    unit_of[ask.nodes[i].first.value] = static_cast<int32_t>(i);
-    report_.units.push_back(std::move(unit));
-  }
-  report_.upper_bound = report_.max_compute;
-  for (size_t i = 0; i < made.links.size(); ++i) {
-    plan::LinkFlow link;
-    link.from = made.links[i].from < 0 ? plan::kSource : unit_of.at(made.links[i].from);
-    link.to = made.links[i].to < 0 ? plan::kSink : unit_of.at(made.links[i].to);
-    link.flow = made.flow[i];
-    link.capacity = std::max(link.flow, report_.max_flow);
-    report_.links.push_back(link);
-  }
-  for (plan::LinkFlow& link : report_.links) {
-    double out = 0;
-    for (const plan::LinkFlow& other : report_.links) out += other.from == link.from ? other.flow : 0;
-    link.share = out > 0 ? link.flow / out : 0;
-  }
-  report_.bottleneck = "the speed of the workers; links are taken to be boundless";
+  ClusterPlan plan = plan_cluster(ask, rates, model().layers);
+  report_ = std::move(plan.report);
+  later_.push_back(std::move(plan.made));
 }
 
 plan::FlowReport ClusterEngine::plan_report() const {

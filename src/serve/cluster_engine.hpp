@@ -29,23 +29,15 @@
 
 #include "engine/format/model_file.hpp"
 #include "net/transport.hpp"
-#include "plan/flow_report.hpp"
 #include "policy/coordinator.hpp"
 #include "protocol/messages.hpp"
+#include "serve/cluster_plan.hpp"
+#include "serve/cluster_records.hpp"
 #include "serve/emulated_links.hpp"
 #include "serve/flow_meter.hpp"
 #include "serve/generator.hpp"
 
 namespace towline::serve {
-
-struct ClusterNode {
-  std::string name;
-  LayerRange layers;
-  int32_t threads = 1;
-  int64_t kv_tokens = 0;       // 0: chosen
-  double speed = 1;            // relative, until it has measured itself
-  Json executor;               // what replaces the real decoder ({"kind": "emulated", ...}); or null
-};
 
 struct ClusterOptions {
   std::string listen = "tcp://127.0.0.1:0";
@@ -64,14 +56,12 @@ struct ClusterOptions {
   Duration lease = seconds(3);
   Duration wait_for_nodes = seconds(0);
   Epoch epoch{1};
+  bool offline = false;        // requests wait as long as it takes and are fed by the KV estimate
+  RecordFiles records;
   EmulatedLinks links;         // what is sent over them suffers as they say
   // Told when ready() changes, by the coordinator's thread; must not wait.
   std::function<void(bool ready)> on_ready;
 };
-
-// Layers for every node that has none: contiguous, in order, in proportion to speed. At least as
-// many layers as nodes.
-Result<void> assign_layers(std::vector<ClusterNode>& nodes, int32_t total_layers);
 
 class ClusterEngine final : public Generator {
  public:
@@ -126,11 +116,11 @@ class ClusterEngine final : public Generator {
   void act(policy::RefuseNode& action);
   void act(policy::FenceNode& action);
   void act(policy::AskPlan& action);
-  void note_plan(const policy::AskPlan& ask, const policy::PlanMade& made,
-                 const plan::FlowGraph& graph, const plan::MaxFlow& flow);
   void act(policy::SendStep& action);
   void act(policy::RequestUpdate& action);
-  void act(policy::HostRecord&) {}
+  void act(policy::HostRecord& action) { records_.add(now_, action); }
+  void act(policy::IterationNote& action) { records_.add(now_, action); }
+  void act(policy::WayNote& action) { records_.add(action); }
   void act(policy::CoordinatorNote& action);
   const ClusterNode* assignment_of(const std::string& name) const;
   int32_t kv_blocks_of(const ClusterNode& node) const;
@@ -157,6 +147,8 @@ class ClusterEngine final : public Generator {
   std::unique_ptr<policy::Coordinator> host_;
   std::map<int64_t, Guest> guests_;    // by channel
   std::deque<policy::CoordinatorEvent> later_;
+  Instant now_{};                      // of the event being handled
+  ClusterRecords records_;
   plan::FlowReport report_;
   std::vector<GenerationEvent> events_;
   int64_t generation_tokens_ = 0;

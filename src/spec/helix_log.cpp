@@ -221,10 +221,10 @@ Result<std::vector<HelixRoute>> load_helix_routes(const std::string& path) {
 void HelixLogStatistics::add(const HelixEvent& event) {
   if (!event.result) {
     requests_ += event.prompt ? 1 : 0;
-    launched_[event.request] = event.time;
+    launched_[{event.request, event.context}] = event.time;
     return;
   }
-  const auto launch = launched_.find(event.request);
+  const auto launch = launched_.find({event.request, event.context});
   if (launch == launched_.end()) return;  // a result of before the log began
   const double taken = event.time - launch->second;
   launched_.erase(launch);

@@ -20,6 +20,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/ids.hpp"
@@ -83,7 +84,8 @@ class HelixLogStatistics {
 
  private:
   double begin_, end_;
-  std::map<int64_t, double> launched_;     // requests of which an iteration is under way: since when
+  // Iterations under way, by request and context: since when.
+  std::map<std::pair<int64_t, int64_t>, double> launched_;
   std::map<int64_t, double> last_decode_;  // when each request's last decode came back
   int64_t requests_ = 0;
   std::vector<double> prompt_, decode_, between_;

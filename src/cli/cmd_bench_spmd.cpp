@@ -19,6 +19,9 @@ struct SpmdOptions {
   bool goals = false, matrix = false, ablation = false;
   std::vector<int> batches = {1, 8, 32, 128, 256};
   std::vector<int> contexts = {128, 1024, 4096};
+  std::vector<int> tp = {1, 2}, pp = {1, 2};
+  std::vector<std::string> arms = {"delta-implied", "delta-explicit", "driver", "full-flat",
+                                   "full-varint"};
   std::vector<int> compute_us = {3000};
   int steps = 300;
   int rounds = 3;
@@ -34,17 +37,21 @@ OptionTable table(SpmdOptions& o) {
              "--ablation what each way of telling a step costs. Without any of them: --goals. "
              "Runs of two arms alternate; a ratio is the median of its rounds.");
   t.flag("goals", &o.goals, "the goals C1 to C12");
-  t.flag("matrix", &o.matrix, "tensor parallel 1, 2 x pipeline 1, 2 x --batch: SPMD / driver");
+  t.flag("matrix", &o.matrix, "--tp x --pp x --batch: SPMD / driver");
   t.flag("ablation", &o.ablation, "driver, full (varint, flat), delta (explicit, implied)");
   t.value("batch", &o.batches, "sequences that generate").range(1, 2000);
   t.value("context", &o.contexts, "tokens of each, for --ablation").range(32, 8192);
+  t.value("tp", &o.tp, "tensor-parallel ranks of a node, for --matrix").range(1, 16);
+  t.value("pp", &o.pp, "nodes that follow each other, for --matrix").range(1, 2);
+  t.value("arm", &o.arms, "ways of telling a step, for --ablation; may be repeated")
+      .one_of({"delta-implied", "delta-explicit", "driver", "full-flat", "full-varint"});
   t.value("compute-us", &o.compute_us, "the null model's time of a step").range(0, 1e6);
   t.value("steps", &o.steps, "measured in a run").range(10, 1e6);
   t.value("rounds", &o.rounds, "runs of each cell").range(1, 100);
   t.value("idle", &o.idle, "seconds to watch an idle group (--goals)").range(1, 600);
   t.flag("json", &o.json, "one JSON line a figure");
   t.example("towline bench spmd --goals");
-  t.example("towline bench spmd --matrix --compute-us 3000 --batch 1,8,32,128,256");
+  t.example("towline bench spmd --matrix --steps 100 --tp 2 --pp 1,2");
   t.example("towline bench spmd --ablation --batch 256 --context 1024,4096");
   return t;
 }
@@ -95,7 +102,7 @@ class Goals {
   // The median of several runs of a cell, field by field.
   Result<SpmdMeasured> sample(SpmdCell cell) {
     cell.steps = o_.steps;
-    std::vector<double> p50, p99, step, cpu;
+    std::vector<double> p50, p99, step, cpu, control50, control99;
     SpmdMeasured m;
     for (int i = 0; i < o_.rounds; ++i) {
       ASSIGN_OR_RETURN(m, measure(cell));
@@ -103,11 +110,15 @@ class Goals {
       p99.push_back(m.p99_us);
       step.push_back(m.step_us);
       cpu.push_back(m.cpu_us);
+      control50.push_back(m.control_p50_us);
+      control99.push_back(m.control_p99_us);
     }
     m.p50_us = median(p50);
     m.p99_us = median(p99);
     m.step_us = median(step);
     m.cpu_us = median(cpu);
+    m.control_p50_us = median(control50);
+    m.control_p99_us = median(control99);
     return m;
   }
 
@@ -119,8 +130,10 @@ class Goals {
     SpmdCell cold;
     cold.compute_us = 3000;
     ASSIGN_OR_RETURN(cold_, sample(cold));
-    line("C2", "the same with 3 ms of compute, p50", "<= 100 us", cold_.overhead_us(cold), 100, "us");
-    line("C2", "  p99", "<= 1000 us", cold_.p99_us - 3000, 1000, "us");
+    line("C2", "with 3 ms of compute, less that measured, p50", "<= 100 us", cold_.control_p50_us, 100,
+         "us");
+    line("C2", "  p99", "<= 1000 us", cold_.control_p99_us, 1000, "us");
+    line("C2", "  a step less 3000 us, p50 (reported)", "-", cold_.p50_us - 3000, 1e9, "us");
     SpmdCell cell;
     cell.context = 128;
     ASSIGN_OR_RETURN(const SpmdMeasured short_context, sample(cell));
@@ -224,6 +237,38 @@ class Goals {
 
 // --- matrix -------------------------------------------------------------------------------------
 
+struct Ratio {
+  double driver_us = 0, spmd_us = 0;      // medians
+  double ratio = 0, low = 0, high = 0;    // of the rounds' ratios: median, least, most
+};
+
+Result<Ratio> compare_modes(SpmdCell cell, int rounds) {
+  cell.solo_thread = true;
+  std::vector<double> driver, spmd, ratios;
+  const auto one = [&](SpmdArm arm) -> Result<double> {
+    cell.arm = arm;
+    cell.ahead = arm != SpmdArm::kDriver;
+    ASSIGN_OR_RETURN(const SpmdMeasured m, measure(cell));
+    return m.step_us;
+  };
+  for (int i = 0; i < rounds; ++i) {
+    // In turn first: what changes slowly on the machine favours nobody.
+    double a = 0, b = 0;
+    if (i % 2 == 0) {
+      ASSIGN_OR_RETURN(a, one(SpmdArm::kDriver));
+      ASSIGN_OR_RETURN(b, one(SpmdArm::kImplied));
+    } else {
+      ASSIGN_OR_RETURN(b, one(SpmdArm::kImplied));
+      ASSIGN_OR_RETURN(a, one(SpmdArm::kDriver));
+    }
+    driver.push_back(a);
+    spmd.push_back(b);
+    ratios.push_back(a / b);
+  }
+  const auto [low, high] = std::ranges::minmax(ratios);
+  return Ratio{median(driver), median(spmd), median(ratios), low, high};
+}
+
 Result<bool> run_matrix(const SpmdOptions& o) {
   bool met = true;
   if (!o.json) {
@@ -231,8 +276,8 @@ Result<bool> run_matrix(const SpmdOptions& o) {
               "  (lowest, highest round)");
   }
   for (const int compute : o.compute_us) {
-    for (const int ranks : {1, 2}) {
-      for (const int stages : {1, 2}) {
+    for (const int ranks : o.tp) {
+      for (const int stages : o.pp) {
         for (const int batch : o.batches) {
           SpmdCell cell;
           cell.ranks = ranks;
@@ -240,39 +285,17 @@ Result<bool> run_matrix(const SpmdOptions& o) {
           cell.batch = batch;
           cell.compute_us = compute;
           cell.steps = o.steps;
-          std::vector<double> driver, spmd, ratios;
-          for (int i = 0; i < o.rounds; ++i) {
-            const auto one = [&](SpmdArm arm) -> Result<double> {
-              cell.arm = arm;
-              cell.ahead = arm != SpmdArm::kDriver;
-              ASSIGN_OR_RETURN(const SpmdMeasured m, measure(cell));
-              return m.step_us;
-            };
-            // In turn first: what changes slowly on the machine favours nobody.
-            double a = 0, b = 0;
-            if (i % 2 == 0) {
-              ASSIGN_OR_RETURN(a, one(SpmdArm::kDriver));
-              ASSIGN_OR_RETURN(b, one(SpmdArm::kImplied));
-            } else {
-              ASSIGN_OR_RETURN(b, one(SpmdArm::kImplied));
-              ASSIGN_OR_RETURN(a, one(SpmdArm::kDriver));
-            }
-            driver.push_back(a);
-            spmd.push_back(b);
-            ratios.push_back(a / b);
-          }
-          const double ratio = median(ratios);
-          met = met && ratio >= 1;
-          const auto [low, high] = std::ranges::minmax(ratios);
+          ASSIGN_OR_RETURN(const Ratio r, compare_modes(cell, o.rounds));
+          met = met && r.ratio >= 1;
           if (o.json) {
             std::puts(Json::object({{"compute_us", compute}, {"tp", ranks}, {"pp", stages},
-                                    {"batch", batch}, {"driver_us", median(driver)},
-                                    {"spmd_us", median(spmd)}, {"ratio", ratio}, {"low", low},
-                                    {"high", high}}).dump().c_str());
+                                    {"batch", batch}, {"driver_us", r.driver_us},
+                                    {"spmd_us", r.spmd_us}, {"ratio", r.ratio}, {"low", r.low},
+                                    {"high", r.high}}).dump().c_str());
           } else {
-            std::puts(format("{:>10}  {:>2}  {:>2}  {:>5}   {:>14.0f}  {:>12.0f}  {:>11.3f}  "
-                             "({:.3f}, {:.3f})", compute, ranks, stages, batch, median(driver),
-                             median(spmd), ratio, low, high).c_str());
+            std::puts(format("{:>10}  {:>2}  {:>2}  {:>5}   {:>14.0f}  {:>12.0f}  {:>11.4f}  "
+                             "({:.4f}, {:.4f})", compute, ranks, stages, batch, r.driver_us,
+                             r.spmd_us, r.ratio, r.low, r.high).c_str());
           }
           std::fflush(stdout);
         }
@@ -295,6 +318,7 @@ Result<void> run_ablation(const SpmdOptions& o) {
         double best = 0;
         for (const SpmdArm arm : {SpmdArm::kImplied, SpmdArm::kExplicit, SpmdArm::kDriver,
                                   SpmdArm::kFullFlat, SpmdArm::kFullVarint}) {
+          if (std::ranges::find(o.arms, arm_name(arm)) == o.arms.end()) continue;
           SpmdCell cell;
           cell.arm = arm;
           cell.batch = batch;
@@ -307,12 +331,12 @@ Result<void> run_ablation(const SpmdOptions& o) {
             std::puts(Json::object({{"compute_us", compute}, {"batch", batch},
                                     {"context", context}, {"arm", arm_name(arm)},
                                     {"bytes", m.bytes}, {"p50_us", m.p50_us},
-                                    {"step_us", m.step_us}, {"throughput", best / m.step_us}})
+                                    {"step_us", m.step_us}, {"throughput", best > 0 ? best / m.step_us : 0}})
                           .dump().c_str());
           } else {
             std::puts(format("{:>10}  {:>5}  {:>7}  {:<15}  {:>10.0f}  {:>6.0f}  {:>11.0f}  {:>7.0f}"
                              "  {:>15.3f}", compute, batch, context, arm_name(arm), m.bytes, m.p50_us,
-                             m.overhead_us(cell), m.step_us, best / m.step_us).c_str());
+                             m.overhead_us(cell), m.step_us, best > 0 ? best / m.step_us : 0).c_str());
           }
           std::fflush(stdout);
         }

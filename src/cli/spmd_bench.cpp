@@ -79,7 +79,8 @@ worker::RankGroupOptions group_options(const SpmdCell& cell, LayerRange layers) 
   null.layers = layers;
   null.compute_us = cell.compute_us;
   null.hidden = 64;
-  worker::RankGroupOptions options = worker::null_group(cell.ranks, true, null);
+  worker::RankGroupOptions options =
+      worker::null_group(cell.ranks, !cell.solo_thread || cell.ranks > 1, null);
   options.team.ring.arena_bytes = 256u << 20;
   return options;
 }
@@ -106,7 +107,7 @@ class SpmdNode {
 
   Result<SpmdMeasured> run() {
     SpmdMeasured m;
-    std::vector<double> latencies;
+    std::vector<double> latencies, control;
     double bytes = 0;
     Instant begin{};
     double cpu = 0;
@@ -121,7 +122,9 @@ class SpmdNode {
       bytes += i >= kWarmUp ? static_cast<double>(bytes_) : 0;
       while (sent_.size() > (cell_.ahead ? 1u : 0u)) {
         ASSIGN_OR_RETURN(const double us, receive());
-        if (i >= kWarmUp) latencies.push_back(us);
+        if (i < kWarmUp) continue;
+        latencies.push_back(us);
+        control.push_back(us - work_us_);
       }
     }
     m.step_us = micros(net::steady_now() - begin) / cell_.steps;
@@ -129,6 +132,8 @@ class SpmdNode {
     while (!sent_.empty()) TRY(receive());
     m.p50_us = percentile(latencies, 0.5);
     m.p99_us = percentile(latencies, 0.99);
+    m.control_p50_us = percentile(control, 0.5);
+    m.control_p99_us = percentile(control, 0.99);
     m.bytes = bytes / cell_.steps;
     return m;
   }
@@ -158,6 +163,7 @@ class SpmdNode {
     if (!event) return died();
     if (!event->ok()) return Error(Code::kInternal, event->error);
     const double us = micros(net::steady_now() - sent_.front());
+    work_us_ = event->work_us;
     sent_.pop_front();
     for (const worker::StepOutput& output : event->outputs) {
       load_.learn(output.rows);
@@ -172,6 +178,7 @@ class SpmdNode {
   std::unique_ptr<RankGroup> group_;
   std::deque<Instant> sent_;
   size_t bytes_ = 0;
+  double work_us_ = 0;  // of the step received last
 };
 
 Result<SpmdMeasured> measure_driver(const SpmdCell& cell) {
@@ -260,11 +267,11 @@ Result<SpmdFaults> measure_faults(int batch, int context) {
   const Instant sync = net::steady_now();
   ASSIGN_OR_RETURN(const std::vector<NodeStep> again, load.sender().resync());
   for (const NodeStep& message : again) {
-    if (message.full) out.resync_bytes = static_cast<double>(protocol::encode(message).size());
     ASSIGN_OR_RETURN(const GroupEvent synced, round(message));
     if (!synced.ok()) return Error(Code::kInternal, synced.error);
   }
   out.resync_us = micros(net::steady_now() - sync);
+  out.resync_bytes = static_cast<double>(protocol::encode(again[0]).size());
   // A rank is killed while a step is expected from it.
   const Instant killed = net::steady_now();
   ::kill(group->team().pid(1), SIGKILL);

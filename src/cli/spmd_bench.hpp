@@ -5,9 +5,8 @@
 // driver mode, and with the ways of telling a step that deltas replace. Ranks are processes, started
 // from this very program.
 //
-// A cell is one group of ranks under a steady load of `batch` generating sequences. Overhead is the
-// time from submitting an encoded step to having its results, less the compute time that the null
-// model was given.
+// A cell is one group of ranks under a steady load of `batch` generating sequences. A step's time is
+// from before its message is encoded to having its results decoded.
 #pragma once
 
 #include <cstdint>
@@ -31,11 +30,15 @@ struct SpmdCell {
   int64_t compute_us = 0;  // of a step, on each rank
   int64_t schedule_us = 0; // burnt by the scheduler for each step
   bool ahead = false;      // a step is sent before the results of the one before are there
+  bool solo_thread = false;  // one rank alone is a thread, as in a worker, not a process
   int steps = 300;         // measured, after 30 that are not
 };
 
 struct SpmdMeasured {
   double p50_us = 0, p99_us = 0;  // of a step, submit to results
+  // The same less what the slowest rank's executor took in that very step. (The null model is asleep
+  // longer than it was told: the kernel's timer is late, and that is no part of the control plane.)
+  double control_p50_us = 0, control_p99_us = 0;
   double step_us = 0;             // wall time a step, scheduling included
   double cpu_us = 0;              // processor time a step, all processes, less schedule_us
   double bytes = 0;               // of a step message, mean

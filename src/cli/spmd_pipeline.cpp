@@ -3,6 +3,7 @@
 //
 // Two nodes that follow each other, as SPMD groups and in driver mode. The batch is cut into two
 // lanes, so that both nodes have work; a lane is on one node at a time.
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -110,119 +111,155 @@ worker::RankGroupOptions node_options(const SpmdCell& cell, int node) {
   null.layers = node == 0 ? LayerRange{0, 2} : LayerRange{2, 4};
   null.compute_us = cell.compute_us;
   null.hidden = 64;
-  return worker::null_group(cell.ranks, true, null);
+  return worker::null_group(cell.ranks, !cell.solo_thread || cell.ranks > 1, null);
 }
 
-// --- SPMD: one thread waits for either node -----------------------------------------------------
+// --- SPMD: whoever has a lane's rows hands them on ----------------------------------------------
 
+// Step messages are made one step of a lane ahead, by the thread that calls run(): they need no token.
+// What is left between a node's ack and the next node's run is done on the thread that saw the ack
+// (a rank that is a thread, or the collector of ranks that are processes): take the rows, send them.
 class SpmdPipeline {
  public:
   explicit SpmdPipeline(const SpmdCell& cell) : cell_(cell), nodes_(cell, true) {}
+  ~SpmdPipeline() {
+    for (auto& group : groups_) {
+      if (group) group->stop(Duration(0));
+    }
+  }
 
   Result<SpmdMeasured> run() {
     for (int n = 0; n < 2; ++n) {
       worker::RankGroupOptions options = node_options(cell_, n);
-      options.team.notify = [this] { ring(); };
+      options.team.notify = [this] { turn(); };
       ASSIGN_OR_RETURN(groups_[n], RankGroup::start(std::move(options)));
     }
-    for (int n = 0; n < 2; ++n) {
-      TRY(worker::submit(*groups_[n], nodes_.admit(n)));
-      ASSIGN_OR_RETURN(const GroupEvent event, next(n));
-      (void)event;
+    {
+      const std::lock_guard lock(mutex_);
+      running_ = true;
+      for (int n = 0; n < 2; ++n) TRY(worker::submit(*groups_[n], nodes_.admit(n)));
     }
-    for (int lane = 0; lane < nodes_.lanes(); ++lane) TRY(begin(lane));
+    for (int lane = 0; lane < nodes_.lanes(); ++lane) make(lane);
+    for (int lane = 0; lane < nodes_.lanes(); ++lane) {
+      {
+        const std::lock_guard lock(mutex_);
+        TRY(begin(lane));
+      }
+      make(lane);
+    }
     const int total = (kWarmUp + cell_.steps) * nodes_.lanes();
     Instant started{};
-    for (int done = 0; done < total;) {
+    for (int done = 0; done < total; ++done) {
       if (done == kWarmUp * nodes_.lanes()) started = net::steady_now();
-      ASSIGN_OR_RETURN(const int finished, turn());
-      done += finished;
+      ASSIGN_OR_RETURN(const StepOutput output, next_done());
+      nodes_.learn(output);
+      make(output.step.lane.value);
     }
     SpmdMeasured m;
     m.step_us = static_cast<double>((net::steady_now() - started).value) * 1e-3 / cell_.steps;
-    for (auto& group : groups_) group->stop(Duration(0));
+    const std::lock_guard lock(mutex_);
+    running_ = false;
     return m;
   }
 
  private:
-  void ring() {
+  struct Made {
+    policy::LaneStep step;
+    std::vector<uint8_t> bytes;
+  };
+
+  // The lane's next step, for both nodes. If the lane waits for it, it begins.
+  void make(int lane) {
+    const std::vector<NodeStep> messages = nodes_.next(lane);
     const std::lock_guard lock(mutex_);
-    ++bell_;
-    wake_.notify_one();
-  }
-  Result<GroupEvent> next(int node) {
-    for (;;) {
-      const uint64_t seen = bell();
-      if (std::optional<GroupEvent> event = groups_[node]->take()) {
-        if (!event->ok()) return Error(Code::kInternal, event->error);
-        return std::move(*event);
-      }
-      sleep(seen);
+    for (size_t n = 0; n < 2; ++n) {
+      made_[n].push_back({{messages[n].lane, messages[n].step}, protocol::encode(messages[n])});
     }
-  }
-  uint64_t bell() {
-    const std::lock_guard lock(mutex_);
-    return bell_;
-  }
-  void sleep(uint64_t seen) {
-    std::unique_lock lock(mutex_);
-    wake_.wait(lock, [&] { return bell_ != seen; });
+    ++ahead_[lane];
+    if (waits_[lane]) note(begin(lane));
   }
 
-  // The lane's next step goes to both nodes; the first one can run it.
-  Result<void> begin(int lane) {
-    const std::vector<NodeStep> messages = nodes_.next(lane);
-    const std::vector<uint8_t> bytes = protocol::encode(messages[0]);
-    RankCommand command;
-    command.messages = {bytes};
-    command.feeds = feeds_[lane];
-    command.runs = {{messages[0].lane, messages[0].step}};
-    TRY(groups_[0]->submit(command));
-    waiting_[lane] = protocol::encode(messages[1]);
+  // Runs a lane's step on a node, with all messages of the node's stream up to that step's.
+  Result<void> send(int node, policy::LaneStep step, RankCommand command) {
+    std::deque<Made>& made = made_[node];
+    std::vector<Made> sent;
+    const bool there = std::ranges::find(made, step, &Made::step) != made.end();
+    while (there && (sent.empty() || sent.back().step != step)) {
+      sent.push_back(std::move(made.front()));
+      made.pop_front();
+    }
+    for (const Made& m : sent) command.messages.push_back(m.bytes);
+    command.runs = {step};
+    TRY(groups_[node]->submit(command));
     return {};
   }
 
-  // Whatever has happened on either node. Returns the lane steps that ended.
-  Result<int> turn() {
-    const uint64_t seen = bell();
-    int finished = 0;
-    bool any = false;
-    while (std::optional<GroupEvent> event = groups_[0]->take()) {
-      any = true;
-      if (!event->ok()) return Error(Code::kInternal, event->error);
-      const StepOutput& output = event->outputs.at(0);
-      RankCommand command;
-      command.messages = {waiting_[output.step.lane.value]};
-      command.runs = {output.step};
-      command.hidden = {output.hidden};
-      command.hidden_width = 64;
-      TRY(groups_[1]->submit(command));
-    }
-    while (std::optional<GroupEvent> event = groups_[1]->take()) {
-      any = true;
-      if (!event->ok()) return Error(Code::kInternal, event->error);
-      const StepOutput& output = event->outputs.at(0);
-      const int lane = output.step.lane.value;
-      feeds_[lane].clear();
-      for (const worker::RowResult& r : output.rows) {
-        feeds_[lane].push_back({r.slot, r.position, r.token.token});
-      }
-      nodes_.learn(output);
-      ++finished;
-      TRY(begin(lane));
-    }
-    if (!any) sleep(seen);
-    return finished;
+  Result<void> begin(int lane) {
+    waits_[lane] = ahead_[lane] == 0;
+    if (waits_[lane]) return {};
+    --ahead_[lane];
+    RankCommand command;
+    command.feeds = feeds_[lane];
+    return send(0, {LaneId(lane), begun_[lane]++}, std::move(command));
   }
 
-  SpmdCell cell_;
-  TwoNodes nodes_;
-  std::vector<FedToken> feeds_[2];
-  std::vector<uint8_t> waiting_[2];
+  // Whatever has happened on either node.
+  void turn() {
+    const std::lock_guard lock(mutex_);
+    if (!running_) return;
+    for (int n = 0; n < 2; ++n) {
+      while (std::optional<GroupEvent> event = groups_[n]->take()) note(handle(n, *event));
+    }
+  }
+  Result<void> handle(int node, GroupEvent& event) {
+    if (!event.ok()) return Error(Code::kInternal, event.error);
+    if (event.outputs.empty()) return {};  // sequences were admitted
+    StepOutput& output = event.outputs[0];
+    if (node == 0) {
+      RankCommand command;
+      command.hidden = {output.hidden};
+      command.hidden_width = 64;
+      return send(1, output.step, std::move(command));
+    }
+    const int lane = output.step.lane.value;
+    feeds_[lane].clear();
+    for (const worker::RowResult& r : output.rows) {
+      feeds_[lane].push_back({r.slot, r.position, r.token.token});
+    }
+    TRY(begin(lane));
+    done_.push_back(std::move(output));
+    wake_.notify_one();
+    return {};
+  }
+  // Guarded by mutex_.
+  void note(Result<void> result) {
+    if (result || error_) return;
+    error_ = std::move(result).error();
+    wake_.notify_one();
+  }
+  Result<StepOutput> next_done() {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [&] { return error_ || !done_.empty(); });
+    if (error_) return *error_;
+    StepOutput output = std::move(done_.front());
+    done_.pop_front();
+    return output;
+  }
+
+  const SpmdCell cell_;
+  TwoNodes nodes_;                    // the thread's of run()
   std::mutex mutex_;
   std::condition_variable wake_;
-  uint64_t bell_ = 0;
-  std::unique_ptr<RankGroup> groups_[2];  // their threads ring the bell: gone first
+  // Guarded by mutex_.
+  bool running_ = false;
+  std::deque<Made> made_[2];          // by node, in the order of its stream
+  std::vector<FedToken> feeds_[2];    // by lane, of the step that ended last
+  int ahead_[2] = {0, 0};             // steps made and not begun
+  int64_t begun_[2] = {0, 0};
+  bool waits_[2] = {false, false};    // for a step to be made
+  std::deque<StepOutput> done_;
+  std::optional<Error> error_;
+  std::unique_ptr<RankGroup> groups_[2];  // their threads call turn()
 };
 
 // --- driver: node 0 on this thread, node 1's driver on another ----------------------------------

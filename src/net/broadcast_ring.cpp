@@ -29,6 +29,7 @@ struct AckCell {
   std::atomic<uint64_t> sequence{0};
   std::atomic<uint64_t> hash{0};
   std::atomic<uint32_t> status{0};
+  std::atomic<uint32_t> work_us{0};
 };
 
 // One reader's words. Written by the reader except `returned_out` and `space_word`.
@@ -384,7 +385,8 @@ std::optional<Ack> RingWriter::ack_of(int reader, uint64_t sequence) const {
   const AckCell& cell = shared().reader[reader].ack[sequence % ring_detail::kAckHistory];
   if (cell.sequence.load(std::memory_order_acquire) != sequence) return std::nullopt;
   const Ack ack{sequence, cell.status.load(std::memory_order_acquire),
-                cell.hash.load(std::memory_order_acquire)};
+                cell.hash.load(std::memory_order_acquire),
+                cell.work_us.load(std::memory_order_acquire)};
   if (cell.sequence.load(std::memory_order_relaxed) != sequence) return std::nullopt;
   return ack;
 }
@@ -392,7 +394,7 @@ std::optional<Ack> RingWriter::ack_of(int reader, uint64_t sequence) const {
 std::optional<Ack> RingWriter::take_failure(int reader) {
   const uint64_t sequence = shared().reader[reader].failed.exchange(0, std::memory_order_seq_cst);
   if (sequence == 0) return std::nullopt;
-  return ack_of(reader, sequence).value_or(Ack{sequence, ~0u, 0});
+  return ack_of(reader, sequence).value_or(Ack{sequence, ~0u, 0, 0});
 }
 
 std::optional<std::vector<uint8_t>> RingWriter::next_result(int reader) {
@@ -525,6 +527,7 @@ void RingReader::ack(const Ack& ack) {
   cell.sequence.store(0, std::memory_order_relaxed);
   cell.status.store(ack.status, std::memory_order_release);
   cell.hash.store(ack.hash, std::memory_order_release);
+  cell.work_us.store(ack.work_us, std::memory_order_release);
   cell.sequence.store(ack.sequence, std::memory_order_release);
   uint64_t none = 0;
   if (ack.status != 0) line.failed.compare_exchange_strong(none, ack.sequence);

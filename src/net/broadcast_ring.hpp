@@ -74,6 +74,7 @@ struct Ack {
   uint64_t sequence = 0;  // of the message, 1, 2, 3, ...
   uint32_t status = 0;    // 0: done; else the reader's error code
   uint64_t hash = 0;      // of its state afterwards
+  uint32_t work_us = 0;   // microseconds that its work proper took, for measurements
 };
 
 namespace ring_detail {

@@ -23,7 +23,9 @@
 // has arrived, through feed() (from the last node, past the coordinator).
 //
 // Hash. hash() is a pure function of the messages applied since the last full form, updated in
-// O(change). A message carries the hash its receiver must have before it; a difference, a gap or
+// O(change): the sum of one share a live slot and one a lane; a slot's share mixes the sum of its
+// contents with its computed rows, so that a row that only goes on costs one multiplication chain.
+// A message carries the hash its receiver must have before it; a difference, a gap or
 // another epoch refuses the message with kUnavailable ("needs the full form") and leaves the state
 // as it was. Tokens that came through feed() are not
 // in hash(), because the coordinator does not know when they came; rank_hash() has them too, and
@@ -33,8 +35,8 @@
 // CHECKs: messages come from a peer.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <span>
 #include <vector>
@@ -167,20 +169,25 @@ struct MirrorLimits {
   LayerRange layers{0, 1 << 16};
 };
 
-struct SlotState {
+struct alignas(64) SlotState {
+  // What a row that goes on generating touches comes first, in one cache line.
   bool live = false;
   uint16_t gen = 0;
-  uint64_t serial = 0;           // changes with every fresh or resumed record: caches key on it
   LaneId lane{-1};
-  SlotSpec spec;
   int32_t computed = 0;
-  std::vector<int32_t> tokens;   // kUnknownToken where a feed has not arrived
-  std::vector<int32_t> blocks;   // KV blocks of positions [0, computed), 16 a block
  private:
-  friend class StepMirror;
-  uint64_t spec_hash_ = 0, tokens_hash_ = 0, blocks_hash_ = 0;
+  int32_t capacity_ = 0;         // rows that its blocks hold
+  uint64_t content_ = 0;         // sum of the hashes of all but the computed rows
   uint64_t share_ = 0;           // of the mirror's hash
   int64_t last_message_ = -1;    // that had a row of it
+ public:
+  std::vector<int32_t> tokens;   // kUnknownToken where a feed has not arrived
+  std::vector<int32_t> blocks;   // KV blocks of positions [0, computed), 16 a block
+  uint64_t serial = 0;           // changes with every fresh or resumed record: caches key on it
+  SlotSpec spec;
+ private:
+  friend class StepMirror;
+  uint64_t blocks_hash_ = 0, lane_hash_ = 0;  // terms of content_ that can go
 };
 inline constexpr int32_t kUnknownToken = -1;
 
@@ -200,6 +207,8 @@ class StepMirror {
   //   kUnavailable    gap, other epoch or other base hash: state unchanged; ask for the full form
   //   kDataCorrupt    the content is impossible; the state is void until a full form
   Result<void> apply(const NodeStep& message);
+  // The same; tokens and blocks of new sequences are moved out of the message, not copied.
+  Result<void> apply(NodeStep&& message);
 
   // Token `token` at `position` of the slot, sampled elsewhere. Stale (slot, gen) pairs and
   // sequences without tokens are ignored; a contradiction is kDataCorrupt.
@@ -208,10 +217,12 @@ class StepMirror {
   // Rows of a step that was received and not retired; null if none (or its lane closed since).
   // Valid until the next apply().
   const std::vector<StepRow>* pending(LaneStep step) const;
-  // Whether the last tokens of all its rows are known.
+  // Whether the tokens of all its rows are known.
   bool tokens_ready(LaneStep step) const;
+  // Whether the tokens of a row of a slot that keeps them are.
+  static bool tokens_known(const SlotState& s, const StepRow& row);
   // The step was run, or never will be.
-  void retire(LaneStep step) { pending_.erase(step); }
+  void retire(LaneStep step);
   const std::map<LaneStep, std::vector<StepRow>>& all_pending() const { return pending_; }
 
   const SlotState* slot(SlotGen slot) const;       // null if stale or unknown
@@ -230,27 +241,39 @@ class StepMirror {
   friend class StepSender;
   // Row lists of a lane's last steps, which later messages may imply.
   static constexpr size_t kImpliedHistory = 8;
+  struct Remembered {
+    int64_t step = -1;
+    std::vector<SlotGen> rows;  // that sampled, in order
+  };
   struct Lane {
     LaneHop hop;
     int64_t last_step = -1;
-    std::deque<std::pair<int64_t, std::vector<SlotGen>>> recent;  // (step, rows that sampled)
+    size_t newest = 0;           // index into `recent`, which is a circle
+    std::array<Remembered, kImpliedHistory> recent;
   };
-  Result<void> apply_sections(const NodeStep& message);
+  Result<void> check_order(const NodeStep& message) const;
+  template <class Message>
+  Result<void> apply_any(Message&& message);
   Result<void> close(LaneId lane);
   Result<void> release(SlotGen slot, bool finished);
   Result<void> open(const LaneHop& hop);
-  Result<void> add(const FreshSlot& fresh);
+  template <class Fresh>
+  Result<void> add(Fresh&& fresh);
   Result<void> resume(const ResumedSlot& resumed);
   Result<void> apply_rows(const NodeStep& message);
   Result<void> expand(const NodeStep& message, const Lane& lane, std::vector<StepRow>& rows) const;
+  Result<void> append_blocks(const NodeStep& message, std::span<const StepRow> rows);
   Result<void> advance(const StepRow& row, const Lane& lane, int64_t message);
   Result<void> take_token(const StepRow& row, SlotState& s) const;
+  Result<void> check_token(int32_t token) const;
   Result<void> check_tokens(std::span<const int32_t> tokens, int64_t from) const;
   Result<void> take_blocks(SlotState& s, std::span<const int32_t> blocks) const;
+  static void drop_blocks(SlotState& s);
+  static void move_to(SlotState& s, LaneId lane);
   Result<void> check_lane(LaneId lane) const;
   Result<SlotState*> find(SlotGen slot);
-  void rehash(uint32_t slot);
-  void remember_rows(Lane& lane, int64_t step, std::span<const StepRow> rows) const;
+  void rehash(SlotState& s);
+  std::vector<StepRow> take_pending(LaneStep step);  // for the sender; empty if none
   void clear();
 
   MirrorLimits limits_;
@@ -262,6 +285,8 @@ class StepMirror {
   std::vector<SlotState> slots_;
   std::map<LaneId, Lane> lanes_;
   std::map<LaneStep, std::vector<StepRow>> pending_;
+  std::vector<std::vector<StepRow>> spare_;  // memory of retired steps, used again
+  std::vector<SlotGen> sampling_;            // working memory of apply_rows()
 };
 
 enum class DeltaForm {
@@ -311,7 +336,7 @@ class StepSender {
   int64_t next_number_ = 1;
   struct Unrun {
     int64_t number;              // of the message that carried it
-    std::vector<SlotGen> slots;  // of its rows
+    std::vector<uint16_t> gens;  // of the slots of its rows
     std::vector<StepRow> rows;   // implied ones written out
   };
   std::map<LaneStep, Unrun> unrun_;

@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <bit>
+#include <cstring>
+#include <type_traits>
+#include <utility>
 
 #include "base/fmt.hpp"
 #include "base/rng.hpp"
@@ -28,13 +31,40 @@ class Digest {
   uint64_t state_ = 0x746f776c696e65ull;
 };
 
-uint64_t pair_hash(int64_t index, int32_t value) {
-  return mix64((static_cast<uint64_t>(index) << 32) ^ static_cast<uint32_t>(value));
+// Which of a slot's contents a hash is of: equal words of two kinds are different terms.
+enum Kind : uint64_t { kTokenKind = 1, kBlockKind = 2, kLaneKind = 3, kFedKind = 4 };
+
+constexpr uint64_t kSpread = 0x9e3779b97f4a7c15ull;  // odd
+
+uint64_t pair_hash(Kind kind, int64_t index, int32_t value) {
+  return mix64(((static_cast<uint64_t>(index) << 32) ^ static_cast<uint32_t>(value)) +
+               kind * kSpread);
 }
 
-uint64_t spec_hash(const SlotSpec& spec) {
+// Of many tokens at once, 16 bytes a turn of each of four chains; every turn is a bijection of its
+// chain's state, so one changed token always shows.
+uint64_t tokens_hash(std::span<const int32_t> tokens, int64_t from) {
+  constexpr uint64_t kTimes = 0xd1342543de82ef95ull;
+  uint64_t chain[4] = {1, 2, 3, 4};
+  size_t i = 0;
+  for (; i + 8 <= tokens.size(); i += 8) {
+    uint64_t words[4];
+    std::memcpy(words, tokens.data() + i, sizeof(words));
+    for (int k = 0; k < 4; ++k) chain[k] = std::rotl((chain[k] ^ words[k]) * kTimes, 29);
+  }
+  for (; i < tokens.size(); ++i) {
+    chain[0] = std::rotl((chain[0] ^ static_cast<uint32_t>(tokens[i])) * kTimes, 29);
+  }
+  Digest d;
+  d.add(kTokenKind).add(static_cast<uint64_t>(from)).add(tokens.size());
+  for (const uint64_t c : chain) d.add(c);
+  return d.value();
+}
+
+uint64_t spec_hash(SlotGen slot, const SlotSpec& spec) {
   const spec::SamplingParams& p = spec.sampling;
   Digest d;
+  d.add(slot.slot | uint64_t{slot.gen} << 32);
   d.add(static_cast<uint64_t>(spec.seq.value)).add(static_cast<uint32_t>(spec.choice));
   d.add(static_cast<uint32_t>(spec.prompt_length)).add(static_cast<uint32_t>(spec.adapter));
   d.add(uint64_t{spec.prompt_logprobs} | uint64_t{spec.embed} << 1);
@@ -53,36 +83,83 @@ uint64_t lane_hash(const LaneHop& hop) {
   return d.value();
 }
 
-int64_t capacity(const SlotState& s) {
-  return static_cast<int64_t>(s.blocks.size()) * kBlockTokens;
+// What is wrong with a row is found out again where nothing is fast.
+[[gnu::cold, gnu::noinline]] Error impossible_row(const StepRow& row, const SlotState& s,
+                                                  LaneId lane) {
+  if (s.lane != lane) {
+    return errorf(Code::kDataCorrupt, "slot {} is in lane {}, its row in {}", row.slot, s.lane,
+                  lane);
+  }
+  if ((row.flags & ~kKnownFlags) != 0) {
+    return errorf(Code::kDataCorrupt, "slot {} has unknown row flags {:#x}", row.slot, row.flags);
+  }
+  return errorf(Code::kDataCorrupt, "slot {} has {} rows from {} (or two rows), but {} computed and "
+                "{} blocks", row.slot, row.count, row.from, s.computed, s.blocks.size());
+}
+
+[[gnu::cold, gnu::noinline]] Error lacks_tokens(const StepRow& row, const SlotState& s) {
+  return errorf(Code::kDataCorrupt, "slot {} runs to {}, but only {} tokens are known", row.slot,
+                row.to(), s.tokens.size());
+}
+
+[[gnu::cold, gnu::noinline]] Error contradiction(uint32_t slot, int32_t have, size_t at,
+                                                 int32_t token) {
+  return errorf(Code::kDataCorrupt, "slot {} has token {} at {}, not {}", slot, have, at, token);
 }
 
 }  // namespace
 
-Result<void> StepMirror::apply(const NodeStep& message) {
+Result<void> StepMirror::apply(const NodeStep& message) { return apply_any(message); }
+Result<void> StepMirror::apply(NodeStep&& message) { return apply_any(std::move(message)); }
+
+Result<void> StepMirror::check_order(const NodeStep& message) const {
   if (message.epoch < epoch_ || (message.epoch == epoch_ && message.number <= number_)) {
     return errorf(Code::kAlreadyExists, "message {} of epoch {} is old: {} of epoch {} was applied",
                   message.number, message.epoch, number_, epoch_);
   }
-  if (!message.full) {
-    if (void_ || message.epoch != epoch_) {
-      return errorf(Code::kUnavailable, "message {} of epoch {} needs a full form before it",
-                    message.number, message.epoch);
-    }
-    if (message.number != number_ + 1) {
-      return errorf(Code::kUnavailable, "message {} came after {}: {} missing", message.number,
-                    number_, message.number - number_ - 1);
-    }
-    if (message.base_hash != 0 && message.base_hash != hash_) {
-      return errorf(Code::kUnavailable, "message {} is for state {:016x}, this is {:016x}",
-                    message.number, message.base_hash, hash_);
-    }
+  if (message.full) return {};
+  if (void_ || message.epoch != epoch_) {
+    return errorf(Code::kUnavailable, "message {} of epoch {} needs a full form before it",
+                  message.number, message.epoch);
   }
+  if (message.number != number_ + 1) {
+    return errorf(Code::kUnavailable, "message {} came after {}: {} missing", message.number,
+                  number_, message.number - number_ - 1);
+  }
+  if (message.base_hash != 0 && message.base_hash != hash_) {
+    return errorf(Code::kUnavailable, "message {} is for state {:016x}, this is {:016x}",
+                  message.number, message.base_hash, hash_);
+  }
+  return {};
+}
+
+template <class Message>
+Result<void> StepMirror::apply_any(Message&& message) {
+  TRY(check_order(message));
   if (message.full) clear();
   epoch_ = message.epoch;
   number_ = message.number;
   void_ = false;
-  Result<void> applied = apply_sections(message);
+  const auto sections = [&]() -> Result<void> {
+    for (const LaneId lane : message.closed) TRY(close(lane));
+    for (const SlotGen slot : message.finished) TRY(release(slot, true));
+    for (const SlotGen slot : message.preempted) TRY(release(slot, false));
+    for (const LaneHop& hop : message.opened) TRY(open(hop));
+    for (auto& fresh : message.fresh) {
+      if constexpr (std::is_lvalue_reference_v<Message>) {
+        TRY(add(fresh));
+      } else {
+        TRY(add(std::move(fresh)));
+      }
+    }
+    for (const ResumedSlot& resumed : message.resumed) TRY(resume(resumed));
+    if (message.runs()) return apply_rows(message);
+    if (!message.rows.empty() || !message.new_blocks.empty() || !message.implied.empty()) {
+      return errorf(Code::kDataCorrupt, "it has rows but no lane");
+    }
+    return {};
+  };
+  Result<void> applied = sections();
   if (!applied) {
     clear();
     return std::move(applied).context(format("message {}", message.number));
@@ -96,20 +173,6 @@ void StepMirror::clear() {
   pending_.clear();
   hash_ = fed_hash_ = 0;
   void_ = true;
-}
-
-Result<void> StepMirror::apply_sections(const NodeStep& message) {
-  for (const LaneId lane : message.closed) TRY(close(lane));
-  for (const SlotGen slot : message.finished) TRY(release(slot, true));
-  for (const SlotGen slot : message.preempted) TRY(release(slot, false));
-  for (const LaneHop& hop : message.opened) TRY(open(hop));
-  for (const FreshSlot& fresh : message.fresh) TRY(add(fresh));
-  for (const ResumedSlot& resumed : message.resumed) TRY(resume(resumed));
-  if (message.runs()) return apply_rows(message);
-  if (!message.rows.empty() || !message.new_blocks.empty() || !message.implied.empty()) {
-    return errorf(Code::kDataCorrupt, "it has rows but no lane");
-  }
-  return {};
 }
 
 // --- lanes --------------------------------------------------------------------------------------
@@ -137,10 +200,10 @@ Result<void> StepMirror::close(LaneId lane) {
   hash_ -= lane_hash(it->second.hop);
   lanes_.erase(it);
   pending_.erase(pending_.lower_bound({lane, INT64_MIN}), pending_.upper_bound({lane, INT64_MAX}));
-  for (uint32_t i = 0; i < slots_.size(); ++i) {
-    if (!slots_[i].live || slots_[i].lane != lane) continue;
-    slots_[i].lane = LaneId(-1);
-    rehash(i);
+  for (SlotState& s : slots_) {
+    if (!s.live || s.lane != lane) continue;
+    move_to(s, LaneId(-1));
+    rehash(s);
   }
   return {};
 }
@@ -160,31 +223,44 @@ Result<SlotState*> StepMirror::find(SlotGen slot) {
   return &slots_[slot.slot];
 }
 
-void StepMirror::rehash(uint32_t slot) {
-  SlotState& s = slots_[slot];
-  hash_ -= s.share_;
-  s.share_ = 0;
-  if (s.live) {
-    Digest d;
-    d.add(slot | uint64_t{s.gen} << 32).add(s.spec_hash_).add(s.tokens_hash_).add(s.blocks_hash_);
-    d.add(static_cast<uint32_t>(s.computed) | static_cast<uint64_t>(s.lane.value) << 32);
-    s.share_ = d.value();
-  }
-  hash_ += s.share_;
+void StepMirror::rehash(SlotState& s) {
+  const uint64_t share =
+      s.live ? mix64(s.content_ + static_cast<uint32_t>(s.computed) * kSpread) : 0;
+  hash_ += share - s.share_;
+  s.share_ = share;
+}
+
+void StepMirror::move_to(SlotState& s, LaneId lane) {
+  s.lane = lane;
+  s.content_ -= s.lane_hash_;
+  s.lane_hash_ = pair_hash(kLaneKind, 0, lane.value);
+  s.content_ += s.lane_hash_;
+}
+
+void StepMirror::drop_blocks(SlotState& s) {
+  s.blocks.clear();
+  s.capacity_ = 0;
+  s.content_ -= s.blocks_hash_;
+  s.blocks_hash_ = 0;
+  s.computed = 0;
 }
 
 Result<void> StepMirror::release(SlotGen slot, bool finished) {
   ASSIGN_OR_RETURN(SlotState* const s, find(slot));
-  s->blocks.clear();
-  s->blocks_hash_ = 0;
-  s->computed = 0;
+  drop_blocks(*s);
   if (finished) {
     s->live = false;
     s->tokens.clear();
     s->lane = LaneId(-1);
   }
-  rehash(slot.slot);
+  rehash(*s);
   return {};
+}
+
+Result<void> StepMirror::check_token(int32_t token) const {
+  if (token >= 0 && token < limits_.vocab) [[likely]] return {};
+  return errorf(Code::kDataCorrupt, "token {} is outside the vocabulary of {}", token,
+                limits_.vocab);
 }
 
 Result<void> StepMirror::check_tokens(std::span<const int32_t> tokens, int64_t from) const {
@@ -192,12 +268,14 @@ Result<void> StepMirror::check_tokens(std::span<const int32_t> tokens, int64_t f
     return errorf(Code::kDataCorrupt, "{} tokens from {} on do not fit a context of {}",
                   tokens.size(), from, limits_.context);
   }
+  // The top bit of `wrong` is set by a negative token and by one above the last.
+  const auto last = static_cast<uint32_t>(limits_.vocab - 1);
+  uint32_t wrong = 0;
   for (const int32_t token : tokens) {
-    if (token < 0 || token >= limits_.vocab) {
-      return errorf(Code::kDataCorrupt, "token {} is outside the vocabulary of {}", token,
-                    limits_.vocab);
-    }
+    wrong |= static_cast<uint32_t>(token) | (last - static_cast<uint32_t>(token));
   }
+  if (wrong >> 31 == 0) return {};
+  for (const int32_t token : tokens) TRY(check_token(token));
   return {};
 }
 
@@ -212,13 +290,18 @@ Result<void> StepMirror::take_blocks(SlotState& s, std::span<const int32_t> bloc
       return errorf(Code::kDataCorrupt, "KV block {} is outside the pool of {}", block,
                     limits_.blocks);
     }
-    s.blocks_hash_ += pair_hash(static_cast<int64_t>(s.blocks.size()), block);
+    const uint64_t hash = pair_hash(kBlockKind, static_cast<int64_t>(s.blocks.size()), block);
+    s.blocks_hash_ += hash;
+    s.content_ += hash;
     s.blocks.push_back(block);
   }
+  s.capacity_ = static_cast<int32_t>(
+      std::min<int64_t>(static_cast<int64_t>(s.blocks.size()) * kBlockTokens, INT32_MAX));
   return {};
 }
 
-Result<void> StepMirror::add(const FreshSlot& fresh) {
+template <class Fresh>
+Result<void> StepMirror::add(Fresh&& fresh) {
   const uint32_t index = fresh.slot.slot;
   if (index >= static_cast<uint32_t>(limits_.slots)) {
     return errorf(Code::kDataCorrupt, "slot {} is outside the {} slots", index, limits_.slots);
@@ -235,25 +318,23 @@ Result<void> StepMirror::add(const FreshSlot& fresh) {
     return errorf(Code::kDataCorrupt, "slot {} has {} tokens of a prompt of {}", index, known,
                   prompt);
   }
-  for (const auto& [token, bias] : fresh.spec.sampling.logit_bias) {
-    TRY(check_tokens({&token, 1}, 0));
-  }
+  for (const auto& [token, bias] : fresh.spec.sampling.logit_bias) TRY(check_token(token));
   s = SlotState{};
   s.live = true;
   s.gen = fresh.slot.gen;
   s.serial = next_serial_++;
-  s.lane = fresh.lane;
   s.spec = fresh.spec;
-  s.spec_hash_ = spec_hash(s.spec);
-  s.tokens = fresh.tokens;
-  for (int64_t i = 0; i < known; ++i) s.tokens_hash_ += pair_hash(i, fresh.tokens[i]);
+  s.content_ = spec_hash(fresh.slot, s.spec) + tokens_hash(fresh.tokens, 0);
+  move_to(s, fresh.lane);
+  s.tokens = std::forward<Fresh>(fresh).tokens;
   TRY(take_blocks(s, fresh.blocks));
-  if (fresh.computed < 0 || fresh.computed > capacity(s) || (known > 0 && fresh.computed > known)) {
+  if (fresh.computed < 0 || fresh.computed > s.capacity_ ||
+      (known > 0 && fresh.computed > known)) {
     return errorf(Code::kDataCorrupt, "slot {} claims {} computed rows in {} blocks", index,
                   fresh.computed, s.blocks.size());
   }
   s.computed = fresh.computed;
-  rehash(index);
+  rehash(s);
   return {};
 }
 
@@ -267,27 +348,27 @@ Result<void> StepMirror::resume(const ResumedSlot& resumed) {
                     resumed.slot.slot, s->tokens.size(), resumed.tokens_from);
     }
     s->tokens.resize(static_cast<size_t>(resumed.tokens_from));
-    s->tokens_hash_ = mix64(s->tokens_hash_ ^ static_cast<uint32_t>(resumed.tokens_from));
-    for (const int32_t token : resumed.tokens) {
-      s->tokens_hash_ += pair_hash(static_cast<int64_t>(s->tokens.size()), token);
-      s->tokens.push_back(token);
-    }
+    s->tokens.insert(s->tokens.end(), resumed.tokens.begin(), resumed.tokens.end());
   }
   if (resumed.lane.value >= 0 && lanes_.at(resumed.lane).hop.keeps_tokens() && s->tokens.empty()) {
     return errorf(Code::kDataCorrupt, "slot {} resumes where tokens are needed, without any",
                   resumed.slot.slot);
   }
-  s->blocks.clear();
-  s->blocks_hash_ = 0;
+  drop_blocks(*s);
+  move_to(*s, resumed.lane);
+  if (!resumed.tokens.empty()) {
+    // What the replaced tokens added is not known one by one: the sum so far is folded instead.
+    s->content_ = mix64(s->content_ ^ kTokenKind) + tokens_hash(resumed.tokens, resumed.tokens_from);
+    s->lane_hash_ = s->blocks_hash_ = 0;  // folded too
+  }
   TRY(take_blocks(*s, resumed.blocks));
-  if (resumed.computed < 0 || resumed.computed > capacity(*s)) {
+  if (resumed.computed < 0 || resumed.computed > s->capacity_) {
     return errorf(Code::kDataCorrupt, "slot {} claims {} computed rows in {} blocks",
                   resumed.slot.slot, resumed.computed, s->blocks.size());
   }
   s->computed = resumed.computed;
-  s->lane = resumed.lane;
   s->serial = next_serial_++;
-  rehash(resumed.slot.slot);
+  rehash(*s);
   return {};
 }
 
@@ -296,29 +377,39 @@ Result<void> StepMirror::resume(const ResumedSlot& resumed) {
 Result<void> StepMirror::expand(const NodeStep& message, const Lane& lane,
                                 std::vector<StepRow>& rows) const {
   if (message.implied.empty()) return {};
-  const auto base = std::ranges::find(lane.recent, message.implied_step,
-                                      [](const auto& entry) { return entry.first; });
-  if (base == lane.recent.end()) {
+  const auto base = std::ranges::find(lane.recent, message.implied_step, &Remembered::step);
+  if (message.implied_step < 0 || base == lane.recent.end()) {
     return errorf(Code::kDataCorrupt, "it implies rows of step {}, which is not remembered",
                   message.implied_step);
   }
-  if (message.implied.size() > base->second.size() / 32 + 1) {
+  const std::span<const SlotGen> slots = base->rows;
+  if (message.implied.size() > slots.size() / 32 + 1) {
     return errorf(Code::kDataCorrupt, "it implies {} words of rows, step {} had {} rows",
-                  message.implied.size(), message.implied_step, base->second.size());
+                  message.implied.size(), message.implied_step, slots.size());
   }
   const uint32_t flags =
       lane.hop.keeps_tokens() ? StepRow::kSamples | StepRow::kFed : StepRow::kSamples;
-  rows.reserve(base->second.size() + message.rows.size());
+  rows.reserve(slots.size() + message.rows.size());
   for (size_t word = 0; word < message.implied.size(); ++word) {
     for (uint32_t bits = message.implied[word]; bits != 0; bits &= bits - 1) {
       const size_t i = word * 32 + static_cast<size_t>(std::countr_zero(bits));
-      const SlotState* s = i < base->second.size() ? slot(base->second[i]) : nullptr;
+      const SlotState* s = i < slots.size() ? slot(slots[i]) : nullptr;
       if (s == nullptr) {
         return errorf(Code::kDataCorrupt, "it implies row {} of step {}, which has gone", i,
                       message.implied_step);
       }
-      rows.push_back({base->second[i].slot, s->computed, 1, flags, 0});
+      rows.push_back({slots[i].slot, s->computed, 1, flags, 0});
     }
+  }
+  return {};
+}
+
+Result<void> StepMirror::append_blocks(const NodeStep& message, std::span<const StepRow> rows) {
+  for (const NewBlock& added : message.new_blocks) {
+    if (added.row >= rows.size() || slot_at(rows[added.row].slot) == nullptr) {
+      return errorf(Code::kDataCorrupt, "a KV block for row {} of {}", added.row, rows.size());
+    }
+    TRY(take_blocks(slots_[rows[added.row].slot], {&added.block, 1}));
   }
   return {};
 }
@@ -329,7 +420,6 @@ Result<void> StepMirror::apply_rows(const NodeStep& message) {
     return errorf(Code::kDataCorrupt, "lane {} is not open", message.lane);
   }
   Lane& lane = it->second;
-  const LaneStep key{message.lane, message.step};
   if (message.step <= lane.last_step) {
     return errorf(Code::kDataCorrupt, "step {} of lane {} came after step {}", message.step,
                   message.lane, lane.last_step);
@@ -338,20 +428,21 @@ Result<void> StepMirror::apply_rows(const NodeStep& message) {
     return errorf(Code::kDataCorrupt, "more than {} steps wait to be run", limits_.pending);
   }
   std::vector<StepRow> rows;
+  if (!spare_.empty()) {
+    rows = std::move(spare_.back());
+    spare_.pop_back();
+    rows.clear();
+  }
   TRY(expand(message, lane, rows));
   rows.insert(rows.end(), message.rows.begin(), message.rows.end());
   if (rows.empty()) {
     return errorf(Code::kDataCorrupt, "step {} of lane {} has no rows", message.step, message.lane);
   }
-  for (const NewBlock& added : message.new_blocks) {
-    const SlotState* s = added.row < rows.size() ? slot_at(rows[added.row].slot) : nullptr;
-    if (s == nullptr) {
-      return errorf(Code::kDataCorrupt, "a KV block for row {} of {}", added.row, rows.size());
-    }
-    TRY(take_blocks(slots_[rows[added.row].slot], {&added.block, 1}));
-  }
+  TRY(append_blocks(message, rows));
+  sampling_.clear();
+  sampling_.reserve(rows.size());
   int64_t total = 0;
-  for (StepRow& row : rows) {
+  for (const StepRow& row : rows) {
     TRY(advance(row, lane, message.number));
     total += row.count;
   }
@@ -360,8 +451,10 @@ Result<void> StepMirror::apply_rows(const NodeStep& message) {
                   total, limits_.step_rows);
   }
   lane.last_step = message.step;
-  remember_rows(lane, message.step, rows);
-  pending_.emplace(key, std::move(rows));
+  lane.newest = (lane.newest + 1) % kImpliedHistory;
+  lane.recent[lane.newest].step = message.step;
+  lane.recent[lane.newest].rows.swap(sampling_);
+  pending_.emplace(LaneStep{message.lane, message.step}, std::move(rows));
   return {};
 }
 
@@ -370,75 +463,55 @@ Result<void> StepMirror::advance(const StepRow& row, const Lane& lane, int64_t m
     return errorf(Code::kDataCorrupt, "a row is for slot {}, which is free", row.slot);
   }
   SlotState& s = slots_[row.slot];
-  if (s.lane != lane.hop.lane || s.last_message_ == message) {
-    return errorf(Code::kDataCorrupt, "slot {} is in lane {} or has two rows", row.slot, s.lane);
-  }
-  if ((row.flags & ~kKnownFlags) != 0) {
-    return errorf(Code::kDataCorrupt, "slot {} has unknown row flags {:#x}", row.slot, row.flags);
-  }
-  if (row.from != s.computed || row.count < 1 || row.count > limits_.context - row.from ||
-      row.to() > capacity(s)) {
-    return errorf(Code::kDataCorrupt, "slot {} has {} rows from {}, but {} computed and {} blocks",
-                  row.slot, row.count, row.from, s.computed, s.blocks.size());
-  }
+  const bool fits = s.lane == lane.hop.lane && s.last_message_ != message &&
+                    (row.flags & ~kKnownFlags) == 0 && row.from == s.computed && row.count >= 1 &&
+                    row.count <= limits_.context - row.from && row.to() <= s.capacity_;
+  if (!fits) [[unlikely]] return impossible_row(row, s, lane.hop.lane);
   if (lane.hop.keeps_tokens()) TRY(take_token(row, s));
   s.last_message_ = message;
   s.computed = row.to();
-  rehash(row.slot);
+  rehash(s);
+  if (row.samples()) sampling_.push_back({row.slot, s.gen});
   return {};
 }
 
 // The token at the row's last position: known, given, or announced as coming.
 Result<void> StepMirror::take_token(const StepRow& row, SlotState& s) const {
   const auto last = static_cast<size_t>(row.to()) - 1;
-  if (last > s.tokens.size() ||
-      (last == s.tokens.size() && (row.flags & (StepRow::kToken | StepRow::kFed)) == 0)) {
-    return errorf(Code::kDataCorrupt, "slot {} runs to {}, but only {} tokens are known", row.slot,
-                  row.to(), s.tokens.size());
+  if (last >= s.tokens.size()) {
+    if (last > s.tokens.size() || (row.flags & (StepRow::kToken | StepRow::kFed)) == 0) {
+      return lacks_tokens(row, s);
+    }
+    s.tokens.push_back(kUnknownToken);
   }
-  if (last == s.tokens.size()) s.tokens.push_back(kUnknownToken);
   if ((row.flags & StepRow::kToken) == 0) return {};
-  TRY(check_tokens({&row.token, 1}, 0));
+  TRY(check_token(row.token));
   if (s.tokens[last] != kUnknownToken && s.tokens[last] != row.token) {
-    return errorf(Code::kDataCorrupt, "slot {} has token {} at {}, not {}", row.slot,
-                  s.tokens[last], last, row.token);
+    return contradiction(row.slot, s.tokens[last], last, row.token);
   }
   s.tokens[last] = row.token;
-  s.tokens_hash_ += pair_hash(static_cast<int64_t>(last), row.token);
+  s.content_ += pair_hash(kTokenKind, static_cast<int64_t>(last), row.token);
   return {};
-}
-
-void StepMirror::remember_rows(Lane& lane, int64_t step, std::span<const StepRow> rows) const {
-  std::vector<SlotGen> sampling;
-  if (lane.recent.size() == kImpliedHistory) {  // take its memory
-    sampling = std::move(lane.recent.front().second);
-    sampling.clear();
-    lane.recent.pop_front();
-  }
-  for (const StepRow& row : rows) {
-    if (row.samples()) sampling.push_back({row.slot, slots_[row.slot].gen});
-  }
-  lane.recent.emplace_back(step, std::move(sampling));
 }
 
 Result<void> StepMirror::feed(SlotGen slot, int32_t position, int32_t token) {
   if (slot.slot >= slots_.size()) return {};
   SlotState& s = slots_[slot.slot];
   if (!s.live || s.gen != slot.gen || s.tokens.empty()) return {};
-  TRY(check_tokens({&token, 1}, position));
+  if (position < 0 || position >= limits_.context) return check_tokens({&token, 1}, position);
+  TRY(check_token(token));
   const auto at = static_cast<size_t>(position);
-  if (at > s.tokens.size()) {
-    return errorf(Code::kDataCorrupt, "slot {} is fed token {} of {} known", slot.slot, position,
-                  s.tokens.size());
+  if (at >= s.tokens.size()) {
+    if (at > s.tokens.size()) {
+      return errorf(Code::kDataCorrupt, "slot {} is fed token {} of {} known", slot.slot, position,
+                    s.tokens.size());
+    }
+    s.tokens.push_back(kUnknownToken);
   }
-  if (at == s.tokens.size()) s.tokens.push_back(kUnknownToken);
   if (s.tokens[at] == token) return {};
-  if (s.tokens[at] != kUnknownToken) {
-    return errorf(Code::kDataCorrupt, "slot {} has token {} at {} and is fed {}", slot.slot,
-                  s.tokens[at], position, token);
-  }
+  if (s.tokens[at] != kUnknownToken) return contradiction(slot.slot, s.tokens[at], at, token);
   s.tokens[at] = token;
-  fed_hash_ += mix64(pair_hash(position, token) ^ slot.slot ^ uint64_t{slot.gen} << 32);
+  fed_hash_ += pair_hash(kFedKind, position, token) * (2 * (slot.slot | uint64_t{slot.gen} << 32) + 1);
   return {};
 }
 
@@ -456,10 +529,25 @@ bool StepMirror::tokens_ready(LaneStep step) const {
   if (!hop->keeps_tokens()) return true;
   return std::ranges::all_of(*rows, [&](const StepRow& row) {
     const SlotState* s = slot_at(row.slot);
-    if (s == nullptr || s->tokens.size() < static_cast<size_t>(row.to())) return false;
-    return std::ranges::find(s->tokens.begin() + row.from, s->tokens.begin() + row.to(),
-                             kUnknownToken) == s->tokens.begin() + row.to();
+    return s != nullptr && tokens_known(*s, row);
   });
+}
+
+bool StepMirror::tokens_known(const SlotState& s, const StepRow& row) {
+  if (s.tokens.size() < static_cast<size_t>(row.to())) return false;
+  const auto to = s.tokens.begin() + row.to();
+  return std::find(s.tokens.begin() + row.from, to, kUnknownToken) == to;
+}
+
+std::vector<StepRow> StepMirror::take_pending(LaneStep step) {
+  auto node = pending_.extract(step);
+  return node.empty() ? std::vector<StepRow>{} : std::move(node.mapped());
+}
+
+void StepMirror::retire(LaneStep step) {
+  constexpr size_t kSpare = 4;
+  auto node = pending_.extract(step);
+  if (!node.empty() && spare_.size() < kSpare) spare_.push_back(std::move(node.mapped()));
 }
 
 const SlotState* StepMirror::slot(SlotGen slot) const {

@@ -51,12 +51,10 @@ Result<NodeStep> StepSender::send(NodeStep message) {
   }
   if (message.runs()) {
     const LaneStep key{message.lane, message.step};
-    Unrun unrun{message.number, {}, *mirror_.pending(key)};
-    for (const StepRow& row : unrun.rows) {
-      unrun.slots.push_back({row.slot, mirror_.slot_at(row.slot)->gen});
-    }
+    Unrun unrun{message.number, {}, mirror_.take_pending(key)};
+    unrun.gens.reserve(unrun.rows.size());
+    for (const StepRow& row : unrun.rows) unrun.gens.push_back(mirror_.slot_at(row.slot)->gen);
     unrun_.insert_or_assign(key, std::move(unrun));
-    mirror_.retire(key);
   }
   return message;
 }
@@ -94,14 +92,16 @@ void StepSender::imply(NodeStep& draft) const {
 
   size_t best = kLeastImplied - 1;
   std::vector<uint32_t> bits;
-  for (auto recent = lane.recent.rbegin(); recent != lane.recent.rend(); ++recent) {
-    const auto& [step, slots] = *recent;
+  constexpr size_t kHistory = StepMirror::kImpliedHistory;
+  for (size_t back = 0; back < kHistory && best < draft.rows.size(); ++back) {
+    const auto& [step, slots] = lane.recent[(lane.newest + kHistory - back) % kHistory];
+    if (step < 0) break;
     bits.assign((slots.size() + 31) / 32, 0);
     size_t matched = 0;
     for (size_t i = 0; i < slots.size() && matched < draft.rows.size(); ++i) {
       const StepRow& row = draft.rows[matched];
       if (row.count != 1 || row.flags != flags ||
-          std::ranges::binary_search(touched, row.slot)) {
+          (!touched.empty() && std::ranges::binary_search(touched, row.slot))) {
         break;  // this row is written out, and so are all after it
       }
       const SlotState* s = mirror_.slot(slots[i]);
@@ -143,8 +143,9 @@ Result<std::vector<NodeStep>> StepSender::resync() {
   for (auto& [step, unrun] : again) {
     std::vector<StepRow> rows;
     for (size_t i = 0; i < unrun.rows.size(); ++i) {
-      const auto fresh = std::ranges::lower_bound(full.fresh, unrun.slots[i], {}, &FreshSlot::slot);
-      if (fresh == full.fresh.end() || fresh->slot != unrun.slots[i]) continue;
+      const SlotGen slot{unrun.rows[i].slot, unrun.gens[i]};
+      const auto fresh = std::ranges::lower_bound(full.fresh, slot, {}, &FreshSlot::slot);
+      if (fresh == full.fresh.end() || fresh->slot != slot) continue;
       StepRow row = unrun.rows[i];
       fresh->computed = std::min(fresh->computed, row.from);
       row.flags &= ~static_cast<uint32_t>(StepRow::kToken);  // the snapshot has it

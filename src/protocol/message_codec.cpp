@@ -9,33 +9,57 @@ namespace {
 constexpr size_t kHeadAlignment = 64;
 constexpr int kLastCode = static_cast<int>(Code::kInternal);
 
-// What the columns of Results and TokenFeed have in common.
+// What the columns of Results and TokenFeed have in common: written once, row by row, into the
+// buffer that is sent, and read in place.
 struct TokenColumns {
-  std::vector<uint32_t> slot, gen;
-  std::vector<int32_t> position, token;
-  void add(policy::SlotGen s, int32_t at, int32_t value) {
-    slot.push_back(s.slot);
-    gen.push_back(s.gen);
-    position.push_back(at);
-    token.push_back(value);
+  TokenColumns(flatbuffers::FlatBufferBuilder& b, size_t rows) {
+    if (rows == 0) return;
+    slot = b.CreateUninitializedVector(rows, &slots);
+    gen = b.CreateUninitializedVector(rows, &gens);
+    position = b.CreateUninitializedVector(rows, &positions);
+    token = b.CreateUninitializedVector(rows, &tokens);
+    // The buffer grows downwards and may have moved: the columns' places are known only now.
+    uint8_t* const end = b.GetCurrentBufferPointer() + b.GetSize();
+    slots = reinterpret_cast<uint32_t*>(end - slot.o + sizeof(flatbuffers::uoffset_t));
+    gens = reinterpret_cast<uint32_t*>(end - gen.o + sizeof(flatbuffers::uoffset_t));
+    positions = reinterpret_cast<int32_t*>(end - position.o + sizeof(flatbuffers::uoffset_t));
+    tokens = reinterpret_cast<int32_t*>(end - token.o + sizeof(flatbuffers::uoffset_t));
   }
+  // Before anything else is added to the buffer.
+  void set(size_t row, policy::SlotGen s, int32_t at, int32_t value) {
+    slots[row] = s.slot;
+    gens[row] = s.gen;
+    positions[row] = at;
+    tokens[row] = value;
+  }
+  flatbuffers::Offset<flatbuffers::Vector<uint32_t>> slot, gen;
+  flatbuffers::Offset<flatbuffers::Vector<int32_t>> position, token;
+  uint32_t *slots = nullptr, *gens = nullptr;
+  int32_t *positions = nullptr, *tokens = nullptr;
 };
 
+struct TokenView {
+  size_t size = 0;
+  const uint32_t *slot = nullptr, *gen = nullptr;
+  const int32_t *position = nullptr, *token = nullptr;
+  policy::SlotGen slot_gen(size_t i) const { return {slot[i], static_cast<uint16_t>(gen[i])}; }
+};
+
+// `row_bytes` is what a row becomes in memory.
 template <class Table>
-Result<TokenColumns> read_columns(const Table& from, Budget& budget) {
-  TokenColumns c;
-  TRY(copy(from.slot(), c.slot, budget));
-  TRY(copy(from.gen(), c.gen, budget));
-  TRY(copy(from.position(), c.position, budget));
-  TRY(copy(from.token(), c.token, budget));
-  const size_t n = c.slot.size();
-  if (c.gen.size() != n || c.position.size() != n || c.token.size() != n) {
+Result<TokenView> view_columns(const Table& from, size_t row_bytes, Budget& budget) {
+  const size_t n = size_of(from.slot());
+  if (size_of(from.gen()) != n || size_of(from.position()) != n || size_of(from.token()) != n) {
     return Error(Code::kDataCorrupt, "the columns of tokens differ in length");
   }
-  for (const uint32_t gen : c.gen) {
-    if (gen > UINT16_MAX) return errorf(Code::kDataCorrupt, "{} is no generation", gen);
-  }
-  return c;
+  if (n == 0) return TokenView{};
+  if (!budget.take(n * row_bytes)) return Budget::exceeded();
+  const TokenView v{n, from.slot()->data(), from.gen()->data(), from.position()->data(),
+                    from.token()->data()};
+  uint32_t all = 0;
+  for (size_t i = 0; i < n; ++i) all |= v.gen[i];
+  if (all > UINT16_MAX) return errorf(Code::kDataCorrupt, "{:#x} has bits of no generation", all);
+  return v;
 }
 
 flatbuffers::Offset<wire::Scored> scored(flatbuffers::FlatBufferBuilder& b,
@@ -109,22 +133,30 @@ Result<void> read_detail(const wire::RowDetail* from, std::vector<policy::RowRes
 
 // --- results and tokens -------------------------------------------------------------------------
 
-std::vector<uint8_t> encode(const Results& m) {
-  flatbuffers::FlatBufferBuilder b(256 + m.rows.size() * 16);
-  TokenColumns c;
-  std::vector<flatbuffers::Offset<wire::RowDetail>> details;
-  for (const policy::RowResult& r : m.rows) {
-    if (has_detail(r)) details.push_back(detail(b, static_cast<uint32_t>(c.slot.size()), r));
-    c.add(r.slot, r.position, r.sampled ? r.token.token : -1);
+std::vector<uint8_t> encode_results(Epoch epoch, policy::LaneStep step,
+                                    std::span<const policy::RowResult> rows,
+                                    std::string_view error) {
+  flatbuffers::FlatBufferBuilder b(256 + rows.size() * 16);
+  TokenColumns c(b, rows.size());
+  bool details = false;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const policy::RowResult& r = rows[i];
+    c.set(i, r.slot, r.position, r.sampled ? r.token.token : -1);
+    details = details || has_detail(r);
   }
-  const auto error = text(b, m.error);
-  const auto slot = column(b, c.slot);
-  const auto gen = column(b, c.gen);
-  const auto position = column(b, c.position);
-  const auto token = column(b, c.token);
-  const auto rows = column(b, details);
-  return finish(b, wire::CreateResults(b, 0, m.epoch.value, m.step.lane.value, m.step.step, error,
-                                       slot, gen, position, token, rows));
+  std::vector<flatbuffers::Offset<wire::RowDetail>> detailed;
+  for (size_t i = 0; i < rows.size() && details; ++i) {
+    if (has_detail(rows[i])) detailed.push_back(detail(b, static_cast<uint32_t>(i), rows[i]));
+  }
+  const auto failed =
+      error.empty() ? flatbuffers::Offset<flatbuffers::String>(0) : b.CreateString(error.data(), error.size());
+  const auto described = column(b, detailed);
+  return finish(b, wire::CreateResults(b, 0, epoch.value, step.lane.value, step.step, failed, c.slot,
+                                       c.gen, c.position, c.token, described));
+}
+
+std::vector<uint8_t> encode(const Results& m) {
+  return encode_results(m.epoch, m.step, m.rows, m.error);
 }
 
 Result<void> decode(std::span<const uint8_t> bytes, Results& out) {
@@ -134,12 +166,13 @@ Result<void> decode(std::span<const uint8_t> bytes, Results& out) {
   out.epoch = Epoch(from.epoch());
   out.step = {LaneId(from.lane()), from.step()};
   TRY(copy(from.error(), out.error, budget));
-  ASSIGN_OR_RETURN(const TokenColumns c, read_columns(from, budget));
-  out.rows.assign(c.slot.size(), {});
-  for (size_t i = 0; i < c.slot.size(); ++i) {
+  ASSIGN_OR_RETURN(const TokenView c, view_columns(from, 4 * sizeof(uint32_t), budget));
+  out.rows.clear();
+  out.rows.resize(c.size);
+  for (size_t i = 0; i < c.size; ++i) {
     policy::RowResult& r = out.rows[i];
     r.step = out.step;
-    r.slot = {c.slot[i], static_cast<uint16_t>(c.gen[i])};
+    r.slot = c.slot_gen(i);
     r.position = c.position[i];
     r.sampled = c.token[i] >= 0;
     r.token.token = std::max(c.token[i], 0);
@@ -152,14 +185,12 @@ Result<void> decode(std::span<const uint8_t> bytes, Results& out) {
 
 std::vector<uint8_t> encode(const TokenFeed& m) {
   flatbuffers::FlatBufferBuilder b(128 + m.tokens.size() * 16);
-  TokenColumns c;
-  for (const policy::FedToken& t : m.tokens) c.add(t.slot, t.position, t.token);
-  const auto slot = column(b, c.slot);
-  const auto gen = column(b, c.gen);
-  const auto position = column(b, c.position);
-  const auto token = column(b, c.token);
-  return finish(b, wire::CreateTokenFeed(b, 0, m.epoch.value, m.step.lane.value, m.step.step, slot,
-                                         gen, position, token));
+  TokenColumns c(b, m.tokens.size());
+  for (size_t i = 0; i < m.tokens.size(); ++i) {
+    c.set(i, m.tokens[i].slot, m.tokens[i].position, m.tokens[i].token);
+  }
+  return finish(b, wire::CreateTokenFeed(b, 0, m.epoch.value, m.step.lane.value, m.step.step,
+                                         c.slot, c.gen, c.position, c.token));
 }
 
 Result<void> decode(std::span<const uint8_t> bytes, TokenFeed& out) {
@@ -167,11 +198,10 @@ Result<void> decode(std::span<const uint8_t> bytes, TokenFeed& out) {
   Budget budget(bytes.size());
   out.epoch = Epoch(opened.root->epoch());
   out.step = {LaneId(opened.root->lane()), opened.root->step()};
-  ASSIGN_OR_RETURN(const TokenColumns c, read_columns(*opened.root, budget));
-  out.tokens.clear();
-  for (size_t i = 0; i < c.slot.size(); ++i) {
-    out.tokens.push_back({{c.slot[i], static_cast<uint16_t>(c.gen[i])}, c.position[i], c.token[i]});
-  }
+  ASSIGN_OR_RETURN(const TokenView c,
+                   view_columns(*opened.root, sizeof(policy::FedToken), budget));
+  out.tokens.resize(c.size);
+  for (size_t i = 0; i < c.size; ++i) out.tokens[i] = {c.slot_gen(i), c.position[i], c.token[i]};
   return {};
 }
 

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/ids.hpp"
@@ -28,7 +29,8 @@
 namespace towline::protocol {
 
 // A peer of another major version is refused; of another minor version it may know less.
-inline constexpr int32_t kWireMajor = 1;
+// Version 2 has version 1's layout and another state hash.
+inline constexpr int32_t kWireMajor = 2;
 inline constexpr int32_t kWireMinor = 0;
 
 // The kind of a net::Frame.
@@ -146,6 +148,10 @@ Result<void> check_handshake(const Handshake& mine, const Handshake& theirs);
 
 std::vector<uint8_t> encode(const policy::NodeStep& m);
 std::vector<uint8_t> encode(const Results& m);
+// The same of rows that lie elsewhere.
+std::vector<uint8_t> encode_results(Epoch epoch, policy::LaneStep step,
+                                    std::span<const policy::RowResult> rows,
+                                    std::string_view error = {});
 std::vector<uint8_t> encode(const TokenFeed& m);
 std::vector<uint8_t> encode(const ActivationsHead& m);
 std::vector<uint8_t> encode(const Ack& m);

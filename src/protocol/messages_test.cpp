@@ -165,7 +165,7 @@ TEST(Messages, DeltaBytesAreFlatInContextAndSmallPerRequest) {
   EXPECT_GT(full, 256u * 1024 * 4);
 }
 
-// --- golden bytes: version 1 is what these files say --------------------------------------------
+// --- golden bytes: version 2 is what these files say --------------------------------------------
 
 std::string hex(const Bytes& bytes) {
   std::string out;
@@ -195,7 +195,7 @@ Bytes unhex(const std::string& text) {
 // a new wire version has been decided.
 template <class Message>
 void check_golden(const std::string& name, MessageKind kind, const Message& message) {
-  const std::string path = "src/protocol/golden/v1/" + name + ".hex";
+  const std::string path = "src/protocol/golden/v2/" + name + ".hex";
   const Bytes bytes = encode(message);
   if (std::getenv("TOWLINE_WRITE_GOLDEN") != nullptr) {
     ASSERT_TRUE(write_file_atomic(path, hex(bytes)));
@@ -213,7 +213,7 @@ void check_golden(const std::string& name, MessageKind kind, const Message& mess
   }
 }
 
-TEST(Messages, GoldenBytesOfVersion1) {
+TEST(Messages, GoldenBytesOfVersion2) {
   check_golden("step", MessageKind::kStep, testing::sample_step());
   check_golden("results", MessageKind::kResults, testing::sample_results());
   check_golden("token_feed", MessageKind::kTokenFeed, testing::sample_feed());
@@ -291,14 +291,14 @@ TEST(Handshake, SaysEveryDifferenceInOneSentence) {
   theirs.layers = {0, 2};     // their own business
   theirs.model_hash = 0;      // not loaded yet
   EXPECT_TRUE(check_handshake(mine, theirs));
-  theirs.major = 2;
+  theirs.major = 3;
   theirs.model_hash = 0xcc;
   theirs.hidden_width = 4096;
   const Result<void> refused = check_handshake(mine, theirs);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), Code::kPermissionDenied);
   EXPECT_EQ(refused.error().message(),
-            "node 'left' does not fit coordinator 'main': wire version 1.0 (build 0.1.0) here, 2.9 "
+            "node 'left' does not fit coordinator 'main': wire version 2.0 (build 0.1.0) here, 3.9 "
             "(build 0.1.0) there; model 000000000000aaaa here, 00000000000000cc there; hidden width "
             "2048 here, 4096 there");
 }

@@ -174,18 +174,20 @@ Result<void> read_rows(const wire::NodeStep& from, NodeStep& out, Budget& budget
   }
   out.rows.resize(rows);
   size_t next_token = 0;
+  const uint32_t* slot = rows > 0 ? from.row_slot()->data() : nullptr;
+  const int32_t* first = rows > 0 ? from.row_from()->data() : nullptr;
+  const uint32_t* shape = rows > 0 ? from.row_shape()->data() : nullptr;
+  const int32_t* token = tokens > 0 ? from.row_token()->data() : nullptr;
   for (size_t i = 0; i < rows; ++i) {
-    const auto at = static_cast<flatbuffers::uoffset_t>(i);
     StepRow& row = out.rows[i];
-    const uint32_t shape = from.row_shape()->Get(at);
-    row.slot = from.row_slot()->Get(at);
-    row.from = from.row_from()->Get(at);
-    row.count = static_cast<int32_t>(shape >> kShapeBits);
-    row.flags = shape & ((1u << kShapeBits) - 1);
+    row.slot = slot[i];
+    row.from = first[i];
+    row.count = static_cast<int32_t>(shape[i] >> kShapeBits);
+    row.flags = shape[i] & ((1u << kShapeBits) - 1);
     row.token = 0;
     if ((row.flags & StepRow::kToken) != 0) {
       if (next_token == tokens) return Error(Code::kDataCorrupt, "a step's tokens are missing");
-      row.token = from.row_token()->Get(static_cast<flatbuffers::uoffset_t>(next_token++));
+      row.token = token[next_token++];
     }
   }
   if (next_token != tokens) return Error(Code::kDataCorrupt, "a step has tokens of no row");

@@ -323,6 +323,7 @@ void RankGroup::finish_step(net::RingWriter& ring, InFlight& frame) {
       return;
     }
     hash = ack->hash;
+    event.work_us = std::max(event.work_us, ack->work_us);
   }
   event.hash = hash.value_or(0);
   if (!frame.replies.empty() && frame.replies[0]) {

@@ -54,6 +54,7 @@ struct GroupEvent {
   int32_t rank = -1;                   // the first that failed
   std::string error;
   uint64_t hash = 0;                   // of the mirrors, tokens fed included
+  uint32_t work_us = 0;                // what the slowest rank's executor took
   std::vector<StepOutput> outputs;     // of the runs, in order
   Code code = Code::kInternal;         // of a call that failed
   Json answer;                         // of a call that did not: reduced over the ranks

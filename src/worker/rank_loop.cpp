@@ -46,7 +46,7 @@ void RankLoop::serve_calls() {
     const Result<std::span<const uint8_t>> bytes = calls_->next(kNever);
     if (!bytes) return;
     if (frame.parse(*bytes)) handle_call(*calls_, frame.head, frame.args);
-    calls_->ack({calls_->sequence(), 0, 0});
+    calls_->ack({calls_->sequence(), 0, 0, 0});
     if (acked_) acked_();
   }
 }
@@ -98,7 +98,8 @@ void RankLoop::handle_steps() {
 void RankLoop::finish(RankStatus status) {
   const uint64_t hash = rank_.mirror ? rank_.mirror->rank_hash() : 0;
   rank_.progress.hash.store(hash, std::memory_order_relaxed);
-  steps_->ack({steps_->sequence(), static_cast<uint32_t>(status), hash});
+  steps_->ack({steps_->sequence(), static_cast<uint32_t>(status), hash, work_us_});
+  work_us_ = 0;
   rank_.progress.phase.store(RankProgress::kIdle, std::memory_order_relaxed);
   if (acked_) acked_();
 }
@@ -113,7 +114,7 @@ std::optional<RankLoop::Failure> RankLoop::apply() {
   for (const auto bytes : frame_.messages) {
     Result<void> applied = varint ? protocol::decode_varint(bytes, message_)
                                   : protocol::decode(bytes, message_);
-    if (applied) applied = rank_.mirror->apply(message_);
+    if (applied) applied = rank_.mirror->apply(std::move(message_));
     if (applied || applied.error().code() == Code::kAlreadyExists) continue;
     return Failure{RankStatus::kNeedSync, std::move(applied).error()};
   }
@@ -138,16 +139,19 @@ Result<void> RankLoop::gather_runs() {
     if (rows == nullptr || hop == nullptr) {
       return errorf(Code::kUnavailable, "step {} of lane {} is not known here", run.step, run.lane);
     }
-    if (!mirror.tokens_ready(step)) {
-      return errorf(Code::kInternal, "step {} of lane {} lacks tokens", run.step, run.lane);
-    }
     int32_t count = 0;
+    const bool tokens = hop->keeps_tokens();
+    rows_.reserve(rows_.size() + rows->size());
     for (const policy::StepRow& row : *rows) {
-      rows_.push_back({row.slot, mirror.slot_at(row.slot), row.from, row.to(), row.logits_from(),
-                       row.samples()});
-      if (rows_.back().state == nullptr) {
+      const policy::SlotState* const state = mirror.slot_at(row.slot);
+      if (state == nullptr) {
         return errorf(Code::kInternal, "slot {} ended before its step ran", row.slot);
       }
+      if (tokens && !policy::StepMirror::tokens_known(*state, row)) {
+        return errorf(Code::kInternal, "step {} of lane {} lacks tokens of slot {}", run.step,
+                      run.lane, row.slot);
+      }
+      rows_.push_back({row.slot, state, row.from, row.to(), row.logits_from(), row.samples()});
       count += row.count;
     }
     if (!hop->embeds() && static_cast<int32_t>(run.hidden_rows) != count) {
@@ -188,7 +192,7 @@ std::optional<RankLoop::Failure> RankLoop::run_steps() {
     to += floats;
   }
   results_.clear();
-  Result<void> ran = rank_.executor->run(items_, hidden_, results_);
+  Result<void> ran = compute();
   if (!ran) return Failure{RankStatus::kFailed, std::move(ran).error()};
   for (const RowResult& r : results_) {
     if (!r.sampled) continue;
@@ -200,44 +204,54 @@ std::optional<RankLoop::Failure> RankLoop::run_steps() {
   return std::nullopt;
 }
 
+Result<void> RankLoop::compute() {
+  const Instant begin = net::steady_now();
+  Result<void> ran = rank_.executor->run(items_, hidden_, results_);
+  const int64_t us = (net::steady_now() - begin).value / 1000;
+  work_us_ = static_cast<uint32_t>(std::clamp<int64_t>(us, 0, UINT32_MAX));
+  return ran;
+}
+
 // --- answers ------------------------------------------------------------------------------------
 
+// What lies in the return ring is gathered from where it is: no copy but the ring's.
 void RankLoop::reply_outputs() {
   ReplyHead head;
   head.magic = kReplyMagic;
   head.sequence = steps_->sequence();
   head.outputs = static_cast<uint32_t>(items_.size());
-  reply_.clear();
-  append(reply_, head);
+  output_heads_.clear();
+  output_heads_.reserve(items_.size());
+  encoded_.clear();
+  encoded_.reserve(items_.size());
+  parts_.clear();
+  parts_.push_back({reinterpret_cast<const uint8_t*>(&head), sizeof(head)});
   const auto width = static_cast<size_t>(rank_.executor->hidden_width());
   const float* rows = hidden_.data();
-  protocol::Results results;
-  auto next = results_.begin();
+  std::span<const RowResult> results = results_;
   for (const RunItem& item : items_) {
     const auto count = static_cast<size_t>(item.row_count());
-    OutputHead out{item.step.lane.value, 0, item.step.step, 0, 0};
+    OutputHead& out = output_heads_.emplace_back();
+    out.lane = item.step.lane.value;
+    out.step = item.step.step;
+    std::span<const uint8_t> body;
     if (item.hop.samples()) {
-      results.epoch = rank_.mirror->epoch();
-      results.step = item.step;
-      results.rows.clear();
-      while (next != results_.end() && next->step == item.step) {
-        results.rows.push_back(std::move(*next++));
-      }
-      const std::vector<uint8_t> encoded = protocol::encode(results);
-      out.results_bytes = encoded.size();
-      append(reply_, out);
-      reply_.insert(reply_.end(), encoded.begin(), encoded.end());
+      size_t n = 0;
+      while (n < results.size() && results[n].step == item.step) ++n;
+      body = encoded_.emplace_back(
+          protocol::encode_results(rank_.mirror->epoch(), item.step, results.first(n)));
+      results = results.subspan(n);
+      out.results_bytes = body.size();
     } else {
       out.hidden_rows = static_cast<uint32_t>(count);
       out.floats = count * width;
-      append(reply_, out);
-      const auto* bytes = reinterpret_cast<const uint8_t*>(rows);
-      reply_.insert(reply_.end(), bytes, bytes + out.floats * sizeof(float));
+      body = {reinterpret_cast<const uint8_t*>(rows), out.floats * sizeof(float)};
     }
+    parts_.push_back({reinterpret_cast<const uint8_t*>(&out), sizeof(out)});
+    parts_.push_back(body);
     rows += count * width;
   }
-  const std::span<const uint8_t> parts[] = {reply_};
-  (void)steps_->put_result(parts, kNever);  // closed: nobody wants it any more
+  (void)steps_->put_result(parts_, kNever);  // closed: nobody wants it any more
 }
 
 void RankLoop::reply_failure(const Failure& failure) {
@@ -283,7 +297,7 @@ void RankLoop::handle_prepared(std::span<const uint8_t> bytes) {
     for (const RunItem& item : items_) total += static_cast<size_t>(item.row_count());
     hidden_.resize(total * static_cast<size_t>(rank_.executor->hidden_width()));
     results_.clear();
-    Result<void> ran = rank_.executor->run(items_, hidden_, results_);
+    Result<void> ran = compute();
     if (!ran) failure = Failure{RankStatus::kFailed, std::move(ran).error()};
   }
   if (failure) reply_failure(*failure);

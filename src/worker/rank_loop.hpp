@@ -58,6 +58,7 @@ class RankLoop {
   std::optional<Failure> apply();
   std::optional<Failure> run_steps();
   Result<void> gather_runs();
+  Result<void> compute();
   void reply_outputs();
   void reply_failure(const Failure& failure);
   void finish(RankStatus status);
@@ -74,6 +75,10 @@ class RankLoop {
   std::vector<float> hidden_;
   std::vector<RowResult> results_;
   std::vector<uint8_t> reply_;
+  std::vector<OutputHead> output_heads_;
+  std::vector<std::vector<uint8_t>> encoded_;
+  std::vector<std::span<const uint8_t>> parts_;
+  uint32_t work_us_ = 0;  // of the executor, in this frame
   std::vector<policy::SlotState> prepared_slots_;  // driver mode, by row
 };
 

@@ -76,7 +76,7 @@ Result<std::vector<StepOutput>> DriverGroup::step(const policy::NodeStep& messag
   uint64_t sequence = 0;
   if (team_->readers() > 0) {
     write_prepared(items_, prepared_);
-    ASSIGN_OR_RETURN(sequence, team_->steps().publish(draft_.prepared(prepared_), kNever));
+    ASSIGN_OR_RETURN(sequence, team_->steps().publish(draft_.prepared(prepared_, hidden), kNever));
   }
   hidden_.resize(static_cast<size_t>(items_[0].row_count()) *
                  static_cast<size_t>(geometry_.hidden_width));

@@ -419,11 +419,24 @@ void RankGroup::send_waiting_phases() {
 void RankGroup::look_for_deaths() {
   if (!usable()) return;
   const std::optional<std::string> death = team_->death();
-  if (!death) return;
+  if (!death || left_as_told()) return;
   // What it answered before it ended counts: an answer to shutdown is one.
   harvest(team_->steps(), steps_);
   harvest(team_->calls(), calls_);
   fail_all(*death);
+}
+
+// A rank that has answered shutdown and is gone has not died; the others' answers are on their way.
+bool RankGroup::left_as_told() const {
+  const auto told = std::ranges::find_if(steps_, [](const InFlight& frame) {
+    return frame.method != nullptr && frame.method->method == Method::kShutdown;
+  });
+  if (told == steps_.end()) return false;
+  net::RingWriter& ring = team_->steps();
+  for (int r = 0; r < ring.readers(); ++r) {
+    if ((ring.dead_mask() >> r & 1) != 0 && ring.acked(r) < told->sequence) return false;
+  }
+  return true;
 }
 
 void RankGroup::fail_all(const std::string& why) {

@@ -120,6 +120,7 @@ class RankGroup {
   void finish_adapter_phase(uint64_t id, Method phase, const GroupEvent& event);
   void send_waiting_phases();
   void look_for_deaths();
+  bool left_as_told() const;
   void fail_all(const std::string& why);
   void fail(InFlight& frame, RankStatus status, int32_t rank, std::string error);
 

@@ -296,6 +296,8 @@ void RankLoop::handle_prepared(std::span<const uint8_t> bytes) {
     size_t total = 0;
     for (const RunItem& item : items_) total += static_cast<size_t>(item.row_count());
     hidden_.resize(total * static_cast<size_t>(rank_.executor->hidden_width()));
+    std::copy_n(frame_.hidden.data(), std::min(frame_.hidden.size(), hidden_.size()),
+                hidden_.data());
     results_.clear();
     Result<void> ran = compute();
     if (!ran) failure = Failure{RankStatus::kFailed, std::move(ran).error()};

@@ -121,17 +121,22 @@ std::span<const std::span<const uint8_t>> FrameDraft::call(uint64_t call, uint16
   return parts_;
 }
 
-std::span<const std::span<const uint8_t>> FrameDraft::prepared(std::span<const uint8_t> bytes) {
+std::span<const std::span<const uint8_t>> FrameDraft::prepared(std::span<const uint8_t> bytes,
+                                                               std::span<const float> hidden) {
   FrameHead head;
   head.magic = kFrameMagic;
   head.kind = FrameKind::kPrepared;
   head.args_bytes = static_cast<uint32_t>(bytes.size());
+  head.floats = hidden.size();
   fixed_.clear();
   parts_.clear();
   size_ = 0;
   append(fixed_, std::span<const FrameHead>(&head, 1));
   add(fixed_, 1);
-  parts_.push_back(bytes);
+  add(bytes, 1);
+  if (!hidden.empty()) {
+    add({reinterpret_cast<const uint8_t*>(hidden.data()), hidden.size_bytes()}, kFloatAlignment);
+  }
   return parts_;
 }
 

@@ -61,7 +61,9 @@ class FrameDraft {
   std::span<const std::span<const uint8_t>> steps(const RankCommand& command);
   std::span<const std::span<const uint8_t>> call(uint64_t call, uint16_t method,
                                                  std::string_view args);
-  std::span<const std::span<const uint8_t>> prepared(std::span<const uint8_t> bytes);
+  // `hidden`: rows of input, none where tokens are embedded.
+  std::span<const std::span<const uint8_t>> prepared(std::span<const uint8_t> bytes,
+                                                     std::span<const float> hidden);
 
  private:
   void add(std::span<const uint8_t> bytes, size_t alignment);

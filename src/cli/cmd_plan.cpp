@@ -313,6 +313,15 @@ Result<Planned> plan_instance(const PlanOptions& o) {
   return planned;
 }
 
+// Is it proved that no plan is better, by what was asked for?
+bool is_optimal(const PlanOptions& o, const Planned& planned, double bound) {
+  constexpr double kMet = 1e-9;
+  if (o.objective.finalists > 0) return false;
+  if (!o.objective.minimise.empty()) return planned.cost <= planned.least_cost * (1 + kMet);
+  const bool by_flow = o.objective.objective == "flow";
+  return (by_flow ? planned.report.max_flow : planned.search.worth) >= bound * (1 - kMet);
+}
+
 Json report_json(const PlanOptions& o, const Planned& planned) {
   const plan::FlowReport& report = planned.report;
   double bound = report.upper_bound;
@@ -323,7 +332,7 @@ Json report_json(const PlanOptions& o, const Planned& planned) {
                             {"upper_bound", bound},
                             {"trivial_bound", report.max_compute},
                             {"gap", bound > 0 ? 1 - report.max_flow / bound : 0},
-                            {"optimal", report.max_flow >= bound * (1 - 1e-9)},
+                            {"optimal", is_optimal(o, planned, bound)},
                             {"found_by", planned.search.found_by},
                             {"partial", o.partial},
                             {"seed", o.seed},

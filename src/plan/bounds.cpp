@@ -148,13 +148,13 @@ class LinkAware {
     if (all < needed) return false;
     const bool shared = !partial_ && !chain_possible(groups, flow);
     if (shared && all - least_sharing_loss(flow) < needed) return false;
-    return coverable(flow);
+    return coverable(flow, shared);
   }
 
  private:
   // Nodes of one kind and limit are one resource; so are machines with the same alternatives, whose
   // devices may then be used in parts.
-  bool coverable(double flow) {
+  bool coverable(double flow, bool shared) {
     using Part = std::tuple<int32_t, double, int32_t>;  // (kind, limit, devices)
     std::map<std::vector<Part>, int32_t> rows;
     std::vector<double> supply;
@@ -185,7 +185,7 @@ class LinkAware {
     for (size_t i = 0; i < node_.size(); ++i) {
       if (!part_of_machine[i]) add({static_cast<int32_t>(i)}, {1}, 1);
     }
-    return can_cover(supply, holders, flow, instance_.layers);
+    return can_cover(supply, holders, flow, instance_.layers, shared ? 1 : 0);
   }
 
   // Has a group the nodes for a pipeline of single nodes that each pass `flow`?

@@ -18,7 +18,8 @@
 //       layer is shared by two nodes i and j whose tokens are different ones, u_i + u_j <= F, and
 //       F * L <= sum g(F) - min over pairs i, j and over u of [g_i(F) - g_i(u) + g_j(F) - g_j(F -
 //       u)].
-//   (c) Every layer needs whole nodes whose rates sum up to F (plan/cover_bound.hpp).
+//   (c) Every layer needs whole nodes whose rates sum up to F, at least one of them two nodes or
+//       more if (b) says that a layer is shared (plan/cover_bound.hpp).
 //   A placement that passes a flow also passes every smaller one, so any F that fails is a bound.
 //
 // The alternatives of a machine with several devices (Instance::machines) count as the best subset

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "plan/simplex.hpp"
@@ -51,7 +52,8 @@ class Knapsack {
 
   Hand solve() {
     Hand hand;
-    best_ = 1e300;
+    best_ = hand.price = 1e300;
+    if (items_.empty()) return hand;
     descend(0, flow_, 0);
     if (visits_ > kMostVisits) return on_grid();
     hand.price = best_;
@@ -116,47 +118,101 @@ class Knapsack {
   std::vector<int32_t> chosen_, best_hand_;
 };
 
+// The master programme and its pricing.
+class CoverProgramme {
+ public:
+  CoverProgramme(std::span<const double> supply, std::span<const Holder> holders, double flow,
+                 double layers, double shared)
+      : holders_(holders), flow_(flow), limits_(supply.begin(), supply.end()) {
+    limits_.push_back(layers - shared);  // the last row: layers that one node covers alone
+    for (const Holder& h : holders) rates_.push_back(std::clamp(h.rate, kLeastRate * flow, flow));
+    master_.emplace(limits_);
+    add_first_hands();
+  }
+
+  bool proves_less_than(double layers) {
+    for (int32_t generated = 0; generated < kMostHands; ++generated) {
+      if (!master_->solve() || master_->value() >= layers * (1 - kSlack)) return false;
+      const std::vector<double> prices = master_->prices();
+      double supply_price = 0;
+      for (size_t r = 0; r < limits_.size(); ++r) {
+        supply_price += limits_[r] * std::max(0.0, prices[r]);
+      }
+      const Hand hand = cheapest_hand(prices);
+      if (supply_price < layers * (1 - kSlack) * hand.price) return true;
+      if (hand.price >= 1 - kSlack) return false;  // the optimum, and it is no proof
+      add(hand.holders);
+    }
+    return false;
+  }
+
+ private:
+  bool alone(size_t holder) const { return rates_[holder] >= flow_; }
+
+  void add(const std::vector<int32_t>& hand) {
+    std::vector<double> use(limits_.size(), 0);
+    for (const int32_t h : hand) use[holders_[h].resource] += holders_[h].use;
+    use.back() = hand.size() == 1 ? 1 : 0;
+    master_->add_column(1, use);
+  }
+
+  // The best hands of one kind alone, one node and several.
+  void add_first_hands() {
+    for (size_t r = 0; r + 1 < limits_.size(); ++r) {
+      std::vector<int32_t> one, several;
+      double least_one = 1e300, least_several = 1e300;
+      for (size_t h = 0; h < holders_.size(); ++h) {
+        if (holders_[h].resource != static_cast<int32_t>(r)) continue;
+        const double count = std::ceil(flow_ / rates_[h] * (1 - 1e-12));
+        double& least = count <= 1 ? least_one : least_several;
+        if (count * holders_[h].use >= least) continue;
+        least = count * holders_[h].use;
+        (count <= 1 ? one : several).assign(static_cast<size_t>(count), static_cast<int32_t>(h));
+      }
+      if (!one.empty()) add(one);
+      if (!several.empty()) add(several);
+    }
+  }
+
+  Hand cheapest_hand(const std::vector<double>& prices) const {
+    std::vector<Item> items;  // that cannot cover a layer alone
+    Hand single, cheapest_holder;
+    single.price = cheapest_holder.price = 1e300;
+    for (size_t h = 0; h < holders_.size(); ++h) {
+      const double price = std::max(0.0, prices[holders_[h].resource]) * holders_[h].use;
+      Hand hand{price, {static_cast<int32_t>(h)}};
+      if (price < cheapest_holder.price) cheapest_holder = hand;
+      if (!alone(h)) {
+        items.push_back({price, rates_[h], h});
+      } else if (price < single.price) {
+        single = std::move(hand);
+      }
+    }
+    Hand best = Knapsack(std::move(items), flow_).solve();
+    if (single.holders.empty()) return best;
+    // One that could do it alone and any other.
+    if (single.price + cheapest_holder.price < best.price) {
+      best = {single.price + cheapest_holder.price,
+              {single.holders.front(), cheapest_holder.holders.front()}};
+    }
+    single.price += std::max(0.0, prices.back());
+    return single.price < best.price ? single : best;
+  }
+
+  std::span<const Holder> holders_;
+  double flow_;
+  std::vector<double> limits_;
+  std::vector<double> rates_;  // [holder]
+  std::optional<Simplex> master_;
+};
+
 }  // namespace
 
 bool can_cover(std::span<const double> supply, std::span<const Holder> holders, double flow,
-               double layers) {
+               double layers, double shared) {
   if (holders.empty()) return false;
   if (supply.size() > kMostResources || holders.size() > kMostHolders) return true;
-  const auto rate = [&](const Holder& h) { return std::clamp(h.rate, kLeastRate * flow, flow); };
-  Simplex master{std::vector<double>(supply.begin(), supply.end())};
-  std::vector<double> use(supply.size());
-  const auto add = [&](const std::vector<int32_t>& hand) {
-    std::fill(use.begin(), use.end(), 0);
-    for (const int32_t h : hand) use[holders[h].resource] += holders[h].use;
-    master.add_column(1, use);
-  };
-  for (size_t r = 0; r < supply.size(); ++r) {  // to start with, the best hand of each kind alone
-    std::vector<int32_t> hand;
-    double least = 1e300;
-    for (size_t h = 0; h < holders.size(); ++h) {
-      const double count = std::ceil(flow / rate(holders[h]) * (1 - 1e-12));
-      if (holders[h].resource != static_cast<int32_t>(r) || count * holders[h].use >= least) continue;
-      least = count * holders[h].use;
-      hand.assign(static_cast<size_t>(count), static_cast<int32_t>(h));
-    }
-    if (!hand.empty()) add(hand);
-  }
-  for (int32_t generated = 0; generated < kMostHands; ++generated) {
-    if (!master.solve() || master.value() >= layers * (1 - kSlack)) return true;
-    const std::vector<double> prices = master.prices();
-    double supply_price = 0;
-    for (size_t r = 0; r < supply.size(); ++r) supply_price += supply[r] * std::max(0.0, prices[r]);
-    std::vector<Item> items;
-    for (size_t h = 0; h < holders.size(); ++h) {
-      const double price = std::max(0.0, prices[holders[h].resource]) * holders[h].use;
-      items.push_back({price, rate(holders[h]), h});
-    }
-    const Hand hand = Knapsack(std::move(items), flow).solve();
-    if (supply_price < layers * (1 - kSlack) * hand.price) return false;
-    if (hand.price >= 1 - kSlack) return true;  // the relaxation's optimum, and it is no proof
-    add(hand.holders);
-  }
-  return true;
+  return !CoverProgramme(supply, holders, flow, layers, shared).proves_less_than(layers);
 }
 
 }  // namespace towline::plan

@@ -22,13 +22,31 @@ TEST(CanCover, CountsWholeNodes) {
   EXPECT_FALSE(can_cover(supply, {}, 10, 1));
 }
 
+// Three nodes cover three layers alone; where one layer must be shared, only less flow fits.
+TEST(CanCover, CountsSharedLayers) {
+  const double supply[] = {3};
+  const Holder holders[] = {{0, 1, 10}, {0, 0.5, 6}};
+  EXPECT_TRUE(can_cover(supply, holders, 10, 3));
+  EXPECT_FALSE(can_cover(supply, holders, 10, 3.1));
+  EXPECT_TRUE(can_cover(supply, holders, 10, 3, 1));    // two of the second kind: use 1 a layer
+  EXPECT_FALSE(can_cover(supply, holders, 12.1, 2.1, 1));  // use 1.5 a layer at least
+  EXPECT_FALSE(can_cover({supply, 1}, {holders, 1}, 10, 3, 1));
+  EXPECT_TRUE(can_cover({supply, 1}, {holders, 1}, 10, 2, 1));
+}
+
 // The eight machines of the published 30B cluster: proved optimal, where sums leave 18 %.
-TEST(CanCover, ProvesTheEightMachineCluster) {
+TEST(CanCover, ProvesPublishedClustersOptimal) {
   const std::string folder = shared_placement_folder();
   if (folder.empty()) GTEST_SKIP() << "no shared data: set TOWLINE_SHARED";
   const Result<Instance> instance = load_instance(folder + "/l4_30b_s.inst");
   ASSERT_TRUE(instance) << instance.error().to_string();
   EXPECT_NEAR(link_aware_bound(*instance, false), 252.6498460282083, 1e-6);
+  // Three regions of which none holds the model: all nodes would have to stand alone.
+  for (const char* name : {"n24", "r24"}) {
+    const Result<Instance> regions = load_instance(folder + "/" + name + ".inst");
+    ASSERT_TRUE(regions) << regions.error().to_string();
+    EXPECT_NEAR(link_aware_bound(*regions, false), 1754.382, 1e-3) << name;
+  }
 }
 
 // Random kinds of nodes: a "no" is never given where nodes can be shared out to layers one by one.

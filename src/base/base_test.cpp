@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <filesystem>
+#include <map>
 #include <set>
 #include <thread>
 
@@ -11,6 +12,7 @@
 #include "base/file.hpp"
 #include "base/fmt.hpp"
 #include "base/for_seeds.hpp"
+#include "base/id_index.hpp"
 #include "base/ids.hpp"
 #include "base/json.hpp"
 #include "base/options.hpp"
@@ -185,6 +187,27 @@ TEST(Base64, AnyBytesComeBack) {
     const Result<std::string> back = base64_decode(base64_encode(bytes));
     ASSERT_TRUE(back);
     EXPECT_EQ(*back, bytes);
+  });
+}
+
+TEST(IdIndex, IsAMap) {
+  for_seeds(50, [](Rng& rng) {
+    IdIndex<SeqId> index;
+    std::map<SeqId, int32_t> expected;
+    const uint64_t range = 1 + rng.below(300);
+    for (int i = 0; i < 2000; ++i) {
+      const SeqId id(static_cast<int64_t>(rng.below(range)) - 100);
+      const auto known = expected.find(id);
+      ASSERT_EQ(index.find(id), known == expected.end() ? -1 : known->second);
+      if (rng.below(2) == 0) {
+        ASSERT_EQ(index.erase(id), expected.erase(id) == 1);
+      } else if (known == expected.end()) {
+        index.add(id, i);
+        expected.emplace(id, i);
+      }
+      ASSERT_EQ(index.size(), expected.size());
+    }
+    for (const auto& [id, place] : expected) EXPECT_EQ(index.find(id), place);
   });
 }
 

@@ -113,13 +113,13 @@ Result<void> Batcher::move(SeqId seq, LaneId lane) {
 }
 
 Batcher::Sequence* Batcher::find(SeqId seq) {
-  const auto found = place_of_.find(seq);
-  return found == place_of_.end() ? nullptr : &sequences_[static_cast<size_t>(found->second)];
+  const int32_t place = place_of_.find(seq);
+  return place < 0 ? nullptr : &sequences_[static_cast<size_t>(place)];
 }
 
 const Batcher::Sequence* Batcher::find(SeqId seq) const {
-  const auto found = place_of_.find(seq);
-  return found == place_of_.end() ? nullptr : &sequences_[static_cast<size_t>(found->second)];
+  const int32_t place = place_of_.find(seq);
+  return place < 0 ? nullptr : &sequences_[static_cast<size_t>(place)];
 }
 
 // The sequence of an entry in flight.
@@ -189,7 +189,7 @@ Result<void> Batcher::add(SequenceSpec spec) {
     place = free_places_.back();
     free_places_.pop_back();
   }
-  place_of_.emplace(spec.id, place);
+  place_of_.add(spec.id, place);
   Sequence& s = sequences_[static_cast<size_t>(place)];
   s.rank = {spec.priority, place, next_arrival_++};
   s.id = spec.id;
@@ -640,9 +640,13 @@ void Batcher::check_invariants() const {
   std::vector<std::map<BlockId, int32_t>> references(pools_.size());
   std::map<LaneId, size_t> running_in, ready_in;
   CHECK(place_of_.size() + free_places_.size() == sequences_.size(), place_of_.size());
-  for (const auto& [id, place] : place_of_) {
+  size_t known = 0;
+  for (int32_t place = 0; place < static_cast<int32_t>(sequences_.size()); ++place) {
     const Sequence& s = sequences_[static_cast<size_t>(place)];
-    CHECK(s.id == id && s.rank.place == place, id);
+    const SeqId id = s.id;
+    if (place_of_.find(id) != place) continue;  // a free place
+    ++known;
+    CHECK(s.rank.place == place, id);
     CHECK(running_.contains(s.rank) == s.is_running, id);
     CHECK(s.is_running || (s.blocks.empty() && s.flying == 0), id);
     CHECK(s.has_lane() || !s.is_running, id);
@@ -680,6 +684,7 @@ void Batcher::check_invariants() const {
     CHECK(sequences_[static_cast<size_t>(wanted.place)].rank == wanted, i);
     CHECK(!running_.contains(wanted), i);
   }
+  CHECK(known == place_of_.size(), known);
   for (const auto& [id, lane] : lanes_) {
     CHECK(lane.running.size() == running_in[id], id);
     CHECK(lane.ready.size() == ready_in[id], id);

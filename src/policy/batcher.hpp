@@ -42,9 +42,9 @@
 #include <optional>
 #include <set>
 #include <span>
-#include <unordered_map>
 #include <vector>
 
+#include "base/id_index.hpp"
 #include "base/ids.hpp"
 #include "base/result.hpp"
 #include "policy/block_ledger.hpp"
@@ -297,7 +297,7 @@ class Batcher {
   std::map<LaneId, Lane> lanes_;
   std::vector<Sequence> sequences_;                // [place]
   std::vector<int32_t> free_places_;
-  std::unordered_map<SeqId, int32_t> place_of_;    // looked up, never walked
+  IdIndex<SeqId> place_of_;
   std::set<Rank> running_;
   std::vector<Rank> forming_, joining_, scratch_;  // empty between calls
   std::vector<SeqId> dropped_;

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Replaying journals (sim/replay.hpp): whatever the events say, the host meets no bug of its own.
-// The input is a list of records, a byte for the kind, two for the size, and the payload, so that
-// the checksums are right.
+// The input is a list of records: a byte for the kind (three bits) and how much later it is (five),
+// two for the size, and the payload, so that the checksums are right.
 #include <unistd.h>
 
 #include <cstddef>
@@ -19,12 +19,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto put32 = [&](uint32_t v) {
     for (int i = 0; i < 4; ++i) bytes.push_back(static_cast<char>(v >> (8 * i)));
   };
+  uint64_t now = 0;
   for (size_t at = 0; at + 3 <= size;) {
     const uint8_t kind = data[at];
     const size_t wanted = data[at + 1] + size_t{256} * data[at + 2];
     at += 3;
     const size_t length = wanted < size - at ? wanted : size - at;
-    std::string body(10, '\0');
+    now += kind >> 3;
+    std::string body;
+    for (int i = 0; i < 8; ++i) body.push_back(static_cast<char>(now >> (8 * i)));
+    body.append(2, '\0');  // the machine
     body.push_back(static_cast<char>(kind % 8));
     body.push_back('\0');
     body.append(reinterpret_cast<const char*>(data + at), length);

@@ -219,7 +219,7 @@ void Host::leave_lane(Request& r) {
 // --- waiting for a way --------------------------------------------------------------------------
 
 void Host::strand(RequestId id, Request& r) {
-  if (r.gives_up.ns >= 0 || options_.wait_for_way == kForever) return;
+  if (r.gives_up.ns >= 0 || options_.wait_for_way.value > kForever.value / 2) return;
   r.gives_up = now_ + options_.wait_for_way;
   stranded_.emplace(r.gives_up, id);
 }

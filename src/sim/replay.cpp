@@ -11,6 +11,8 @@
 namespace towline::sim {
 namespace {
 
+constexpr int64_t kLatest = int64_t{1} << 62;  // ns: no sum of an instant and a wait passes the end
+
 class Replay {
  public:
   Result<void> take(const obs::JournalRecord& record, ReplayReport& report) {
@@ -55,6 +57,11 @@ class Replay {
       return {};
     }
     TRY(policy::check_event(*host_, decoded.event));
+    if (record.now < now_ || record.now > kLatest) {
+      return errorf(Code::kDataCorrupt, "the journal's clock goes from {} to {} ns", now_,
+                    record.now);
+    }
+    now_ = record.now;
     actions_.clear();
     host_->step(Instant{record.now}, decoded.event, actions_);
     policy::digest_actions(*host_, actions_, digest_);
@@ -67,6 +74,7 @@ class Replay {
   std::optional<policy::Host> host_;
   std::vector<policy::HostAction> actions_;
   Digest digest_;
+  int64_t now_ = 0;
 };
 
 }  // namespace

@@ -264,7 +264,7 @@ void Coordinator::on(const CoordinatorRequest& spec) {
   arrive.max_tokens = spec.max_tokens;
   arrive.priority = spec.priority;
   arrive.every_row = spec.spec.prompt_logprobs || spec.spec.embed;
-  arrive.cache_salt = static_cast<uint64_t>(spec.spec.adapter + 1);
+  arrive.cache_salt = spec.cache_salt;
   tell(arrive);
 }
 

@@ -64,6 +64,7 @@ struct CoordinatorRequest {
   int32_t max_tokens = 16;
   std::vector<int32_t> stop_tokens;
   int32_t priority = 0;
+  uint64_t cache_salt = 0;           // requests of different salts never share cached prefixes
 };
 struct CancelRequest {
   RequestId id;

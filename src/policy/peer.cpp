@@ -17,6 +17,7 @@ void Peer::on_message(NodeStep message, std::vector<PeerAction>& out) {
     return;
   }
   asked_ = false;
+  halted_ = false;
   for (const LaneHop& hop : message.opened) latest_lane_ = std::max(latest_lane_, hop.lane.value);
   if (message.full) {  // steps are told again, and may have been taken before
     lanes_.clear();
@@ -75,6 +76,12 @@ void Peer::on_run_done(std::vector<PeerAction>& out) {
   run_next(out);
 }
 
+void Peer::on_state_lost(const std::string& reason, std::vector<PeerAction>& out) {
+  halted_ = true;
+  asked_ = true;
+  out.push_back(AskFullForm{reason});
+}
+
 bool Peer::is_ready(LaneStep step) const {
   const std::vector<StepRow>* rows = mirror_.pending(step);
   const LaneHop* hop = mirror_.lane(step.lane);
@@ -83,7 +90,7 @@ bool Peer::is_ready(LaneStep step) const {
 }
 
 void Peer::run_next(std::vector<PeerAction>& out) {
-  if (!running_.empty()) return;
+  if (!running_.empty() || halted_) return;
   struct Candidate {
     int32_t rows;
     LaneStep step;

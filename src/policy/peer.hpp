@@ -82,6 +82,10 @@ class Peer {
   // The outstanding run ended, well or not; its outputs are the driver's business.
   void on_run_done(std::vector<PeerAction>& out);
 
+  // What the ranks hold is not to be trusted: nothing is run and no message taken before the full
+  // form, which is asked for.
+  void on_state_lost(const std::string& reason, std::vector<PeerAction>& out);
+
   // Whether results of a run still matter: the lane is open.
   bool wanted(LaneId lane) const { return mirror_.lane(lane) != nullptr; }
   bool busy() const { return !running_.empty(); }
@@ -113,6 +117,7 @@ class Peer {
   int64_t next_order_ = 0;
   int64_t runs_ = 0;
   bool asked_ = false;                             // for the full form
+  bool halted_ = false;                            // until it comes
 };
 
 }  // namespace towline::policy

@@ -54,6 +54,7 @@ class EmulatedExecutor final : public Executor {
   int32_t max_rows() const override { return options_.max_rows; }
   int32_t kv_blocks() const override { return options_.kv_blocks; }
   LayerRange layers() const override { return options_.layers; }
+  int32_t model_layers() const override { return model_layers_; }
   Result<void> run(std::span<const RunItem> items, std::span<float> hidden,
                    std::vector<RowResult>& results) override;
   Json status() const override;

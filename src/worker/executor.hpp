@@ -41,6 +41,9 @@ struct Row {
   int32_t count() const { return to - from; }
 };
 
+// SlotState::serial of rows that belong to no sequence (a dummy batch): input is not looked at.
+inline constexpr uint64_t kDummySerial = UINT64_MAX;
+
 // The rows of one lane step; they share a layer range.
 struct RunItem {
   policy::LaneStep step;
@@ -78,6 +81,7 @@ class Executor {
   virtual int32_t max_rows() const = 0;      // of one run()
   virtual int32_t kv_blocks() const = 0;     // of 16 tokens; the node's count is the least rank's
   virtual LayerRange layers() const = 0;     // held
+  virtual int32_t model_layers() const = 0;  // of the whole model
 
   // Evaluates all items, in order. hidden: [sum of row_count()][hidden_width()], item after item;
   // read where an item does not embed, written where it does not sample (and may be scratch

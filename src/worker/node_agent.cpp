@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/node_agent.hpp"
 
+#include <unistd.h>
+
 #include <chrono>
 #include <cstring>
 #include <deque>
@@ -18,9 +20,7 @@
 #include "net/transport.hpp"
 #include "policy/peer.hpp"
 #include "protocol/messages.hpp"
-#include "worker/emulated_executor.hpp"
-#include "worker/solo_rank.hpp"
-#include "worker/stage_executor.hpp"
+#include "worker/node_ranks.hpp"
 
 namespace towline::worker {
 namespace {
@@ -30,47 +30,8 @@ using protocol::MessageKind;
 constexpr const char* kBuild = "0.1.0";
 constexpr Duration kBeat = milliseconds(500);
 constexpr Duration kRetry = milliseconds(2);  // when a channel took nothing for want of credits
-
-Result<std::unique_ptr<Executor>> make_executor(const Json& description) {
-  if (description["kind"].as_string() == "emulated") {
-    ASSIGN_OR_RETURN(const auto options, EmulatedExecutorOptions::parse(description));
-    ASSIGN_OR_RETURN(auto made, EmulatedExecutor::create(options, {}));
-    return std::unique_ptr<Executor>(std::move(made));
-  }
-  ASSIGN_OR_RETURN(const auto options, StageExecutorOptions::parse(description));
-  ASSIGN_OR_RETURN(auto made, StageExecutor::create(options, {}));
-  return std::unique_ptr<Executor>(std::move(made));
-}
-
-// Rows a second through one layer, from a few runs of 16 rows: what the coordinator plans with when
-// it has no profile of the machine. Leaves nothing behind but bytes in KV block 0.
-double measure_rate(Executor& executor, int32_t total_layers) {
-  constexpr int32_t kRows = 16;
-  if (executor.max_rows() < kRows) return 0;
-  policy::SlotState state;
-  state.live = true;
-  state.spec.prompt_length = kRows;
-  state.tokens.assign(kRows, 0);
-  state.blocks = {0};
-  const std::vector<Row> rows = {{0, &state, 0, kRows, kRows, false}};
-  RunItem item;
-  item.hop.layers = executor.layers();
-  if (executor.layers().begin > 0) item.hop.previous = NodeId(0);
-  if (executor.layers().end < total_layers) item.hop.next = NodeId(0);
-  item.rows = rows;
-  std::vector<float> hidden(static_cast<size_t>(kRows) *
-                            static_cast<size_t>(executor.hidden_width()));
-  std::vector<RowResult> results;
-  double best = 0;
-  for (int i = 0; i < 3; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
-    if (!executor.run({&item, 1}, hidden, results)) return 0;
-    const double taken =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    best = std::max(best, kRows * executor.layers().size() / std::max(taken, 1e-9));
-  }
-  return best;
-}
+constexpr int32_t kMostRanks = 64;
+constexpr int kMeasures = 3;
 
 class NodeAgent {
  public:
@@ -95,7 +56,7 @@ class NodeAgent {
         ASSIGN_OR_RETURN(const bool ended, handle(*event));
         if (ended) return {};
       }
-      finish_runs();
+      TRY(take_from_ranks());
     }
   }
 
@@ -114,7 +75,13 @@ class NodeAgent {
     t.identity = o_.name;
     t.key_file = o_.key_file;
     t.insecure = o_.insecure;
-    t.listen = o_.listen.empty() ? format("{}://127.0.0.1:0", net::kind_name(t.kind)) : o_.listen;
+    t.listen = o_.listen;
+    if (t.listen.empty()) {
+      // shm has names instead of ports.
+      t.listen = t.kind == net::TransportKind::kShm
+                     ? format("shm://towline-{}-{}", ::getpid(), o_.name)
+                     : format("{}://127.0.0.1:0", net::kind_name(t.kind));
+    }
     ASSIGN_OR_RETURN(transport_, net::Transport::open(std::move(t), inbox_));
     Result<std::shared_ptr<net::Channel>> channel = transport_->connect(
         o_.coordinator, net::deadline_in(seconds(o_.connect_seconds)));
@@ -179,10 +146,13 @@ class NodeAgent {
         TRY(protocol::decode(frame.payload, step));
         if (!peer_) return Error(Code::kDataCorrupt, "a step came before the welcome");
         std::vector<policy::PeerAction> actions;
+        message_ = frame.payload;
         peer_->on_message(std::move(step), actions);
         perform(actions);
         return {};
       }
+      case MessageKind::kRpcRequest:
+        return on_call(frame);
       default:
         return {};
     }
@@ -202,15 +172,10 @@ class NodeAgent {
     async_ = extra["async"].as_bool();
     policy::PeerLimits limits;
     limits.run_rows = mine_.max_rows;
-    limits.mirror.slots = theirs.slots;
-    limits.mirror.context = theirs.context;
-    limits.mirror.vocab = theirs.vocab;
+    limits.mirror = mirror_limits(theirs);
     limits.mirror.blocks = mine_.kv_blocks;
     limits.mirror.layers = mine_.layers;
-    limits.mirror.step_rows = mine_.max_rows;
     peer_.emplace(limits);
-    rank_ = std::make_unique<SoloRank>(std::move(executor_), limits.mirror,
-                                       [this] { inbox_.wake(); });
     log_info("node", "ready", {{"name", o_.name}, {"node", node_}, {"layers", layers_text()},
                                {"kv_blocks", mine_.kv_blocks}});
     return {};
@@ -230,7 +195,18 @@ class NodeAgent {
     return format("[{}, {})", mine_.layers.begin, mine_.layers.end);
   }
 
+  // What the coordinator may claim in a message; blocks and layers are the ranks'.
+  policy::MirrorLimits mirror_limits(const protocol::Handshake& theirs) const {
+    policy::MirrorLimits limits;
+    limits.slots = theirs.slots;
+    limits.context = theirs.context;
+    limits.vocab = theirs.vocab;
+    limits.step_rows = mine_.max_rows;
+    return limits;
+  }
+
   Result<void> load(const Json& assignment, const protocol::Handshake& theirs) {
+    if (ranks_) return Error(Code::kDataCorrupt, "the coordinator assigned layers twice");
     Json description = assignment;
     if (!o_.model.empty()) description.set("model", o_.model);
     if (o_.threads > 0) description.set("threads", o_.threads);
@@ -239,19 +215,70 @@ class NodeAgent {
       TRY(protocol::check_handshake(mine_, theirs)
               .context(format("the model at {}", description["model"].as_string())));
     }
-    ASSIGN_OR_RETURN(executor_, make_executor(description));
-    mine_.layers = executor_->layers();
-    mine_.kv_blocks = executor_->kv_blocks();
-    mine_.hidden_width = executor_->hidden_width();
-    mine_.max_rows = executor_->max_rows();
-    const auto total = static_cast<int32_t>(extra_int(theirs, "layers"));
-    mine_.extra = Json::object({{"layer_rows_per_s", measure_rate(*executor_, total)}}).dump();
+    const int64_t assigned = description["tensor_parallel"].as_int(1);
+    const int64_t ranks = o_.tensor_parallel > 0 ? o_.tensor_parallel : assigned;
+    if (ranks < 1 || ranks > kMostRanks) {
+      return errorf(Code::kInvalidArgument, "a node of {} ranks is not possible; 1 to {} are",
+                    ranks, kMostRanks);
+    }
+    NodeRanksOptions options;
+    options.ranks = static_cast<int32_t>(ranks);
+    mine_.max_rows = static_cast<int32_t>(description["max_rows"].as_int(512));
+    options.limits = mirror_limits(theirs);
+    options.wake = [this] { inbox_.wake(); };
+    options.executor = std::move(description);
+    ASSIGN_OR_RETURN(ranks_, start_ranks(std::move(options)));
+    const Geometry& geometry = ranks_->geometry();
+    mine_.layers = geometry.layers;
+    mine_.kv_blocks = geometry.kv_blocks;
+    mine_.hidden_width = geometry.hidden_width;
+    mine_.max_rows = geometry.max_rows;
+    double rate = assignment["rate"].as_double(0);
+    if (rate <= 0) {
+      ASSIGN_OR_RETURN(rate, measure_rate());
+    }
+    mine_.extra = Json::object({{"layer_rows_per_s", rate}, {"ranks", ranks}}).dump();
     return tell(MessageKind::kHandshake, protocol::encode(mine_));
   }
 
-  static int64_t extra_int(const protocol::Handshake& shake, std::string_view key) {
-    const Result<Json> extra = parse_json(shake.extra, "handshake");
-    return extra && (*extra)[key].is_int() ? (*extra)[key].as_int() : 0;
+  // Rows a second through one layer, from a few runs of 16 rows: what the coordinator plans with when
+  // it has no profile of the machine. Leaves nothing behind but bytes in KV block 0.
+  Result<double> measure_rate() {
+    double best = 0;
+    for (int i = 0; i < kMeasures; ++i) {
+      ASSIGN_OR_RETURN(const Json answers,
+                       call_now(Method::kDummyBatch, Json::object({{"rows", 16}})));
+      double slowest = 0;
+      for (const Json& answer : answers.items()) {
+        slowest = std::max(slowest, answer["seconds"].as_double());
+      }
+      const double rows = answers[size_t{0}]["rows"].as_double();
+      best = std::max(best, rows * mine_.layers.size() / std::max(slowest, 1e-9));
+    }
+    return best;
+  }
+
+  // Before the welcome, when nothing else goes on.
+  Result<Json> call_now(Method method, const Json& args) {
+    const uint64_t id = next_call_++;
+    ranks_->call(id, method, args);
+    for (;;) {
+      auto event = inbox_.wait(net::deadline_in(kBeat));
+      if (event && event->kind != net::Inbox::Event::kWake) {
+        ASSIGN_OR_RETURN(const bool ended, handle(*event));
+        if (ended) return Error(Code::kCancelled, "the cluster ended while this node loaded");
+      }
+      if (stop_.load(std::memory_order_relaxed)) {
+        return Error(Code::kCancelled, "the node was told to leave");
+      }
+      while (std::optional<RankEvent> from_ranks = ranks_->take()) {
+        if (const auto* lost = std::get_if<RanksLost>(&*from_ranks)) {
+          return Error(Code::kUnavailable, lost->reason);
+        }
+        auto* call = std::get_if<CallEnded>(&*from_ranks);
+        if (call != nullptr && call->id == id) return std::move(call->answer);
+      }
+    }
   }
 
   // {"nodes": [{"id", "address", "incarnation"}]}: where the others are.
@@ -302,9 +329,9 @@ class NodeAgent {
   void perform(std::vector<policy::PeerAction>& actions) {
     for (policy::PeerAction& action : actions) {
       if (auto* step = std::get_if<policy::ForwardStep>(&action)) {
-        rank_->give(std::move(*step));
+        ranks_->step(std::move(step->message), std::move(message_));
       } else if (auto* feed = std::get_if<policy::ForwardFeed>(&action)) {
-        rank_->give(*feed);
+        ranks_->feed({feed->slot, feed->position, feed->token});
       } else if (auto* drop = std::get_if<policy::DropInput>(&action)) {
         inputs_.erase(drop->input.value);
       } else if (auto* run = std::get_if<policy::RunSteps>(&action)) {
@@ -334,20 +361,71 @@ class NodeAgent {
       }
       job.pieces.push_back(std::move(piece));
     }
-    rank_->give(std::move(job));
+    ranks_->run(std::move(job));
   }
 
-  void finish_runs() {
-    if (!rank_) return;
-    while (std::optional<RankDone> done = rank_->take()) {
-      report(*done);
+  Result<void> take_from_ranks() {
+    if (!ranks_) return {};
+    while (std::optional<RankEvent> event = ranks_->take()) {
+      if (auto* lost = std::get_if<RanksLost>(&*event)) {
+        // A node is all of its ranks: the requests that run here are routed elsewhere.
+        coordinator_->close(lost->reason);
+        return Error(Code::kUnavailable, lost->reason);
+      }
+      if (auto* call = std::get_if<CallEnded>(&*event)) {
+        reply(*call);
+        continue;
+      }
+      auto& done = std::get<RunEnded>(*event);
+      report(done);
       std::vector<policy::PeerAction> actions;
+      if (done.state_lost) peer_->on_state_lost(done.error->to_string(), actions);
       peer_->on_run_done(actions);
       perform(actions);
     }
+    return {};
   }
 
-  void report(RankDone& done) {
+  // A collective call of the coordinator: on all ranks of this node, one answer back.
+  Result<void> on_call(const net::Frame& frame) {
+    protocol::RpcRequest request;
+    TRY(protocol::decode(frame.payload, request));
+    const MethodRow* row = find_method(request.method);
+    Result<Json> args = parse_json(request.args.empty() ? "{}" : request.args, "a call's arguments");
+    // The first begins a node's life and the second ends it; both are the node's own business.
+    const bool own = row != nullptr && (row->method == Method::kInitModel ||
+                                        row->method == Method::kShutdown);
+    if (row == nullptr || own || !ranks_ || !args) {
+      CallEnded refused{next_call_++, Error(Code::kUnsupported,
+                                            format("method {} cannot be called here",
+                                                   request.method))};
+      if (row != nullptr && !own && !args) refused.answer = std::move(args);
+      calls_[refused.id] = request.id;
+      reply(refused);
+      return {};
+    }
+    const uint64_t id = next_call_++;
+    calls_[id] = request.id;
+    ranks_->call(id, row->method, *args);
+    return {};
+  }
+
+  void reply(CallEnded& call) {
+    const auto asked = calls_.extract(call.id);
+    if (asked.empty()) return;
+    protocol::RpcReply reply;
+    reply.id = asked.mapped();
+    reply.ok = call.answer.has_value();
+    if (call.answer) {
+      reply.result = call.answer->dump();
+    } else {
+      reply.code = call.answer.error().code();
+      reply.message = call.answer.error().to_string();
+    }
+    (void)tell(MessageKind::kRpcReply, protocol::encode(reply));
+  }
+
+  void report(RunEnded& done) {
     const auto width = static_cast<size_t>(mine_.hidden_width);
     size_t at = 0;
     for (const policy::RunPiece& piece : done.run.pieces) {
@@ -463,9 +541,11 @@ class NodeAgent {
   protocol::Handshake mine_;
   NodeId node_{-1};
   Epoch epoch_{0};
-  std::unique_ptr<Executor> executor_;         // until the rank has it
-  std::optional<policy::Peer> peer_;
-  std::unique_ptr<SoloRank> rank_;
+  std::optional<policy::Peer> peer_;           // from the welcome on
+  std::unique_ptr<NodeRanks> ranks_;           // from the assignment on
+  std::vector<uint8_t> message_;               // the step message being applied, as it came
+  std::map<uint64_t, uint64_t> calls_;         // ours -> the coordinator's
+  uint64_t next_call_ = 1;
   std::map<NodeId, Link> links_;
   std::map<int64_t, std::vector<float>> inputs_;
   int64_t next_input_ = 0;

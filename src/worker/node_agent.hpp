@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // NodeAgent: one node of a cluster, from the moment it dials the coordinator to the end of that
-// conversation. It computes nothing: policy::Peer decides, worker/solo_rank.hpp evaluates, and this
-// moves frames between them, the coordinator and the other nodes.
+// conversation. It computes nothing: policy::Peer decides, the ranks (worker/node_ranks.hpp)
+// evaluate, and this moves frames between them, the coordinator and the other nodes. Collective
+// calls of the coordinator are passed to all ranks, in the order of the steps.
 //
 //   hello (name, address) -> the coordinator's assignment (model, layers, KV blocks) -> load
 //   -> ready (what was loaded, how fast it is) -> welcome (NodeId, epoch) -> steps
@@ -14,7 +15,9 @@
 // The model file is found at the path that the coordinator names, or at `model`; it must be the same
 // file (a hash of its size and samples of its bytes is compared).
 //
-// Threads: run() is the agent's thread; the transport has one of its own, and the rank.
+// A node is all of its ranks: when one dies, the node says why and leaves.
+//
+// Threads: run() is the agent's thread; the transport has one of its own, and the ranks.
 #pragma once
 
 #include <atomic>
@@ -31,7 +34,8 @@ struct NodeAgentOptions {
   std::string model;           // path here; empty: the coordinator's
   std::string key_file;        // zmq
   bool insecure = false;       // zmq without keys
-  int32_t threads = 0;         // compute threads; 0: as assigned
+  int32_t threads = 0;         // compute threads of each rank; 0: as assigned
+  int32_t tensor_parallel = 0; // ranks; 0: as assigned
   int32_t connect_seconds = 30;
 };
 

@@ -167,7 +167,7 @@ Result<void> NullExecutor::pass(const RunItem& item, std::span<float> hidden,
     for (int32_t p = row.from; p < row.to; ++p, out += width) {
       const float want[4] = {static_cast<float>(row.slot), static_cast<float>(s.gen),
                              static_cast<float>(p), static_cast<float>(item.hop.layers.begin)};
-      if (!item.hop.embeds() && !std::equal(want, want + 4, out)) {
+      if (!item.hop.embeds() && s.serial != kDummySerial && !std::equal(want, want + 4, out)) {
         return errorf(Code::kDataCorrupt, "row {} of slot {} came as ({}, {}, {}, layer {})", p,
                       row.slot, out[0], out[1], out[2], out[3]);
       }

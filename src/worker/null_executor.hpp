@@ -64,6 +64,7 @@ class NullExecutor final : public Executor {
   int32_t max_rows() const override { return options_.max_rows; }
   int32_t kv_blocks() const override { return options_.kv_blocks; }
   LayerRange layers() const override { return options_.layers; }
+  int32_t model_layers() const override { return options_.layers.end; }
   Result<void> run(std::span<const RunItem> items, std::span<float> hidden,
                    std::vector<RowResult>& results) override;
   Adapters* adapters() override { return &adapters_; }

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/fmt.hpp"
+#include "net/clock.hpp"
 
 namespace towline::worker {
 namespace {
@@ -111,8 +112,8 @@ Result<Json> profile(RankContext& rank, const ProfileArgs& a) {
   return done(rank.executor->profile(a.on));
 }
 
-// Rows of a sequence that nobody asked for: the cost of a step, seen from outside. Only where the
-// executor does not mind blocks of its pool being overwritten: with no sequence alive.
+// Rows of a sequence that nobody asked for: the cost of a step. Only where the executor does not mind
+// blocks of its pool being overwritten: with no sequence alive.
 Result<Json> dummy_batch(RankContext& rank, const DummyArgs& args) {
   const policy::StepMirror& mirror = *rank.mirror;
   const auto live = std::ranges::count_if(mirror.slots(), &policy::SlotState::live);
@@ -123,7 +124,7 @@ Result<Json> dummy_batch(RankContext& rank, const DummyArgs& args) {
   const int32_t rows = std::min({args.rows, e.max_rows(), e.kv_blocks() * 16});
   policy::SlotState state;
   state.live = true;
-  state.serial = UINT64_MAX;
+  state.serial = kDummySerial;
   state.spec.prompt_length = rows;
   state.tokens.assign(static_cast<size_t>(rows), 0);
   for (int32_t b = 0; b * 16 < rows; ++b) state.blocks.push_back(b);
@@ -131,12 +132,13 @@ Result<Json> dummy_batch(RankContext& rank, const DummyArgs& args) {
   RunItem item;
   item.hop.layers = e.layers();
   item.hop.previous = NodeId(e.layers().begin == 0 ? -1 : 0);
-  item.hop.next = NodeId(0);  // no sampling
+  item.hop.next = NodeId(e.layers().end == e.model_layers() ? -1 : 0);
   item.rows = {&row, 1};
   std::vector<float> hidden(static_cast<size_t>(rows) * static_cast<size_t>(e.hidden_width()));
   std::vector<RowResult> results;
+  const Instant begin = net::steady_now();
   TRY(e.run({&item, 1}, hidden, results));
-  return Json::object({{"rows", rows}});
+  return Json::object({{"rows", rows}, {"seconds", to_seconds(net::steady_now() - begin)}});
 }
 
 Result<Json> dump_state(RankContext& rank, const Nothing&) {
@@ -209,8 +211,8 @@ constexpr MethodRow kMethods[] = {
      "take the memory again", "{}"},
     {Method::kProfile, "profile", Band::kIn, Reduction::kSame, typed<ProfileArgs, profile>,
      "start or stop profiling", R"({"on":false})"},
-    {Method::kDummyBatch, "dummy_batch", Band::kIn, Reduction::kSame,
-     typed<DummyArgs, dummy_batch>, "evaluate rows of no request", R"({"rows":4})"},
+    {Method::kDummyBatch, "dummy_batch", Band::kIn, Reduction::kEach,
+     typed<DummyArgs, dummy_batch>, "evaluate rows of no request, and how long that takes", R"({"rows":4})"},
     {Method::kDumpState, "dump_state", Band::kIn, Reduction::kEach, typed<Nothing, dump_state>,
      "what the rank holds, for people", "{}"},
     {Method::kHealth, "health", Band::kOut, Reduction::kEach, typed<Nothing, health>,

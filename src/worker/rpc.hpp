@@ -22,29 +22,12 @@
 
 #include "base/json.hpp"
 #include "base/result.hpp"
+#include "protocol/methods.hpp"
 #include "worker/executor.hpp"
 
 namespace towline::worker {
 
-enum class Method : uint16_t {
-  kInitModel = 1,     // make the executor; everything else needs it
-  kWarmUp,
-  kStageAdapter,      // phase 1 of loading a LoRA adapter: files are read, steps go on
-  kCommitAdapter,     // phase 2, at a step boundary
-  kDiscardAdapter,
-  kRemoveAdapter,
-  kListAdapters,
-  kResetKv,
-  kSleep,
-  kWake,
-  kProfile,
-  kDummyBatch,
-  kDumpState,
-  kShutdown,          // leave the loop; the ring is closed next
-  kHealth,
-  kStateHash,
-  kAbort,
-};
+using protocol::Method;
 
 enum class Band { kIn, kOut };
 

@@ -1,12 +1,11 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// SoloRank: the one rank of a node without tensor parallelism, as a thread of the node's process. It
-// keeps its own mirror, applies what the agent forwards in the agent's order, and evaluates runs
-// with the node's executor, one at a time.
+// SoloRank: the one rank of a node without tensor parallelism, as threads of the node's process: one
+// for steps, runs and in-band calls, one for the calls that must work meanwhile. It keeps its own
+// mirror, applies what the agent forwards in the agent's order, and evaluates runs one at a time.
 //
-// Threading: give() and take() belong to the agent's thread; `wake` is called on the rank's thread
-// whenever take() has something.
+// Threading: worker/node_ranks.hpp.
 #pragma once
 
 #include <condition_variable>
@@ -15,51 +14,51 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <thread>
 #include <variant>
 #include <vector>
 
-#include "policy/peer.hpp"
-#include "worker/executor.hpp"
+#include "worker/node_ranks.hpp"
 
 namespace towline::worker {
 
-// A run with its input: the hidden rows of all pieces, piece after piece. Rows of pieces that embed
-// are not read.
-struct RankRun {
-  std::vector<policy::RunPiece> pieces;
-  std::vector<float> hidden;  // [rows of all pieces][width]
-};
-struct RankDone {
-  RankRun run;                       // `hidden` is the output now
-  std::vector<policy::RowResult> results;
-  std::optional<Error> error;        // nothing in `run` counts
-};
-
-class SoloRank {
+class SoloRank final : public NodeRanks {
  public:
-  SoloRank(std::unique_ptr<Executor> executor, const policy::MirrorLimits& limits,
-           std::function<void()> wake);
-  ~SoloRank();  // finishes the run it is in
+  static Result<std::unique_ptr<SoloRank>> start(const NodeRanksOptions& options,
+                                                 ExecutorFactory factory);
+  ~SoloRank() override;
 
-  using Command = std::variant<policy::ForwardStep, policy::ForwardFeed, RankRun>;
-  void give(Command command);
-  std::optional<RankDone> take();
-  const Executor& executor() const { return *executor_; }
+  const Geometry& geometry() const override { return geometry_; }
+  void step(policy::NodeStep message, std::vector<uint8_t> bytes) override;
+  void feed(const policy::FedToken& token) override;
+  void run(RankRun run) override;
+  void call(uint64_t id, Method method, const Json& args) override;
+  std::optional<RankEvent> take() override;
 
  private:
-  void loop();
-  RankDone evaluate(RankRun run);
+  struct Call {
+    uint64_t id;
+    Method method;
+    std::string args;
+  };
+  using Command = std::variant<policy::NodeStep, policy::FedToken, RankRun, Call>;
+  explicit SoloRank(std::function<void()> wake) : wake_(std::move(wake)) {}
+  void give(std::deque<Command>& to, Command command);
+  void serve(std::deque<Command>& from);
+  void perform(Command command);
+  RunEnded evaluate(RankRun run);
+  void tell(RankEvent event);
 
-  std::unique_ptr<Executor> executor_;   // the rank's thread's
-  policy::StepMirror mirror_;            // the rank's thread's
+  RankContext rank_;                     // mirror: the thread of steps
+  Geometry geometry_;
   std::function<void()> wake_;
   std::mutex mutex_;
   std::condition_variable ready_;
-  std::deque<Command> commands_;         // guarded by mutex_
-  std::deque<RankDone> done_;            // guarded by mutex_
+  std::deque<Command> steps_, calls_;    // guarded by mutex_
+  std::deque<RankEvent> events_;         // guarded by mutex_
   bool stop_ = false;                    // guarded by mutex_
-  std::thread thread_;
+  std::thread step_thread_, call_thread_;
 };
 
 }  // namespace towline::worker

@@ -75,6 +75,7 @@ class StageExecutor final : public Executor {
   int32_t max_rows() const override { return options_.max_rows; }
   int32_t kv_blocks() const override { return options_.kv_blocks; }
   LayerRange layers() const override { return options_.layers; }
+  int32_t model_layers() const override { return desc_.layers; }
   Result<void> run(std::span<const RunItem> items, std::span<float> hidden,
                    std::vector<RowResult>& results) override;
   // 1: the KV cache's memory goes back to the system; 2: the weights go too, and wake() loads them.

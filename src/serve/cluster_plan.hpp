@@ -3,7 +3,9 @@
 //
 // What the nodes of a running cluster hold, and how much should flow between them: contiguous layers
 // in proportion to speed where nobody says otherwise, and the maximum flow over the nodes that are
-// there. Pure functions.
+// there. Without a plan file every link that layers allow is taken, and is boundless. With one, links
+// carry what it says and no other link is used; while all of its nodes and links are there, its own
+// flows are taken as they are. Pure functions.
 #pragma once
 
 #include <map>
@@ -23,6 +25,8 @@ struct ClusterNode {
   int32_t threads = 1;
   int64_t kv_tokens = 0;       // 0: chosen
   double speed = 1;            // relative, until it has measured itself
+  double rate = 0;             // rows a second through one layer; 0: as it measures itself
+  int32_t tensor_parallel = 1; // ranks
   Json executor;               // what replaces the real decoder ({"kind": "emulated", ...}); or null
 };
 
@@ -39,9 +43,16 @@ struct ClusterPlan {
   policy::PlanMade made;
   plan::FlowReport report;     // the same, for people
 };
-// Every link that layers allow and that is not broken; a node carries its rate divided by the layers
-// it holds, links are boundless. Of all maximum flows one that loads the nodes evenly.
+// A link of a plan file. Names are nodes'; empty: the coordinator.
+struct PlannedLink {
+  std::string from, to;
+  double capacity = 0;         // tokens/s
+  double flow = 0;             // tokens/s
+};
+
+// A node carries its rate divided by the layers it holds. Without a plan file, of all maximum flows one
+// that loads the nodes evenly.
 ClusterPlan plan_cluster(const policy::AskPlan& ask, const std::map<NodeId, NodeRate>& rates,
-                         int32_t total_layers);
+                         int32_t total_layers, const std::vector<PlannedLink>& planned = {});
 
 }  // namespace towline::serve

@@ -171,7 +171,19 @@ Result<void> check(const Scenario& s) {
                     "take", w.name);
     }
   }
+  if (s.emulation.plan_workers) {
+    if (!s.workers.empty()) {
+      return Error(Code::kInvalidArgument,
+                   "plan_workers takes the workers from the plan; remove it, or the [[workers]]");
+    }
+    if (s.cluster.empty() || s.plan.empty()) {
+      return Error(Code::kInvalidArgument,
+                   "plan_workers needs 'cluster' (the machines' types) and 'plan' (their layers)");
+    }
+  }
+  // Links may lead to workers that the plan will name.
   for (const ScenarioLink& link : s.links) {
+    if (s.emulation.plan_workers) break;
     for (const std::string& end : {link.from, link.to}) {
       if (!places.contains(end)) {
         return errorf(Code::kInvalidArgument,
@@ -201,6 +213,11 @@ Result<Scenario> read_scenario(const Json& tree) {
   const std::array<Key, 2> net_keys = {
       {{"transport", one_of(s.transport, {"tcp", "shm", "zmq", "mpi", "inproc"})},
        {"curve", flag(s.curve)}}};
+  ScenarioEmulation& e = s.emulation;
+  const std::array<Key, 4> emulation_keys = {{{"profile", text(e.profile)},
+                                              {"slowness", number(e.slowness, 1e-3, 1e6)},
+                                              {"full_floats", flag(e.full_floats)},
+                                              {"plan_workers", flag(e.plan_workers)}}};
   const std::array<Key, 4> load_keys = {{{"trace", text(load.trace)},
                                          {"rate", number(load.rate, 0, 1e9)},
                                          {"requests", whole(load.requests, 0, INT64_MAX)},
@@ -221,7 +238,7 @@ Result<Scenario> read_scenario(const Json& tree) {
     }
     return {};
   };
-  const std::array<Key, 10> keys = {
+  const std::array<Key, 11> keys = {
       {{"schema", schema},
        {"model", text(s.model)},
        {"name", text(s.name)},
@@ -229,6 +246,7 @@ Result<Scenario> read_scenario(const Json& tree) {
        {"plan", text(s.plan)},
        {"serving", [&](const Json& t) { return read_table(t, "[serving]", serving_keys); }},
        {"net", [&](const Json& t) { return read_table(t, "[net]", net_keys); }},
+       {"emulation", [&](const Json& t) { return read_table(t, "[emulation]", emulation_keys); }},
        {"workload", [&](const Json& t) { return read_table(t, "[workload]", load_keys); }},
        {"workers", workers},
        {"links", links}}};
@@ -280,6 +298,7 @@ Result<Scenario> load_scenario(const std::string& path) {
   resolve(s.model, true);
   resolve(s.cluster, false);
   resolve(s.plan, false);
+  resolve(s.emulation.profile, true);
   resolve(s.workload.trace, false);
   return s;
 }
@@ -313,6 +332,13 @@ std::string print_scenario(const Scenario& s) {
                   toml_number(link.jitter.value));
     if (link.bandwidth.value > 0) out += format("bandwidth = {}\n", toml_number(link.bandwidth.value));
     out += format("loss = {}\n", toml_number(link.loss));
+  }
+  const ScenarioEmulation& e = s.emulation;
+  if (!(e == ScenarioEmulation{})) {
+    out += "\n[emulation]\n";
+    text_line("profile", e.profile);
+    out += format("slowness = {}\nfull_floats = {}\nplan_workers = {}\n", toml_number(e.slowness),
+                  e.full_floats, e.plan_workers);
   }
   const ScenarioWorkload& load = s.workload;
   if (!(load == ScenarioWorkload{})) {

@@ -35,6 +35,14 @@
 //   emulate = false              # kernel time is replaced by the type's profiled time
 //   site = "attic"
 //
+//   [emulation]                  # machines that are not there; no weights are read
+//   profile = "llama2-70b"       # times of a layer on each type: built in, or a file; default: the model
+//   slowness = 1.0               # all times are multiplied by this
+//   full_floats = false          # activations of 4 bytes a value, not the profile's 2
+//   plan_workers = false         # no [[workers]]: every node of the plan that holds layers is one, of
+//                                # the type that `cluster` says. Both may be Helix's files
+//                                # (simulator_cluster.ini and *_sol.ini)
+//
 //   [[links]]                    # between two sites, or two workers ("coordinator" is one), both ways
 //   between = ["attic", "cellar"]
 //   latency = "50 ms"
@@ -94,6 +102,14 @@ struct ScenarioServing {
   friend bool operator==(const ScenarioServing&, const ScenarioServing&) = default;
 };
 
+struct ScenarioEmulation {
+  std::string profile;
+  double slowness = 1;
+  bool full_floats = false;
+  bool plan_workers = false;
+  friend bool operator==(const ScenarioEmulation&, const ScenarioEmulation&) = default;
+};
+
 struct ScenarioWorkload {
   std::string trace;
   double rate = 0;
@@ -109,6 +125,7 @@ struct Scenario {
   bool curve = true;
   std::vector<ScenarioWorker> workers;
   std::vector<ScenarioLink> links;
+  ScenarioEmulation emulation;
   ScenarioWorkload workload;
 
   // The link between two workers ("coordinator" is one): by their names, else by their sites.

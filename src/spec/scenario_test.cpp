@@ -76,6 +76,10 @@ TEST(Scenario, FaultsNameThePlaceTheValueAndTheRemedy) {
       {"schema = 1\n[[links]]\nbetween = [\"a\", \"b\"]", "neither a worker nor a site"},
       {"schema = 1\n[[links]]\nbetween = [\"a\", \"b\"]\nloss = 1.5", "from 0 to 0.99"},
       {"schema = 1\nworkers = 3", "a list of workers"},
+      {"schema = 1\n[emulation]\nslowness = 0", "from 0.001 to"},
+      {"schema = 1\n[emulation]\nplan_workers = true", "needs 'cluster'"},
+      {"schema = 1\ncluster = \"c\"\nplan = \"p\"\n[emulation]\nplan_workers = true\n[[workers]]",
+       "from the plan"},
   };
   for (const auto& c : cases) {
     const auto s = parse(c.text);
@@ -107,6 +111,7 @@ TEST(Scenario, PrintsWhatItReads) {
       s.workers.push_back(w);
     }
     s.links.push_back({"w0", "coordinator", Seconds(rng.unit()), Seconds(0), BytesPerSec(1e6), 0.1});
+    if (rng.below(2) == 0) s.emulation = {"llama2-70b", 2.5, true, false};
     if (rng.below(2) == 0) s.workload = {"t.csv", 2.5, 100, 7};
     const auto back = parse(print_scenario(s));
     ASSERT_TRUE(back) << back.error().to_string();

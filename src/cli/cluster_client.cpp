@@ -45,13 +45,14 @@ std::string layers_text(const Json& layers) {
 
 }  // namespace
 
-Result<std::string> ClusterClient::ask(const std::string& method, const std::string& path) const {
+Result<std::string> ClusterClient::ask(const std::string& method, const std::string& path,
+                                       const std::string& body) const {
   ASSIGN_OR_RETURN(const serve::LoadTarget target, serve::LoadTarget::parse(url));
   ASSIGN_OR_RETURN(const int fd, dial(target));
   std::string request = format("{} {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n"
-                               "content-length: 0\r\n", method, path, target.host);
+                               "content-length: {}\r\n", method, path, target.host, body.size());
   if (!api_key.empty()) request += format("authorization: Bearer {}\r\n", api_key);
-  request += "\r\n";
+  request += "\r\n" + body;
   std::string answer;
   if (::send(fd, request.data(), request.size(), MSG_NOSIGNAL) ==
       static_cast<ssize_t>(request.size())) {

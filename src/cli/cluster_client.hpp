@@ -20,7 +20,8 @@ struct ClusterClient {
 
   // The body of a 200 answer. kUnavailable: nobody answers, or not in HTTP; else what the server
   // says is wrong.
-  Result<std::string> ask(const std::string& method, const std::string& path) const;
+  Result<std::string> ask(const std::string& method, const std::string& path,
+                          const std::string& body = {}) const;
   // GET /cluster.
   Result<Json> status() const;
 };

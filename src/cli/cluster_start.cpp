@@ -15,12 +15,10 @@
 #include "base/file.hpp"
 #include "base/fmt.hpp"
 #include "cli/child_processes.hpp"
+#include "cli/served_cluster.hpp"
 #include "net/keys.hpp"
 #include "plan/picture.hpp"
 #include "serve/cluster_engine.hpp"
-#include "serve/model_text.hpp"
-#include "spec/plan_desc.hpp"
-#include "worker/node_agent.hpp"
 
 namespace towline::cli {
 namespace {
@@ -40,38 +38,6 @@ struct KeyFile {  // made for this run only
   }
 };
 
-Result<std::vector<serve::ClusterNode>> nodes_of(const ClusterStart& start, int32_t layers) {
-  const spec::Scenario& scenario = start.scenario;
-  std::vector<serve::ClusterNode> nodes;
-  for (const spec::ScenarioWorker& w : scenario.workers) {
-    if (w.tensor_parallel != 1) {
-      return errorf(Code::kUnsupported, "worker {}: tensor_parallel = {} needs a rank group, which "
-                    "this command does not start", w.name, w.tensor_parallel);
-    }
-    if (w.emulate) {
-      return errorf(Code::kUnsupported, "worker {}: emulate = true is not done by this command yet; "
-                    "remove it to run the real model", w.name);
-    }
-    serve::ClusterNode node;
-    node.name = w.name;
-    node.layers = w.layers.value_or(LayerRange{});
-    node.threads = w.threads;
-    node.kv_tokens = w.kv_tokens > 0 ? w.kv_tokens : start.kv_tokens;
-    node.speed = w.speed;
-    nodes.push_back(std::move(node));
-  }
-  if (!scenario.plan.empty()) {
-    ASSIGN_OR_RETURN(const spec::PlanDesc plan, spec::load_plan(scenario.plan));
-    for (serve::ClusterNode& node : nodes) {
-      const spec::PlannedNode* planned = plan.find(node.name);
-      if (planned != nullptr && node.layers.empty()) node.layers = planned->layers;
-    }
-  }
-  if (nodes.empty()) return Error(Code::kInvalidArgument, "the scenario names no [[workers]]");
-  TRY(serve::assign_layers(nodes, layers));
-  return nodes;
-}
-
 // What --listen says, else a free address of this machine.
 std::string listen_address(const ClusterStart& start) {
   if (!start.listen.empty()) return start.listen;
@@ -80,13 +46,28 @@ std::string listen_address(const ClusterStart& start) {
                             : format("{}://127.0.0.1:0", transport);
 }
 
+// (name, directory), the directory for nodes that may have another working directory.
+Result<std::vector<std::pair<std::string, std::string>>> adapters_of(const ClusterStart& start) {
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const std::string& given : start.adapters) {
+    const size_t equals = given.find('=');
+    if (equals == std::string::npos || equals == 0 || equals + 1 == given.size()) {
+      return errorf(Code::kInvalidArgument, "--lora '{}' must be NAME=DIRECTORY", given);
+    }
+    out.emplace_back(given.substr(0, equals),
+                     std::filesystem::absolute(given.substr(equals + 1)).string());
+  }
+  return out;
+}
+
 Result<serve::ClusterOptions> cluster_options(const ClusterStart& start,
-                                              const engine::ModelFile& file) {
+                                              const ServedCluster& served) {
   const spec::ScenarioServing& serving = start.scenario.serving;
   serve::ClusterOptions options;
-  ASSIGN_OR_RETURN(options.nodes, nodes_of(start, file.desc().layers));
-  ASSIGN_OR_RETURN(options.model_hash, worker::model_fingerprint(start.scenario.model));
-  options.links = serve::EmulatedLinks::of(start.scenario, nullptr);
+  options.nodes = served.nodes;
+  options.planned_links = served.links;
+  options.model_hash = served.model_hash;
+  options.links = serve::EmulatedLinks::of(start.scenario, served.machines ? &*served.machines : nullptr);
   options.listen = listen_address(start);
   options.key_file = start.key_file;
   options.insecure = start.insecure;
@@ -99,6 +80,7 @@ Result<serve::ClusterOptions> cluster_options(const ClusterStart& start,
   std::string router = serving.router == "iwrr" ? "flow" : serving.router;
   if (router == "shortest_queue") router = "shortest-queue";
   ASSIGN_OR_RETURN(options.router, policy::router_named(router));
+  ASSIGN_OR_RETURN(options.adapters, adapters_of(start));
   options.async_steps = start.async_steps;
   options.offline = start.admission == "offline";
   if (options.offline) options.queue = kOfflineQueue;
@@ -154,11 +136,9 @@ class ClusterRun {
 
  private:
   Result<void> open() {
-    ASSIGN_OR_RETURN(engine::ModelFile opened, engine::ModelFile::open(start_.scenario.model));
-    const auto file = std::make_shared<engine::ModelFile>(std::move(opened));
-    ASSIGN_OR_RETURN(text_, serve::ModelText::open(*file));
+    ASSIGN_OR_RETURN(served_, load_served_cluster(start_.scenario, start_.kv_tokens));
     TRY(settle_keys(start_, own_keys_));
-    ASSIGN_OR_RETURN(options_, cluster_options(start_, *file));
+    ASSIGN_OR_RETURN(options_, cluster_options(start_, served_));
     options_.on_ready = [this](bool ready) {
       loop_.post([this, ready] { on_ready(ready); });
     };
@@ -166,7 +146,7 @@ class ClusterRun {
     loop_.on_signal(SIGTERM, [this] { end(); });
     loop_.on_signal(SIGINT, [this] { end(); });
     loop_.on_signal(SIGCHLD, [this] { on_child(); });
-    ASSIGN_OR_RETURN(engine_, serve::ClusterEngine::start(file, options_, hub_.sink()));
+    ASSIGN_OR_RETURN(engine_, serve::ClusterEngine::start(served_.model, options_, hub_.sink()));
     hub_.attach(engine_.get());
     serve::ApiServerOptions api = start_.api;
     if (api.model_name.empty()) {
@@ -177,7 +157,7 @@ class ClusterRun {
     api.max_queue =
         options_.offline ? options_.queue : start_.scenario.serving.queue;
     model_name_ = api.model_name;
-    ASSIGN_OR_RETURN(server_, serve::ApiServer::start(loop_, hub_, *text_, api));
+    ASSIGN_OR_RETURN(server_, serve::ApiServer::start(loop_, hub_, *served_.text, api));
     return {};
   }
 
@@ -301,13 +281,13 @@ class ClusterRun {
 
   ClusterStart start_;
   KeyFile own_keys_;
+  ServedCluster served_;
   serve::ClusterOptions options_;
   std::string model_name_;
   std::vector<StartedNode> nodes_;
   ChildProcesses children_;  // they end after everything below has
   Loop loop_;
   serve::GenerationHub hub_{loop_};
-  std::unique_ptr<serve::ModelText> text_;
   std::unique_ptr<serve::ClusterEngine> engine_;
   std::unique_ptr<serve::ApiServer> server_;
   Loop::TimerId ready_timer_ = 0;

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/log.hpp"
 #include "base/options.hpp"
@@ -37,6 +38,7 @@ struct ClusterStart {
   serve::RecordFiles records;
   bool json = false;               // ready line as JSON
   bool announce_waiting = false;   // say on stdout, before that, what to start
+  std::vector<std::string> adapters;  // LoRA, NAME=DIRECTORY: every node loads them before it serves
   std::string picture;             // file for a picture of the plan
   std::string log_level = "info";  // of the workers as well
 };

@@ -130,7 +130,6 @@ Result<int> run_coordinator(ServeOptions& o) {
       {o.step_tokens != usual.step_tokens, "--step-tokens"},
       {o.queue != usual.queue, "--queue"},
       {o.no_prefix_cache, "--no-prefix-cache"},
-      {!o.adapters.empty(), "--lora"},
       {o.engine.isa != usual.engine.isa, "--isa"}};
   for (const auto& [given, name] : not_here) {
     if (!given) continue;
@@ -139,6 +138,7 @@ Result<int> run_coordinator(ServeOptions& o) {
   }
   ASSIGN_OR_RETURN(o.start.scenario, spec::load_scenario(o.cluster));
   o.start.api = o.api;
+  o.start.adapters = o.adapters;
   o.start.json = o.json;
   o.start.announce_waiting = true;
   o.start.log_level = o.log_level;

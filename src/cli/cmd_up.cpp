@@ -12,6 +12,7 @@ struct UpOptions {
   std::string scenario, model, transport = "tcp", router = "flow";
   int workers = 0, port = 8080, sequences = 64, queue = 256, context = 0, step_tokens = 512;
   int kv_tokens = 0, ready_seconds = 120;
+  int tensor_parallel = 1;
   double drain_seconds = 30;
   bool no_spawn = false, no_prefix_cache = false;
 };
@@ -28,6 +29,12 @@ OptionTable table(UpOptions& o) {
   t.value("transport", &o.transport, "between the processes: tcp, zmq or shm")
       .one_of({"tcp", "zmq", "shm"});
   add_cluster_rows(t, o.start);
+  t.value("tensor-parallel", &o.tensor_parallel,
+          "ranks (processes) of each worker; instead of a scenario").range(1, 64);
+  t.value("lora", &o.start.adapters, "LoRA adapter (PEFT directory) as NAME=DIRECTORY; may be "
+                                     "repeated. Clients choose it as the model's name");
+  t.flag("lora-updates", &o.start.api.lora_updates,
+         "let clients load and unload adapters from the workers' disks");
   t.value("router", &o.router, "flow, swarm, random or shortest-queue");
   t.value("max-seqs", &o.sequences, "sequences running at the same time").range(1, 4096);
   t.value("queue", &o.queue, "sequences that may wait; more get 429").range(0, 1 << 20);
@@ -49,6 +56,7 @@ OptionTable table(UpOptions& o) {
   t.describe("SIGTERM or Ctrl-C finishes the requests that run, then ends all processes; a second "
              "signal stops at once. docs/cluster.md tells the rest.");
   t.example("towline up --model model.gguf --workers 3 --port 8080");
+  t.example("towline up --model model.gguf --workers 2 --tensor-parallel 2");
   t.example("towline up cluster.toml --json");
   t.example("towline up cluster.toml --listen tcp://0.0.0.0:7100");
   return t;
@@ -73,6 +81,7 @@ Result<spec::Scenario> scenario_of(const UpOptions& o) {
     spec::ScenarioWorker w;
     w.name = format("worker-{}", i + 1);
     w.speed = workers - i;
+    w.tensor_parallel = o.tensor_parallel;
     s.workers.push_back(w);
   }
   s.serving.sequences = o.sequences;

@@ -21,7 +21,7 @@ namespace {
 
 struct WorkerOptions {
   worker::NodeAgentOptions agent;
-  int threads = 0, connect_seconds = 30, parent = 0;
+  int threads = 0, tensor_parallel = 0, connect_seconds = 30, parent = 0;
   std::string log_level = "info";
 };
 
@@ -34,7 +34,10 @@ OptionTable table(WorkerOptions& o) {
           "address for the other nodes; default: a free port of the interface that leads to the "
           "coordinator");
   t.value("model", &o.agent.model, "the model's path on this machine; default: the coordinator's");
-  t.value("threads", &o.threads, "compute threads; 0: as the coordinator says").range(0, 1024);
+  t.value("threads", &o.threads, "compute threads of each rank; 0: as the coordinator says").range(0, 1024);
+  t.value("tensor-parallel", &o.tensor_parallel,
+          "ranks, each a process that holds a share of every layer; 0: as the coordinator says")
+      .range(0, 64);
   t.value("keys", &o.agent.key_file, "the cluster's key file (zmq)");
   t.flag("insecure", &o.agent.insecure, "zmq without keys and encryption");
   t.value("connect-seconds", &o.connect_seconds, "how long to try to reach the coordinator")
@@ -99,6 +102,7 @@ Result<int> run(std::span<const std::string> args) {
   ::sigaction(SIGINT, &action, nullptr);
   if (o.agent.listen.empty()) o.agent.listen = listen_towards(o.agent.coordinator);
   o.agent.threads = o.threads;
+  o.agent.tensor_parallel = o.tensor_parallel;
   o.agent.connect_seconds = o.connect_seconds;
   TRY(worker::run_node(o.agent, stop_asked));
   return 0;

@@ -9,6 +9,7 @@
 namespace towline::cli {
 
 extern const Command kBenchEngine;
+extern const Command kCall;
 extern const Command kBenchLoad;
 extern const Command kBenchPipeline;
 extern const Command kBenchSpmd;

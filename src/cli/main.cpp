@@ -20,6 +20,7 @@ std::span<const Command> commands() {
       &kStatus,
       &kTop,
       &kDrain,
+      &kCall,
       &kModelInfo,
       &kModelCheck,
       &kModelQuantize,

@@ -99,6 +99,7 @@ struct ApiServer::State {
   void with_body(const Exchange& exchange, const Route& route,
                  std::shared_ptr<SessionReport> report);
   void change_adapters(const Exchange& exchange, bool load);
+  void call_nodes(const Exchange& exchange, const std::string& method);
   void tokenize(const Exchange& exchange, const ApiRequest& request);
   void detokenize(const Exchange& exchange, const ApiRequest& request);
   void preflight(const Exchange& exchange);
@@ -209,6 +210,7 @@ void ApiServer::State::answer(const Exchange& exchange, const RouteMatch& match,
       }
       return exchange->respond(json_response(Json::object({{"node", node}, {"draining", true}})));
     }
+    case RouteId::kCallNodes: return call_nodes(exchange, std::string(match.rest));
     case RouteId::kVersion:
       return exchange->respond(json_response(Json::object({{"version", TOWLINE_VERSION}})));
     case RouteId::kMetrics:
@@ -381,6 +383,21 @@ void ApiServer::State::change_adapters(const Exchange& exchange, bool load) {
         });
       });
   if (!begun) refuse(from_error(begun.error()));
+}
+
+void ApiServer::State::call_nodes(const Exchange& exchange, const std::string& method) {
+  const std::string& text = exchange->request().body;
+  const Result<Json> args = parse_json(text.empty() ? "{}" : text, "request body");
+  if (!args) return exchange->respond(error_response(from_error(args.error())));
+  const Result<void> begun =
+      context.hub.generator().call(method, *args, [&to = loop, exchange](Result<Json> answer) {
+        const auto result = std::make_shared<Result<Json>>(std::move(answer));
+        to.post([exchange, result] {
+          exchange->respond(*result ? json_response(std::move(**result))
+                                    : error_response(from_error(result->error())));
+        });
+      });
+  if (!begun) exchange->respond(error_response(from_error(begun.error())));
 }
 
 void ApiServer::State::preflight(const Exchange& exchange) {

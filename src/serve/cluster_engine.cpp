@@ -3,12 +3,12 @@
 #include "serve/cluster_engine.hpp"
 
 #include <algorithm>
-#include <future>
 #include <map>
 #include <utility>
 
 #include "base/fmt.hpp"
 #include "base/log.hpp"
+#include "base/rng.hpp"
 #include "serve/request_check.hpp"
 
 namespace towline::serve {
@@ -18,6 +18,7 @@ using protocol::MessageKind;
 
 constexpr int32_t kDefaultContext = 8192;
 constexpr int64_t kDefaultKvBytes = int64_t{1} << 30;
+constexpr int64_t kEmulatedSteps = 4;      // steps of one run of an emulated device
 constexpr Duration kSendPatience = seconds(2);  // a node that takes nothing for so long is lost
 
 FinishReason finish_reason(policy::CoordinatorFinish finish) {
@@ -53,14 +54,14 @@ Json layers_json(LayerRange layers) {
 // --- starting and stopping ----------------------------------------------------------------------
 
 Result<std::unique_ptr<ClusterEngine>> ClusterEngine::start(
-    std::shared_ptr<const engine::ModelFile> file, const ClusterOptions& options, EventSink sink) {
+    ClusterModel model, const ClusterOptions& options, EventSink sink) {
   std::unique_ptr<ClusterEngine> self(new ClusterEngine());
-  const spec::ModelDesc& desc = file->desc();
+  self->model_ = std::move(model);
+  const spec::ModelDesc& desc = self->model_.desc;
   if (options.context > desc.context) {
     return errorf(Code::kInvalidArgument, "a context of {} tokens is asked, but {} has {}",
                   options.context, desc.name, desc.context);
   }
-  self->file_ = std::move(file);
   self->options_ = options;
   self->sink_ = std::move(sink);
   self->context_ = options.context > 0 ? options.context : std::min(desc.context, kDefaultContext);
@@ -98,6 +99,9 @@ Result<std::unique_ptr<ClusterEngine>> ClusterEngine::start(
   t.key_file = options.key_file;
   t.insecure = options.insecure;
   ASSIGN_OR_RETURN(self->transport_, net::Transport::open(std::move(t), self->inbox_));
+  self->start_calls();
+  for (const auto& [name, path] : options.adapters) TRY(self->adapters_->expect(name, path));
+  self->publish_adapters();
   self->thread_ = std::thread([engine = self.get()] { engine->loop(); });
   return self;
 }
@@ -127,22 +131,21 @@ void ClusterEngine::post(std::function<void()> task) const {
   inbox_.wake();
 }
 
-template <class T>
-T ClusterEngine::ask(std::function<T()> question) const {
-  auto answer = std::make_shared<std::promise<T>>();
-  std::future<T> future = answer->get_future();
-  post([answer, question = std::move(question)] { answer->set_value(question()); });
-  // A broken promise (the engine is ending) gives the default.
-  if (future.wait_for(std::chrono::seconds(2)) != std::future_status::ready) return T{};
-  return future.get();
-}
-
 Result<void> ClusterEngine::submit(GenerationRequest request) {
   TRY(check_request(request, model(), context_));
   const int32_t queued = unfinished_.load(std::memory_order_acquire);
   if (queued >= most_unfinished_) {
     return errorf(Code::kExhausted, "{} requests are running or waiting, which is the limit; "
                   "try again later", queued);
+  }
+  if (asleep_.load(std::memory_order_acquire)) {
+    return Error(Code::kUnavailable, "the cluster sleeps; wake it first");
+  }
+  if (!request.adapter.empty()) {
+    const std::lock_guard lock(mutex_);
+    if (std::ranges::find(adapter_names_, request.adapter) == adapter_names_.end()) {
+      return errorf(Code::kNotFound, "there is no adapter '{}'", request.adapter);
+    }
   }
   policy::CoordinatorRequest r;
   r.id = request.id;
@@ -156,7 +159,20 @@ Result<void> ClusterEngine::submit(GenerationRequest request) {
   r.stop_tokens = std::move(request.stop_tokens);
   r.priority = request.priority;
   unfinished_.fetch_add(1, std::memory_order_acq_rel);
-  post([this, r = std::move(r)] { tell_host(r); });
+  post([this, r = std::move(r), adapter = std::move(request.adapter)]() mutable {
+    const Result<int32_t> id = use_adapter(r.id, adapter);
+    if (!id) {
+      policy::RequestUpdate end;
+      end.id = r.id;
+      end.finish = policy::CoordinatorFinish::kError;
+      end.code = id.error().code();
+      end.error = id.error().message();
+      return act(end);
+    }
+    r.spec.adapter = *id;
+    r.cache_salt = mix64(cache_generation_) + static_cast<uint64_t>(*id + 1);
+    tell_host(r);
+  });
   return {};
 }
 
@@ -257,6 +273,7 @@ void ClusterEngine::on_event(net::Inbox::Event& event) {
       if (at == guests_.end()) break;
       const Guest guest = at->second;
       guests_.erase(at);
+      calls_->on_gone(caller, event.reason);
       if (guest.node.value >= 0) {
         tell_host(policy::NodeGone{guest.node, guest.theirs.incarnation, event.reason});
       }
@@ -279,6 +296,7 @@ void ClusterEngine::drop(int64_t caller, const std::string& reason) {
   const Guest guest = at->second;
   guests_.erase(at);
   guest.channel->close(reason);
+  calls_->on_gone(caller, reason);
   if (guest.node.value >= 0) {
     tell_host(policy::NodeGone{guest.node, guest.theirs.incarnation, reason});
   }
@@ -300,6 +318,11 @@ void ClusterEngine::on_frame(Guest& guest, int64_t caller, const net::Frame& fra
       if (guest.node.value < 0 || !protocol::decode(frame.payload, ack)) return;
       if (ack.status == protocol::Ack::Status::kNeedSync) tell_host(policy::SyncNeeded{guest.node});
       if (ack.status == protocol::Ack::Status::kFailed) drop(caller, ack.detail);
+      return;
+    }
+    case MessageKind::kRpcReply: {
+      protocol::RpcReply reply;
+      if (protocol::decode(frame.payload, reply)) calls_->on_reply(caller, reply);
       return;
     }
     default:
@@ -356,11 +379,15 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
     if (node == nullptr) return Error(Code::kUnavailable, "this cluster has no nodes in its plan");
     guest.assigned = true;
     Json assign = node->executor.is_null() ? Json::object({{"kind", "stage"}}) : node->executor;
-    assign.set("model", file_->path());
+    assign.set("model", model_.path);
     assign.set("layers", layers_json(node->layers));
-    assign.set("kv_blocks", int64_t{kv_blocks_of(*node)});
-    assign.set("max_rows", int64_t{options_.step_tokens});
+    const bool emulated = !node->executor.is_null();
+    // An emulated device has the KV memory that its profile says, and takes together what is there.
+    assign.set("kv_blocks", emulated && node->kv_tokens <= 0 ? 0 : int64_t{kv_blocks_of(*node)});
+    assign.set("max_rows", int64_t{options_.step_tokens} * (emulated ? kEmulatedSteps : 1));
     assign.set("threads", int64_t{node->threads});
+    assign.set("tensor_parallel", int64_t{node->tensor_parallel});
+    if (node->rate > 0) assign.set("rate", node->rate);
     protocol::Handshake mine = my_handshake();
     mine.extra =
         Json::object({{"assign", assign},
@@ -380,7 +407,10 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
   hello.layers = theirs.layers;
   hello.kv_blocks = theirs.kv_blocks;
   hello.max_rows = theirs.max_rows;
-  tell_host(hello);
+  adapters_->admit(caller, [this, hello, caller](const Result<void>& fine) {
+    if (!fine) return drop(caller, fine.error().to_string());
+    if (guests_.contains(caller)) tell_host(hello);
+  });
   return {};
 }
 
@@ -467,6 +497,7 @@ void ClusterEngine::act(policy::RefuseNode& action) {
   const Guest guest = at->second;
   guests_.erase(at);
   guest.channel->close(action.reason);
+  calls_->on_gone(action.caller, action.reason);
   log_warn("cluster", "node refused", {{"why", action.reason}});
   const std::lock_guard lock(mutex_);
   complaints_.push_back(action.reason);
@@ -475,9 +506,11 @@ void ClusterEngine::act(policy::RefuseNode& action) {
 void ClusterEngine::act(policy::FenceNode& action) {
   for (auto at = guests_.begin(); at != guests_.end(); ++at) {
     if (at->second.node != action.node || at->second.theirs.incarnation != action.incarnation) continue;
+    const int64_t caller = at->first;
     const Guest guest = at->second;
     guests_.erase(at);
     guest.channel->close(format("fenced: {}", action.reason));
+    calls_->on_gone(caller, action.reason);
     return;
   }
 }
@@ -487,7 +520,7 @@ void ClusterEngine::act(policy::AskPlan& ask) {
   for (const auto& [node, layers] : ask.nodes) {
     if (const Guest* guest = guest_of(node)) rates[node] = {guest->theirs.name, guest->rate};
   }
-  ClusterPlan plan = plan_cluster(ask, rates, model().layers);
+  ClusterPlan plan = plan_cluster(ask, rates, model().layers, options_.planned_links);
   report_ = std::move(plan.report);
   later_.push_back(std::move(plan.made));
 }
@@ -524,6 +557,7 @@ void ClusterEngine::act(policy::RequestUpdate& update) {
   event.queued = update.queued;
   event.finish = finish_reason(update.finish);
   if (event.finish == FinishReason::kError) event.error = Error(update.code, update.error);
+  if (event.finish != FinishReason::kNone) release_adapter(update.id);
   if (event.finish != FinishReason::kNone) unfinished_.fetch_sub(1, std::memory_order_acq_rel);
   events_.push_back(std::move(event));
 }

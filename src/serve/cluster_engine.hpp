@@ -9,9 +9,8 @@
 // of a name that the options do not list may join too: it gets the layers of the listed node that
 // has the least speed for each layer, as a second holder of them.
 //
-// Plans. Whenever the set of nodes changes, the host asks for a plan: the maximum flow over the
-// nodes that are there (each carries its rows a second, as it measured itself when it loaded) decides
-// how requests are spread.
+// Plans. Whenever the set of nodes changes, the host asks for a plan (serve/cluster_plan.hpp), which
+// decides how requests are spread.
 //
 // Threading: as serve/generator.hpp says. status(), explain() and drain_node() may be called from any
 // thread; they wait for the coordinator thread, which never waits for long.
@@ -20,6 +19,7 @@
 #include <atomic>
 #include <deque>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -27,17 +27,23 @@
 #include <thread>
 #include <vector>
 
-#include "engine/format/model_file.hpp"
 #include "net/transport.hpp"
 #include "policy/coordinator.hpp"
 #include "protocol/messages.hpp"
+#include "serve/cluster_adapters.hpp"
 #include "serve/cluster_plan.hpp"
 #include "serve/cluster_records.hpp"
 #include "serve/emulated_links.hpp"
 #include "serve/flow_meter.hpp"
 #include "serve/generator.hpp"
+#include "serve/node_calls.hpp"
 
 namespace towline::serve {
+
+struct ClusterModel {
+  spec::ModelDesc desc;
+  std::string path;            // of its file; empty if all nodes emulate
+};
 
 struct ClusterOptions {
   std::string listen = "tcp://127.0.0.1:0";
@@ -61,20 +67,27 @@ struct ClusterOptions {
   EmulatedLinks links;         // what is sent over them suffers as they say
   // Told when ready() changes, by the coordinator's thread; must not wait.
   std::function<void(bool ready)> on_ready;
+  std::vector<PlannedLink> planned_links;  // of a plan file; empty: every link that layers allow
+  std::vector<std::pair<std::string, std::string>> adapters;  // (name, directory), from the start
 };
 
 class ClusterEngine final : public Generator {
  public:
-  static Result<std::unique_ptr<ClusterEngine>> start(std::shared_ptr<const engine::ModelFile> file,
+  static Result<std::unique_ptr<ClusterEngine>> start(ClusterModel model,
                                                       const ClusterOptions& options,
                                                       EventSink sink);
   // Unfinished requests end with kCancelled; the nodes are told that the cluster ends.
   ~ClusterEngine() override;
 
-  const spec::ModelDesc& model() const override { return file_->desc(); }
+  const spec::ModelDesc& model() const override { return model_.desc; }
   int32_t max_context() const override { return context_; }
   Result<void> submit(GenerationRequest request) override;
   void cancel(RequestId id) override;
+  Result<void> load_adapter(const std::string& name, const std::string& path,
+                            AdapterDone done) override;
+  Result<void> unload_adapter(const std::string& name) override;
+  std::vector<std::string> adapters() const override;
+  Result<void> call(const std::string& method, const Json& args, CallDone done) override;
   GeneratorStats stats() const override;
   bool ready() const override { return ready_.load(std::memory_order_acquire); }
   Json status() const override;
@@ -101,8 +114,15 @@ class ClusterEngine final : public Generator {
 
   ClusterEngine() = default;
   void post(std::function<void()> task) const;
+  // Asks on the coordinator's thread; a default value if the engine is ending.
   template <class T>
-  T ask(std::function<T()> question) const;
+  T ask(std::function<T()> question) const {
+    auto answer = std::make_shared<std::promise<T>>();
+    std::future<T> future = answer->get_future();
+    post([answer, question = std::move(question)] { answer->set_value(question()); });
+    if (future.wait_for(std::chrono::seconds(2)) != std::future_status::ready) return T{};
+    return future.get();
+  }
 
   // The coordinator's thread.
   void loop();
@@ -126,6 +146,15 @@ class ClusterEngine final : public Generator {
   int32_t kv_blocks_of(const ClusterNode& node) const;
   protocol::Handshake my_handshake() const;
   void send_roster();
+  // cluster_calls.cpp
+  void start_calls();
+  std::vector<int64_t> callers() const;             // conversations of nodes that serve
+  std::string node_name(int64_t caller) const;
+  void publish_adapters();
+  Result<int32_t> use_adapter(RequestId id, const std::string& name);
+  void release_adapter(RequestId id);
+  Json by_node(const NodeCalls::Answers& answers) const;
+  void sleep_or_wake(bool sleeps, const Json& args, const CallDone& done);
   void drop(int64_t caller, const std::string& reason);
   void publish_stats();
   void measure_flow();
@@ -134,7 +163,7 @@ class ClusterEngine final : public Generator {
   Json explain_now(RequestId id) const;
 
   // Constant after start.
-  std::shared_ptr<const engine::ModelFile> file_;
+  ClusterModel model_;
   ClusterOptions options_;
   EventSink sink_;
   Instant started_ = net::steady_now();
@@ -153,6 +182,10 @@ class ClusterEngine final : public Generator {
   std::vector<GenerationEvent> events_;
   int64_t generation_tokens_ = 0;
   FlowMeter flow_;                     // rows a second, by node
+  std::unique_ptr<NodeCalls> calls_;
+  std::unique_ptr<ClusterAdapters> adapters_;
+  std::map<RequestId, int32_t> adapter_of_;  // requests that use one
+  uint64_t cache_generation_ = 0;      // grows when cached prefixes must not be found any more
 
   // Shared.
   mutable std::mutex mutex_;
@@ -160,7 +193,8 @@ class ClusterEngine final : public Generator {
   GeneratorStats stats_;                                // guarded by mutex_
   std::vector<std::string> complaints_;                 // guarded by mutex_
   mutable bool ended_ = false;                          // guarded by mutex_
-  std::atomic<bool> stop_{false}, ready_{false};
+  std::vector<std::string> adapter_names_;              // guarded by mutex_
+  std::atomic<bool> stop_{false}, ready_{false}, asleep_{false};
   std::atomic<int32_t> unfinished_{0};
   std::thread thread_;
 };

@@ -105,6 +105,15 @@ class Generator {
   // False while requests cannot be served (a cluster without enough nodes). Any thread.
   virtual bool ready() const { return true; }
 
+  // Collective calls of operators, by name: reset_prefix_cache, sleep {"level"}, wake, health,
+  // dump_state, ... (docs/api.md). Refuses at once (kNotFound lists the names) or calls `done` once,
+  // from any thread, with an answer for each node.
+  using CallDone = std::function<void(Result<Json>)>;
+  virtual Result<void> call(const std::string& method, const Json& args, CallDone done) {
+    (void)args, (void)done;
+    return Error(Code::kUnsupported, "'" + method + "' cannot be called here: this is no cluster");
+  }
+
   // Of a cluster; one process has nothing to say.
   // Its nodes, epochs, layers, KV use, planned and achieved flow; null if this is no cluster.
   virtual Json status() const { return {}; }

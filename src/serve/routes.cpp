@@ -28,6 +28,8 @@ constexpr Route kRoutes[] = {
      "Nodes of the cluster: epochs, layers, KV use, planned and achieved flow.", "Object"},
     {RouteId::kDrainNode, "POST", "/cluster/drain/{id}", false, {},
      "No new requests through this node.", "Object"},
+    {RouteId::kCallNodes, "POST", "/cluster/call/{id}", false, {},
+     "A collective call to all ranks of all nodes, by name; the body has its arguments.", "Object"},
     {RouteId::kVersion, "GET", "/version", false, {}, "Version of the server.", "Version"},
     {RouteId::kMetrics, "GET", "/metrics", false, {}, "Metrics as Prometheus text.", ""},
     {RouteId::kOpenApi, "GET", "/openapi.json", false, {}, "This description.", "Object"},

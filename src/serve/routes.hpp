@@ -17,7 +17,7 @@ namespace towline::serve {
 enum class RouteId {
   kLoadAdapter, kUnloadAdapter,
   kHealth, kLive, kReady, kModels, kModel, kChat, kCompletions, kEmbeddings, kTokenize, kDetokenize,
-  kVersion, kMetrics, kOpenApi, kRequest, kCluster, kDrainNode,
+  kVersion, kMetrics, kOpenApi, kRequest, kCluster, kDrainNode, kCallNodes,
 };
 
 struct Route {

@@ -1,0 +1,175 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// ClusterEngine: LoRA adapters and collective calls.
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <utility>
+
+#include "base/fmt.hpp"
+#include "base/rng.hpp"
+#include "serve/cluster_engine.hpp"
+
+namespace towline::serve {
+namespace {
+
+using protocol::MessageKind;
+using protocol::Method;
+
+constexpr Duration kSendPatience = seconds(2);
+
+// What an operator may ask of the nodes directly. The rest changes state that the coordinator keeps.
+struct Question {
+  std::string_view name;
+  Method method;
+};
+constexpr auto kQuestions = std::to_array<Question>({{"health", Method::kHealth},
+                                                     {"state_hash", Method::kStateHash},
+                                                     {"dump_state", Method::kDumpState},
+                                                     {"list_adapters", Method::kListAdapters},
+                                                     {"warm_up", Method::kWarmUp},
+                                                     {"profile", Method::kProfile}});
+
+}  // namespace
+
+void ClusterEngine::start_calls() {
+  calls_ = std::make_unique<NodeCalls>(
+      [this](int64_t caller, const protocol::RpcRequest& request) -> Result<void> {
+        const auto at = guests_.find(caller);
+        if (at == guests_.end()) return Error(Code::kUnavailable, "the node has gone");
+        return at->second.channel->send(static_cast<uint16_t>(MessageKind::kRpcRequest),
+                                        static_cast<uint32_t>(options_.epoch.value),
+                                        protocol::encode(request), net::deadline_in(kSendPatience));
+      });
+  adapters_ = std::make_unique<ClusterAdapters>(
+      *calls_, ClusterAdapters::Nodes{[this] { return callers(); },
+                                      [this](int64_t caller) { return node_name(caller); }});
+}
+
+std::vector<int64_t> ClusterEngine::callers() const {
+  std::vector<int64_t> out;
+  for (const auto& [caller, guest] : guests_) {
+    if (guest.node.value >= 0) out.push_back(caller);
+  }
+  return out;
+}
+
+std::string ClusterEngine::node_name(int64_t caller) const {
+  const auto at = guests_.find(caller);
+  return at == guests_.end() ? "that has gone" : at->second.theirs.name;
+}
+
+// --- adapters -----------------------------------------------------------------------------------
+
+void ClusterEngine::publish_adapters() {
+  const std::lock_guard lock(mutex_);
+  adapter_names_ = adapters_->names();
+}
+
+Result<void> ClusterEngine::load_adapter(const std::string& name, const std::string& path,
+                                         AdapterDone done) {
+  // Nodes may have another working directory.
+  std::error_code error;
+  const std::string full = std::filesystem::absolute(path, error).string();
+  post([this, name, full, done = std::move(done)] {
+    const auto ended = [this, done](Result<void> result) {
+      publish_adapters();
+      done(std::move(result));
+    };
+    Result<void> begun = adapters_->load(name, full, ended);
+    if (!begun) done(std::move(begun));
+  });
+  return {};
+}
+
+Result<void> ClusterEngine::unload_adapter(const std::string& name) {
+  const auto outcome = ask<std::optional<Error>>([this, name]() -> std::optional<Error> {
+    const Result<void> unloaded = adapters_->unload(name);
+    publish_adapters();
+    return unloaded ? std::nullopt : std::optional<Error>(unloaded.error());
+  });
+  return outcome ? Result<void>(*outcome) : Result<void>();
+}
+
+std::vector<std::string> ClusterEngine::adapters() const {
+  const std::lock_guard lock(mutex_);
+  return adapter_names_;
+}
+
+// The adapter's id for a request that begins; the request ends at once if it was unloaded meanwhile.
+Result<int32_t> ClusterEngine::use_adapter(RequestId id, const std::string& name) {
+  if (name.empty()) return -1;
+  ASSIGN_OR_RETURN(const int32_t adapter, adapters_->begin(name));
+  adapter_of_[id] = adapter;
+  return adapter;
+}
+
+void ClusterEngine::release_adapter(RequestId id) {
+  const auto used = adapter_of_.extract(id);
+  if (!used.empty()) adapters_->end(used.mapped());
+}
+
+// --- calls --------------------------------------------------------------------------------------
+
+Json ClusterEngine::by_node(const NodeCalls::Answers& answers) const {
+  Json out = Json::object();
+  for (const auto& [caller, answer] : answers) {
+    out.set(node_name(caller), answer ? Json::object({{"ok", true}, {"answer", *answer}})
+                                      : Json::object({{"ok", false},
+                                                      {"error", answer.error().to_string()}}));
+  }
+  return out;
+}
+
+Result<void> ClusterEngine::call(const std::string& method, const Json& args, CallDone done) {
+  if (method == "reset_prefix_cache") {
+    post([this, done = std::move(done)] {
+      ++cache_generation_;  // no sequence from now on finds what was there before
+      done(Json::object());
+    });
+    return {};
+  }
+  if (method == "sleep" || method == "wake") {
+    const bool sleeps = method == "sleep";
+    post([this, sleeps, args, done = std::move(done)] { sleep_or_wake(sleeps, args, done); });
+    return {};
+  }
+  const auto* question = std::ranges::find(kQuestions, method, &Question::name);
+  if (question == kQuestions.end()) {
+    std::string known = "reset_prefix_cache, sleep, wake";
+    for (const Question& q : kQuestions) known += format(", {}", q.name);
+    return errorf(Code::kNotFound, "there is no call '{}'; there are {}", method, known);
+  }
+  post([this, wanted = question->method, args, done = std::move(done)] {
+    calls_->call(callers(), wanted, args,
+                 [this, done](const NodeCalls::Answers& answers) { done(by_node(answers)); });
+  });
+  return {};
+}
+
+// Asleep, a cluster refuses requests. Only an idle one goes to sleep: KV contents are given back.
+void ClusterEngine::sleep_or_wake(bool sleeps, const Json& args, const CallDone& done) {
+  if (sleeps && unfinished_.load(std::memory_order_acquire) > 0) {
+    return done(errorf(Code::kUnavailable, "{} requests are running or waiting; a cluster sleeps when "
+                       "it is idle", unfinished_.load()));
+  }
+  if (sleeps) asleep_.store(true, std::memory_order_release);
+  ++cache_generation_;
+  calls_->call(callers(), sleeps ? Method::kSleep : Method::kWake, args,
+               [this, sleeps, done](const NodeCalls::Answers& answers) {
+                 const bool all = std::ranges::all_of(
+                     answers, [](const auto& answer) { return answer.second.has_value(); });
+                 if (!sleeps && all) asleep_.store(false, std::memory_order_release);
+                 if (all) return done(by_node(answers));
+                 std::string why;
+                 for (const auto& [caller, answer] : answers) {
+                   if (answer) continue;
+                   why += format("{}node {}: {}", why.empty() ? "" : "; ", node_name(caller),
+                                 answer.error().to_string());
+                 }
+                 done(Error(Code::kUnavailable, why));
+               });
+}
+
+}  // namespace towline::serve

@@ -1,0 +1,56 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "serve/node_calls.hpp"
+
+namespace towline::serve {
+
+void NodeCalls::call(std::span<const int64_t> nodes, protocol::Method method, const Json& args,
+                     Done done) {
+  const uint64_t number = next_++;
+  protocol::RpcRequest request;
+  request.id = number;
+  request.method = static_cast<uint16_t>(method);
+  request.args = args.dump();
+  Call& call = calls_[number];
+  call.done = std::move(done);
+  for (const int64_t node : nodes) call.waiting.insert(node);
+  for (const int64_t node : nodes) {
+    if (Result<void> sent = send_(node, request); !sent) {
+      answer(number, node, std::move(sent).error());
+    }
+  }
+  end_if_complete(number);
+}
+
+void NodeCalls::answer(uint64_t number, int64_t node, Result<Json> result) {
+  const auto at = calls_.find(number);
+  if (at == calls_.end() || at->second.waiting.erase(node) == 0) return;
+  at->second.answers.emplace_back(node, std::move(result));
+}
+
+void NodeCalls::end_if_complete(uint64_t number) {
+  const auto at = calls_.find(number);
+  if (at == calls_.end() || !at->second.waiting.empty()) return;
+  const Call call = std::move(calls_.extract(at).mapped());
+  if (call.done) call.done(call.answers);
+}
+
+void NodeCalls::on_reply(int64_t node, const protocol::RpcReply& reply) {
+  if (reply.ok) {
+    answer(reply.id, node, parse_json(reply.result.empty() ? "{}" : reply.result, "a node's answer"));
+  } else {
+    answer(reply.id, node, Error(reply.code, reply.message));
+  }
+  end_if_complete(reply.id);
+}
+
+void NodeCalls::on_gone(int64_t node, const std::string& reason) {
+  std::vector<uint64_t> numbers;
+  for (const auto& [number, call] : calls_) numbers.push_back(number);
+  for (const uint64_t number : numbers) {
+    answer(number, node, Error(Code::kUnavailable, "the node has gone: " + reason));
+    end_if_complete(number);
+  }
+}
+
+}  // namespace towline::serve

@@ -14,39 +14,16 @@
 
 #include "base/fmt.hpp"
 #include "base/rng.hpp"
-#include "engine/format/dummy_model.hpp"
-#include "engine/format/test_files.hpp"
 #include "engine/oracle_decoder.hpp"
 #include "engine/stage.hpp"
 #include "engine/testing_lora.hpp"
+#include "engine/testing_model.hpp"
 
 namespace towline::engine {
 namespace {
 
 spec::ModelDesc shape(spec::RopePairing pairing) {
-  spec::ModelDesc d;
-  d.name = "small";
-  d.architecture = pairing == spec::RopePairing::kInterleaved ? "llama" : "qwen3";
-  d.qk_norm = d.architecture == "qwen3";
-  d.layers = 3;
-  d.hidden = 256;
-  d.ffn = 512;
-  d.heads = 8;
-  d.kv_heads = 2;
-  d.head_dim = d.rope_dim = 32;
-  d.vocab = 300;
-  d.context = 512;
-  d.rope_pairing = pairing;
-  return d;
-}
-
-std::shared_ptr<const ModelFile> make_model(const TempDir& dir, const spec::ModelDesc& d,
-                                            const std::string& type) {
-  const std::string path = dir / (d.architecture + type + ".gguf");
-  EXPECT_TRUE(make_dummy_model(d, *quant_recipe(type), 7, path, {}));
-  auto file = ModelFile::open(path);
-  EXPECT_TRUE(file);
-  return std::make_shared<ModelFile>(std::move(file).value());
+  return small_shape(pairing == spec::RopePairing::kInterleaved ? "llama" : "qwen3", 3);
 }
 
 constexpr const char* kConfig = R"({"peft_type":"LORA","r":6,"lora_alpha":9})";

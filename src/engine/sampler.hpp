@@ -4,13 +4,15 @@
 // Sampling: from a row of logits to the next token.
 //
 // Order: logit bias, penalties, (greedy: arg max, done), temperature, min-p, top-k, top-p, draw.
-//   - bias and penalties change the logits: repetition divides positive and multiplies negative ones
+//   - bias and penalties change the logits: repetition divides positive and multiplies negative
+//   ones
 //     of every token seen; presence and frequency subtract for tokens in the output.
 //   - min-p keeps p >= min_p * max p; top-k the k likeliest; top-p the shortest beginning of the
 //     likeliest that holds top_p of what is left. "Likeliest" orders by (p, then lower id), so that
 //     ties do not depend on anything but the numbers.
 //   - the draw uses one number, a pure function of (seed, choice, output position). So a token is a
-//     pure function of the request and the logits, whatever batch, machine or restart computed them.
+//     pure function of the request and the logits, whatever batch, machine or restart computed
+//     them.
 // Log-probabilities are those of the raw logits, before all of the above.
 //
 // Free functions over data that the caller owns; different sequences may be sampled on different
@@ -48,8 +50,8 @@ class TokenHistory {
     for (const int32_t token : tokens) seen_[token].prompt = true;
   }
   void add_output(int32_t token) { ++seen_[token].output; }
-  // Makes this the history of `tokens`, the first `prompt` of which are the prompt. Counts only what
-  // is new if they continue the tokens of the last call, and anew if they are fewer.
+  // Makes this the history of `tokens`, the first `prompt` of which are the prompt. Counts only
+  // what is new if they continue the tokens of the last call, and anew if they are fewer.
   void follow(std::span<const int32_t> tokens, int32_t prompt);
   const std::map<int32_t, Seen>& seen() const { return seen_; }
 

@@ -4,25 +4,26 @@
 // Stage: a range of decoder layers with its KV cache, evaluated on this machine.
 //
 // One decoder, varied by data (spec/model_desc.hpp): RMSNorm, rotary attention with grouped heads,
-// gated SiLU. A step is a list of spans, each a run of consecutive positions of one sequence; decode
-// tokens and prompt chunks mix freely. Matrix products see all rows of the step together; attention
-// works sequence by sequence on paged KV blocks.
+// gated SiLU. A step is a list of spans, each a run of consecutive positions of one sequence;
+// decode tokens and prompt chunks mix freely. Matrix products see all rows of the step together;
+// attention works sequence by sequence on paged KV blocks.
 //
 // Exact bits: every operation on a row either looks at that row alone or (attention) walks the KV
 // blocks of its own sequence in an order fixed by absolute positions. So a row's result does not
 // depend on the other rows of the step, on how a prompt was cut into spans, on the number of
 // threads, or on how the layers are divided into stages (docs/engine.md).
 //
-// With quantised weights, normalised inputs, q and the attention's output are rounded to float16, as
-// 16-bit inference does: their int8 form is coarser still (docs/engine.md says what it is for).
+// With quantised weights, normalised inputs, q and the attention's output are rounded to float16,
+// as 16-bit inference does: their int8 form is coarser still (docs/engine.md says what it is for).
 //
-// A model of one stage: run() then logits(). A pipeline: the first stage's run() fills `hidden`, the
-// float32 residual stream, which is sent on as it is; the last stage's logits() follows its run().
+// A model of one stage: run() then logits(). A pipeline: the first stage's run() fills `hidden`,
+// the float32 residual stream, which is sent on as it is; the last stage's logits() follows its
+// run().
 //
 // Tensor parallelism: the ranks of a group (engine/collective.hpp) run the same steps on the same
 // `hidden`; each has its heads, its part of the feed-forward width and of the vocabulary, and its
-// part of the KV cache. o and down are summed in a tree that is fixed by the model, not by the number
-// of ranks (reduction_pieces), so that any number of ranks gives the bits of one.
+// part of the KV cache. o and down are summed in a tree that is fixed by the model, not by the
+// number of ranks (reduction_pieces), so that any number of ranks gives the bits of one.
 //
 // Threading: one caller at a time; work is divided over the team given to load().
 #pragma once
@@ -87,8 +88,8 @@ class Stage {
   int32_t max_rows() const { return options_.max_rows; }
   int32_t max_logit_rows() const { return options_.max_logit_rows; }
 
-  // Evaluates the layers `sub` (a part of this stage's, numbered from the model's first; empty: all).
-  // hidden: [rows][hidden], read unless sub begins with the model's first layer, and written.
+  // Evaluates the layers `sub` (a part of this stage's, numbered from the model's first; empty:
+  // all). hidden: [rows][hidden], read unless sub begins with the model's first layer, and written.
   // Token ids and block numbers must be valid (the caller checked them); writes the KV cache.
   // kUnavailable if the tensor-parallel group was aborted; a stage of one rank cannot fail.
   Result<void> run(const StepView& step, std::span<float> hidden, LayerRange sub = {});

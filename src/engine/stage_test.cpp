@@ -11,41 +11,13 @@
 #include <vector>
 
 #include "base/for_seeds.hpp"
-#include "engine/format/dummy_model.hpp"
-#include "engine/format/test_files.hpp"
 #include "engine/oracle_decoder.hpp"
+#include "engine/testing_model.hpp"
 
 namespace towline::engine {
 namespace {
 
-spec::ModelDesc small_shape(const std::string& architecture) {
-  spec::ModelDesc d;
-  d.name = "small";
-  d.architecture = architecture;
-  d.layers = 5;
-  d.hidden = 256;
-  d.ffn = 512;
-  d.heads = 8;
-  d.kv_heads = 2;
-  d.head_dim = d.rope_dim = 32;
-  d.vocab = 300;
-  d.context = 512;
-  d.qkv_bias = architecture == "qwen2";
-  d.qk_norm = architecture == "qwen3";
-  d.rope_pairing = architecture == "llama" ? spec::RopePairing::kInterleaved
-                                           : spec::RopePairing::kHalfSplit;
-  return d;
-}
-
-std::shared_ptr<const ModelFile> make_model(const TempDir& dir, const spec::ModelDesc& d,
-                                            const std::string& type) {
-  const std::string path = dir / (d.architecture + type + ".gguf");
-  const auto made = make_dummy_model(d, *quant_recipe(type), 7, path, {});
-  EXPECT_TRUE(made) << made.error().to_string();
-  auto file = ModelFile::open(path);
-  EXPECT_TRUE(file) << file.error().to_string();
-  return std::make_shared<ModelFile>(std::move(file).value());
-}
+constexpr int32_t kLayers = 5;
 
 std::vector<int32_t> random_tokens(Rng& rng, int64_t count, int32_t vocab) {
   std::vector<int32_t> tokens;
@@ -138,9 +110,9 @@ struct Variant {
 std::vector<Variant> variants() {
   std::vector<Variant> all;
   for (const char* architecture : {"llama", "qwen2", "qwen3"}) {
-    all.push_back({architecture, small_shape(architecture)});
+    all.push_back({architecture, small_shape(architecture, kLayers)});
   }
-  Variant v{"tied, one head a KV head", small_shape("llama")};
+  Variant v{"tied, one head a KV head", small_shape("llama", kLayers)};
   v.desc.tied_embeddings = true;
   v.desc.kv_heads = 8;
   all.push_back(v);
@@ -168,24 +140,24 @@ TEST(Stage, SlidingWindowAndRopeScalingMatchTheOracle) {
   const TempDir dir;
   Rng rng(2);
   std::vector<Variant> all;
-  Variant v{"window", small_shape("llama")};
+  Variant v{"window", small_shape("llama", kLayers)};
   v.desc.sliding_window = 20;
   all.push_back(v);
-  v = {"linear", small_shape("llama")};
+  v = {"linear", small_shape("llama", kLayers)};
   v.desc.rope_scaling = spec::RopeScaling::kLinear;
   v.desc.rope_factor = 4;
   all.push_back(v);
-  v = {"table", small_shape("llama")};
+  v = {"table", small_shape("llama", kLayers)};
   v.desc.rope_scaling = spec::RopeScaling::kTable;
   v.desc.rope_factors.clear();
   for (int i = 0; i < 16; ++i) v.desc.rope_factors.push_back(1.0f + 0.5f * static_cast<float>(i));
   all.push_back(v);
-  v = {"llama3", small_shape("llama")};
+  v = {"llama3", small_shape("llama", kLayers)};
   v.desc.rope_scaling = spec::RopeScaling::kLlama3;
   v.desc.rope_factor = 8;
   v.desc.rope_original_context = 64;
   all.push_back(v);
-  v = {"partial rotation", small_shape("llama")};
+  v = {"partial rotation", small_shape("llama", kLayers)};
   v.desc.rope_dim = 16;
   all.push_back(v);
   for (const Variant& variant : all) {
@@ -205,7 +177,7 @@ TEST(Stage, QuantisedLogitsStayNearTheOracleOfTheSameWeights) {
   const TempDir dir;
   Rng rng(3);
   for (const char* type : {"f16", "bf16", "q8_0", "q4_0", "q5_0", "q4_k_m", "q5_k_m", "q6_k"}) {
-    const auto file = make_model(dir, small_shape("llama"), type);
+    const auto file = make_model(dir, small_shape("llama", kLayers), type);
     OracleDecoder oracle(*file);
     const std::vector<int32_t> tokens = random_tokens(rng, 24, 300);
     Pipeline ours(file, {0, 5}, 1, **kernel_table());
@@ -219,7 +191,7 @@ TEST(Stage, BitsDoNotDependOnChunksThreadsOrStages) {
   const TempDir dir;
   Rng rng(4);
   for (const char* type : {"f32", "bf16", "q8_0", "q4_0", "q4_k_m"}) {
-    const auto file = make_model(dir, small_shape("llama"), type);
+    const auto file = make_model(dir, small_shape("llama", kLayers), type);
     const std::vector<int32_t> tokens = random_tokens(rng, 150, 300);
     Pipeline reference(file, {0, 5}, 1, **kernel_table());
     const std::vector<float> expected = reference.evaluate(tokens, 512);
@@ -238,10 +210,11 @@ TEST(Stage, BitsDoNotDependOnChunksThreadsOrStages) {
   }
 }
 
-// Partial inference: a row may skip the first layers of a stage (another one did them), or stop early.
+// Partial inference: a row may skip the first layers of a stage (another one did them), or stop
+// early.
 TEST(Stage, AnyPartsOfTheLayersInARowAreTheWhole) {
   const TempDir dir;
-  const auto file = make_model(dir, small_shape("qwen3"), "q8_0");
+  const auto file = make_model(dir, small_shape("qwen3", kLayers), "q8_0");
   for_seeds(8, [&](Rng& rng) {
     const std::vector<int32_t> tokens = random_tokens(rng, 60, 300);
     Pipeline whole(file, {0, 5}, 1, **kernel_table());
@@ -286,7 +259,7 @@ TEST(Stage, AnyPartsOfTheLayersInARowAreTheWhole) {
 
 TEST(Stage, BitsDoNotDependOnTheCompany) {
   const TempDir dir;
-  const auto file = make_model(dir, small_shape("qwen2"), "q4_0");
+  const auto file = make_model(dir, small_shape("qwen2", kLayers), "q4_0");
   Pipeline pipeline(file, {0, 5}, 2, **kernel_table());
   for_seeds(10, [&](Rng& rng) {
     const auto count = static_cast<size_t>(rng.between(2, 12));
@@ -330,7 +303,7 @@ TEST(Stage, BitsDoNotDependOnTheCompany) {
 
 TEST(Stage, ATiedMatrixIsHeldOnceAndAStageHoldsItsLayersOnly) {
   const TempDir dir;
-  spec::ModelDesc d = small_shape("llama");
+  spec::ModelDesc d = small_shape("llama", kLayers);
   d.tied_embeddings = true;
   const auto file = make_model(dir, d, "q8_0");
   ComputeTeam team(1);

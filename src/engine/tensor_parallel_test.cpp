@@ -9,39 +9,16 @@
 #include <vector>
 
 #include "base/rng.hpp"
-#include "engine/format/dummy_model.hpp"
-#include "engine/format/test_files.hpp"
 #include "engine/stage.hpp"
+#include "engine/testing_model.hpp"
 
 namespace towline::engine {
 namespace {
 
 spec::ModelDesc shape(const std::string& architecture) {
-  spec::ModelDesc d;
-  d.name = "small";
-  d.architecture = architecture;
-  d.layers = 3;
-  d.hidden = 256;
-  d.ffn = 512;
-  d.heads = 8;
-  d.kv_heads = 2;
-  d.head_dim = d.rope_dim = 32;
-  d.vocab = 300;  // 19 panels: unequal parts
-  d.context = 512;
-  d.qkv_bias = architecture == "qwen2";
-  d.qk_norm = architecture == "qwen3";
+  spec::ModelDesc d = small_shape(architecture, 3);
   d.tied_embeddings = architecture == "qwen3";
   return d;
-}
-
-std::shared_ptr<const ModelFile> make_model(const TempDir& dir, const spec::ModelDesc& d,
-                                            const std::string& type) {
-  const std::string path = dir / (d.architecture + type + ".gguf");
-  const auto made = make_dummy_model(d, *quant_recipe(type), 7, path, {});
-  EXPECT_TRUE(made) << made.error().to_string();
-  auto file = ModelFile::open(path);
-  EXPECT_TRUE(file) << file.error().to_string();
-  return std::make_shared<ModelFile>(std::move(file).value());
 }
 
 // Ranks as threads: what all share is an ordinary vector and a std::barrier.

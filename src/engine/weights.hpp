@@ -5,10 +5,10 @@
 //
 // Loading reads the layers [begin, end) of a model file and nothing else: each layer is packed by
 // all threads of the team into its own huge-page arena, then the file's pages are let go, so that
-// the process holds one copy. The embedding table belongs to the first stage and the output norm and
-// matrix to the last. An embedding table that is used for look-ups only stays in the file mapping
-// (rows are dequantised as tokens need them); a tied one that is also the output matrix is packed
-// once, and look-ups unpack rows of it. Nothing is held twice, and nothing is re-quantised.
+// the process holds one copy. The embedding table belongs to the first stage and the output norm
+// and matrix to the last. An embedding table that is used for look-ups only stays in the file
+// mapping (rows are dequantised as tokens need them); a tied one that is also the output matrix is
+// packed once, and look-ups unpack rows of it. Nothing is held twice, and nothing is re-quantised.
 //
 // A tensor-parallel rank (engine/collective.hpp) holds its heads' rows of q, k and v, its rows of
 // gate and up, the columns of o and down that belong to these, and its rows of the output matrix;

@@ -39,13 +39,15 @@ ApiCheck read_message(const Json& v, const std::string& param, Json& out) {
   }
   std::string role = v["role"].as_string();
   if (role == "tool" || role == "function" || v["tool_calls"].size() > 0) {
-    return unsupported_field(param, format("{}: tool calls are not supported by this server", param));
+    return unsupported_field(param,
+                             format("{}: tool calls are not supported by this server", param));
   }
   if (role == "developer") role = "system";
   if (role != "system" && role != "user" && role != "assistant") {
-    return invalid_field(param + ".role",
-                         format("{}.role must be 'system', 'developer', 'user' or 'assistant', not {}",
-                                param, v["role"].dump().substr(0, 64)));
+    return invalid_field(
+        param + ".role",
+        format("{}.role must be 'system', 'developer', 'user' or 'assistant', not {}", param,
+               v["role"].dump().substr(0, 64)));
   }
   std::string content;
   if (auto error = read_content(v["content"], param + ".content", content)) return error;
@@ -64,8 +66,9 @@ ApiCheck read_token_list(const Json& v, std::string_view param, int32_t vocab_si
   out.reserve(v.size());
   for (size_t i = 0; i < v.size(); ++i) {
     if (!v[i].is_int() || v[i].as_int() < 0 || v[i].as_int() >= vocab_size) {
-      return invalid_field(param, format("{}[{}] must be a token id of this model (0 to {}), not {}",
-                                         param, i, vocab_size - 1, v[i].dump().substr(0, 64)));
+      return invalid_field(
+          param, format("{}[{}] must be a token id of this model (0 to {}), not {}", param, i,
+                        vocab_size - 1, v[i].dump().substr(0, 64)));
     }
     out.push_back(static_cast<int32_t>(v[i].as_int()));
   }

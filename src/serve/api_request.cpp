@@ -57,7 +57,8 @@ bool asks_nothing(const Json& v) {
 }
 
 ApiError not_supported(std::string_view name) {
-  return unsupported_field(name, format("'{}' is not supported by this server; leave it out", name));
+  return unsupported_field(name,
+                           format("'{}' is not supported by this server; leave it out", name));
 }
 
 // Fields that would change the answer in a way this server cannot.
@@ -96,7 +97,8 @@ ApiCheck set_modalities(const Json& v, const Target&) {
 
 ApiCheck set_best_of(const Json& v, const Target&) {
   if (v.is_int() && v.as_int() <= 1) return std::nullopt;
-  return unsupported_field("best_of", "'best_of' is not supported by this server; ask for n choices "
+  return unsupported_field("best_of",
+                           "'best_of' is not supported by this server; ask for n choices "
                            "with logprobs and choose among them");
 }
 
@@ -234,14 +236,16 @@ const Field kFields[] = {
      SET(t.r.n = static_cast<int32_t>(v.as_int())), {}},
     {"temperature", kGenerate, Kind::kNumber, 0, 2, "Randomness; 0 is greedy. Default 1.",
      SET(t.r.sampling.temperature = to_float(v)), {}},
-    {"top_p", kGenerate, Kind::kNumber, 0, 1, "Keep the likeliest tokens of this total probability.",
+    {"top_p", kGenerate, Kind::kNumber, 0, 1,
+     "Keep the likeliest tokens of this total probability.",
      SET(t.r.sampling.top_p = std::max(to_float(v), 1e-6f)), {}},
     {"top_k", kGenerate, Kind::kInt, -1, kMaxTokens, "Keep this many tokens; 0 or -1: all.",
      SET(t.r.sampling.top_k = static_cast<int32_t>(std::max<int64_t>(v.as_int(), 0))), {}},
     {"min_p", kGenerate, Kind::kNumber, 0, 1,
      "Drop tokens less likely than this share of the likeliest.",
      SET(t.r.sampling.min_p = to_float(v)), {}},
-    {"presence_penalty", kGenerate, Kind::kNumber, -2, 2, "Subtracted once from tokens in the output.",
+    {"presence_penalty", kGenerate, Kind::kNumber, -2, 2,
+     "Subtracted once from tokens in the output.",
      SET(t.r.sampling.presence_penalty = to_float(v)), {}},
     {"frequency_penalty", kGenerate, Kind::kNumber, -2, 2,
      "Subtracted for each time a token is in the output.",
@@ -265,7 +269,8 @@ const Field kFields[] = {
      SET(if (v.as_bool()) t.r.logprobs = std::max(t.r.logprobs, 0)), {}},
     {"top_logprobs", kChat, Kind::kInt, 0, 20, "Alternatives for each token; needs logprobs.",
      SET(t.r.logprobs = static_cast<int32_t>(v.as_int())), {}},
-    {"logprobs", kCompletion, Kind::kInt, 0, 20, "Report log probabilities with this many alternatives.",
+    {"logprobs", kCompletion, Kind::kInt, 0, 20,
+     "Report log probabilities with this many alternatives.",
      SET(t.r.logprobs = static_cast<int32_t>(v.as_int())), {}},
     {"echo", kCompletion, Kind::kBool, 0, 0, "Begin the answer with the prompt.",
      SET(t.r.echo = v.as_bool()), {}},
@@ -368,7 +373,8 @@ ApiCheck check_whole(const Json& body, const ApiLimits& limits, const ApiRequest
     case ApiKind::kTokenize:
       if (r.prompts.empty() && !has_messages) return missing("prompt");
       if (r.prompts.size() > 1 || (has_messages && !r.prompts.empty())) {
-        return invalid_field("prompt", "one prompt or one list of messages can be tokenized at once");
+        return invalid_field("prompt",
+                             "one prompt or one list of messages can be tokenized at once");
       }
       break;
     case ApiKind::kDetokenize:
@@ -412,8 +418,9 @@ ApiCheck parse_api_request(ApiKind kind, const Json& body, const ApiLimits& limi
     const Field* field = find_field(name, route);
     if (field == nullptr) {
       if (!limits.strict_fields) continue;
-      ApiError error = invalid_field(name.substr(0, 64), format("'{}' is not a field of this request",
-                                                                name.substr(0, 64)));
+      const std::string shown = name.substr(0, 64);
+      ApiError error =
+          invalid_field(shown, format("'{}' is not a field of this request", shown));
       error.code = "unknown_parameter";
       return error;
     }
@@ -435,7 +442,9 @@ Json request_schema(ApiKind kind) {
       case Kind::kString: schema.set("type", "string"); break;
       case Kind::kInt: schema.set("type", "integer"); break;
       case Kind::kNumber: schema.set("type", "number"); break;
-      case Kind::kStruct: schema = parse_json(field.schema, "schema").value_or(Json::object()); break;
+      case Kind::kStruct:
+        schema = parse_json(field.schema, "schema").value_or(Json::object());
+        break;
     }
     if (field.kind == Kind::kInt || field.kind == Kind::kNumber) {
       if (std::abs(field.low) < kMaxTokens) schema.set("minimum", field.low);

@@ -185,7 +185,8 @@ void ApiServer::State::answer(const Exchange& exchange, const RouteMatch& match,
   }
   switch (match.route->id) {
     case RouteId::kHealth: return exchange->respond(text_response("", "text/plain"));
-    case RouteId::kLive: return exchange->respond(json_response(Json::object({{"status", "live"}})));
+    case RouteId::kLive:
+      return exchange->respond(json_response(Json::object({{"status", "live"}})));
     case RouteId::kReady: {
       const bool ready = context.hub.generator().ready();
       HttpResponse response = json_response(Json::object(
@@ -294,11 +295,12 @@ void ApiServer::State::explain(const Exchange& exchange, const std::string& id) 
   for (const RequestId sequence : at->second->sequences) {
     sequences.push(context.hub.generator().explain(sequence));
   }
-  exchange->respond(json_response(Json::object({{"id", id},
-                                                {"prompt_tokens", at->second->prompt_tokens},
-                                                {"completion_tokens", at->second->completion_tokens},
-                                                {"cached_tokens", at->second->cached_tokens},
-                                                {"sequences", std::move(sequences)}})));
+  exchange->respond(
+      json_response(Json::object({{"id", id},
+                                  {"prompt_tokens", at->second->prompt_tokens},
+                                  {"completion_tokens", at->second->completion_tokens},
+                                  {"cached_tokens", at->second->cached_tokens},
+                                  {"sequences", std::move(sequences)}})));
 }
 
 HttpResponse ApiServer::State::cluster_response() const {

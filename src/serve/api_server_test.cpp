@@ -130,7 +130,8 @@ TEST(Api, StreamsAChat) {
 TEST(Api, StopStringsEndBothForms) {
   TestServer server;
   Client client = server.client();
-  const Json whole = client.post(kTextPath, R"({"prompt":"hi","max_tokens":50,"stop":[" a"]})").json();
+  const Json whole =
+      client.post(kTextPath, R"({"prompt":"hi","max_tokens":50,"stop":[" a"]})").json();
   EXPECT_EQ(whole["choices"][0]["text"].as_string(), "Hello from");
   EXPECT_EQ(whole["choices"][0]["finish_reason"].as_string(), "stop");
   EXPECT_EQ(whole["usage"]["completion_tokens"].as_int(), 12);
@@ -169,7 +170,8 @@ TEST(Api, AWindowOfSequencesRunsAtOnce) {
   ApiServerOptions options;
   options.max_sequences = 4;
   TestServer server(fake, options);
-  const Json body = server.client().post(kTextPath, R"({"prompt":"a","n":9,"max_tokens":3})").json();
+  const Json body =
+      server.client().post(kTextPath, R"({"prompt":"a","n":9,"max_tokens":3})").json();
   EXPECT_EQ(body["choices"].size(), 9u);
 }
 
@@ -274,7 +276,8 @@ TEST(Api, TokenizesBothWays) {
   const Json chat =
       client.post("/tokenize", R"({"messages":[{"role":"user","content":"hi"}]})").json();
   EXPECT_EQ(chat["count"].as_int(), 20);
-  EXPECT_EQ(client.post("/detokenize", R"({"tokens":[104,105]})").json()["prompt"].as_string(), "hi");
+  EXPECT_EQ(client.post("/detokenize", R"({"tokens":[104,105]})").json()["prompt"].as_string(),
+            "hi");
 }
 
 TEST(Api, ErrorsHaveOpenAisShape) {
@@ -345,9 +348,9 @@ TEST(Api, KeysGuardEveryRouteButProbes) {
     EXPECT_NE(client.get(path, "authorization: Bearer second\r\n").status, 401) << path;
   }
   EXPECT_EQ(client.get("/v1/models", "x-api-key: first\r\n").status, 200);
-  for (const char* bad : {"authorization: Bearer third\r\n", "authorization: Bearer \r\n",
-                          "authorization: first\r\n", "x-api-key: firs\r\n", "x-api-key: firstt\r\n",
-                          "authorization: Basic first\r\n"}) {
+  for (const char* bad :
+       {"authorization: Bearer third\r\n", "authorization: Bearer \r\n", "authorization: first\r\n",
+        "x-api-key: firs\r\n", "x-api-key: firstt\r\n", "authorization: Basic first\r\n"}) {
     EXPECT_EQ(client.get("/v1/models", bad).status, 401) << bad;
   }
 }
@@ -428,7 +431,8 @@ TEST(Api, DisconnectCancelsWithinAStep) {
     for (const bool reset : {true, false}) {
       const int64_t before = server.generator().stats().steps;
       Client client = server.client();
-      client.send_post(kTextPath, format(R"({{"prompt":"a","n":3,"max_tokens":9,"stream":{}}})", stream));
+      client.send_post(kTextPath,
+                       format(R"({{"prompt":"a","n":3,"max_tokens":9,"stream":{}}})", stream));
       while (server.generator().stats().running != 3) std::this_thread::yield();
       reset ? client.reset() : client.close();
       ASSERT_TRUE(server.generator().wait_until([](size_t live, int64_t) { return live == 0; }));
@@ -522,7 +526,8 @@ TEST(Api, AThousandStreamsAtOnce) {
   for (int i = 0; i < kStreams; ++i) {
     clients.push_back(server.client());
     clients.back().send_post(
-        kChatPath, R"({"messages":[{"role":"user","content":"hi"}],"max_tokens":20,"stream":true})");
+        kChatPath,
+        R"({"messages":[{"role":"user","content":"hi"}],"max_tokens":20,"stream":true})");
   }
   while (server.generator().submitted().size() < kStreams) std::this_thread::yield();
   server.generator().step(20);  // every stream gets a token at each of twenty steps

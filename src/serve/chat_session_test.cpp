@@ -35,8 +35,9 @@ TEST(ChatSession, RemembersTheConversation) {
   EXPECT_EQ(answer.finish, FinishReason::kStop);
   EXPECT_EQ(answer.output_tokens, 19);
   f.ask("two").value();
-  EXPECT_EQ(f.last_prompt(), "system: be kind\nuser: one\nassistant: Hello from a fake.\nuser: two\n"
-                             "assistant: ");
+  EXPECT_EQ(f.last_prompt(),
+            "system: be kind\nuser: one\nassistant: Hello from a fake.\nuser: two\n"
+            "assistant: ");
   f.chat.reset();
   f.chat.set_system("");
   f.ask("three").value();

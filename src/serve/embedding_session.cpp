@@ -65,8 +65,8 @@ class EmbeddingSession : public std::enable_shared_from_this<EmbeddingSession> {
       g.max_tokens = 0;
       g.embed = true;
       if (request_.model != context_.model_name) g.adapter = request_.model;
-      const Result<RequestId> id =
-          context_.hub.submit(std::move(g), [self = shared_from_this(), index](GenerationEvent&& e) {
+      const Result<RequestId> id = context_.hub.submit(
+          std::move(g), [self = shared_from_this(), index](GenerationEvent&& e) {
             self->on_event(index, std::move(e));
           });
       if (!id) {
@@ -110,12 +110,13 @@ class EmbeddingSession : public std::enable_shared_from_this<EmbeddingSession> {
           {{"object", "embedding"}, {"index", i}, {"embedding", std::move(embedding)}}));
     }
     HttpResponse response;
-    response.body = Json::object({{"object", "list"},
-                                  {"data", std::move(data)},
-                                  {"model", context_.model_name},
-                                  {"usage", Json::object({{"prompt_tokens", report_->prompt_tokens},
-                                                          {"total_tokens", report_->prompt_tokens}})}})
-                        .dump();
+    response.body =
+        Json::object({{"object", "list"},
+                      {"data", std::move(data)},
+                      {"model", context_.model_name},
+                      {"usage", Json::object({{"prompt_tokens", report_->prompt_tokens},
+                                              {"total_tokens", report_->prompt_tokens}})}})
+            .dump();
     exchange_->respond(std::move(response));
   }
 

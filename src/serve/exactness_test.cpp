@@ -12,10 +12,9 @@
 #include <memory>
 
 #include "base/for_seeds.hpp"
-#include "engine/format/dummy_model.hpp"
-#include "engine/format/test_files.hpp"
 #include "engine/sampler.hpp"
 #include "engine/stage.hpp"
+#include "engine/testing_model.hpp"
 #include "policy/batcher.hpp"
 
 namespace towline::serve {
@@ -215,23 +214,11 @@ class DummyModels : public ::testing::TestWithParam<std::pair<const char*, const
 TEST_P(DummyModels, GiveTheSameBitsInAnyCompany) {
   const engine::TempDir dir;
   const auto& [architecture, type] = GetParam();
-  spec::ModelDesc d;
-  d.name = "small";
-  d.architecture = architecture;
-  d.layers = 2;
-  d.hidden = 256;
+  spec::ModelDesc d = engine::small_shape(architecture, 2);
   d.ffn = 256;
   d.heads = 4;
-  d.kv_heads = 2;
   d.head_dim = d.rope_dim = 64;
-  d.vocab = 300;
-  d.context = 512;
-  d.qkv_bias = d.architecture == "qwen2";
-  if (d.qkv_bias) d.rope_pairing = spec::RopePairing::kHalfSplit;
-  const std::string path = dir / "model.gguf";
-  const auto made = engine::make_dummy_model(d, *engine::quant_recipe(type), 3, path, {});
-  ASSERT_TRUE(made) << made.error().to_string();
-  expect_exact(open_model(path));
+  expect_exact(open_model(engine::write_model(dir, d, type)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Exactness, DummyModels,

@@ -31,7 +31,7 @@ namespace {
 
 constexpr auto kAwait = asio::use_awaitable;
 constexpr size_t kReadAhead = 64 << 10;        // bytes of later requests kept while answering
-constexpr int64_t kLingerBytes = 64 << 20;     // discarded after an error answer, so that it arrives
+constexpr int64_t kLingerBytes = 64 << 20;  // discarded after an error answer, so that it arrives
 constexpr size_t kWriteProgress = 4 << 10;     // bytes in write_timeout that a reader must take
 constexpr Duration kLingerTime = seconds(5);
 
@@ -390,9 +390,10 @@ class StreamConnection final : public Connection,
   }
 
   void send_some() {
-    stream_.async_write_some(
-        asio::buffer(sending_.data() + sent_, sending_.size() - sent_),
-        [self = this->shared_from_this()](const error_code& ec, size_t n) { self->on_sent(ec, n); });
+    stream_.async_write_some(asio::buffer(sending_.data() + sent_, sending_.size() - sent_),
+                             [self = this->shared_from_this()](const error_code& ec, size_t n) {
+                               self->on_sent(ec, n);
+                             });
   }
 
   void on_sent(const error_code& ec, size_t n) {
@@ -504,7 +505,8 @@ class StreamConnection final : public Connection,
 
 void append_http_head(std::string& out, const HttpResponse& response, bool http10, bool close) {
   const auto reason = http::obsolete_reason(static_cast<http::status>(response.status));
-  out += format("HTTP/1.1 {} {}\r\n", response.status, std::string_view(reason.data(), reason.size()));
+  out +=
+      format("HTTP/1.1 {} {}\r\n", response.status, std::string_view(reason.data(), reason.size()));
   if (!response.content_type.empty()) out += format("content-type: {}\r\n", response.content_type);
   for (const auto& [name, value] : response.headers) out += format("{}: {}\r\n", name, value);
   if (close) {

@@ -8,12 +8,12 @@
 //
 // Everything a peer can make us hold is bounded: connections, header and body bytes of a request,
 // body bytes over all connections, bytes read ahead, bytes waiting for a slow reader and for all of
-// them, and the time for each of the phases (TLS handshake, waiting for a request, reading its body, a stalled write).
-// Deadlines are checked by one sweep a second for all connections, and none is armed when there
-// are no connections.
+// them, and the time for each of the phases (TLS handshake, waiting for a request, reading its
+// body, a stalled write). Deadlines are checked by one sweep a second for all connections, and none
+// is armed when there are no connections.
 //
-// Boost.Beast parses the requests (http_connection.cpp only: ten seconds to compile). Threading: every
-// call on the loop thread, or before it runs.
+// Boost.Beast parses the requests (http_connection.cpp only: ten seconds to compile). Threading:
+// every call on the loop thread, or before it runs.
 #pragma once
 
 #include <cstdint>

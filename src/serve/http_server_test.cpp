@@ -64,8 +64,8 @@ TEST(HttpServer, ReadsARequestByteByByteAndInChunks) {
     ASSERT_TRUE(client.send({&c, 1}));
   }
   EXPECT_EQ(client.read().status, 200);
-  client.send(head + "transfer-encoding: chunked\r\n\r\n5\r\n" + std::string(kShort, 5) + "\r\n19\r\n" +
-              std::string(kShort + 5) + "\r\n0\r\n\r\n");
+  client.send(head + "transfer-encoding: chunked\r\n\r\n5\r\n" + std::string(kShort, 5) +
+              "\r\n19\r\n" + std::string(kShort + 5) + "\r\n0\r\n\r\n");
   EXPECT_EQ(client.read().status, 200);
 }
 
@@ -126,7 +126,8 @@ TEST(HttpServer, RefusesWhatIsNotHttp) {
       {"POST / HTTP/1.1\r\ncontent-length: 10001\r\n\r\n" + big, 413},
       {"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400},
       {"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n", 413},
-      {"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n4e20\r\n" + big + "\r\n0\r\n\r\n", 413},
+      {"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n4e20\r\n" + big + "\r\n0\r\n\r\n",
+       413},
   };
   for (const auto& [bytes, status] : kCases) {
     Client client = server.client();
@@ -304,7 +305,7 @@ TEST(HttpServer, HoldsManyIdleConnections) {
   EXPECT_EQ(server.on_loop([&] { return server.server().http_stats().connections; }), 2000);
 }
 
-// --- TLS ------------------------------------------------------------------------------------------
+// --- TLS -----------------------------------------------------------------------------------------
 
 // A fresh self-signed certificate and its key, as PEM files in the test's own directory.
 std::pair<std::string, std::string> make_certificate() {

@@ -138,7 +138,8 @@ struct LoadClient::State : std::enable_shared_from_this<State> {
 };
 
 std::string LoadClient::State::body_of(const LoadResult& r) const {
-  const auto seed = static_cast<int64_t>((options.seed + static_cast<uint64_t>(r.index)) % INT32_MAX);
+  const auto seed =
+      static_cast<int64_t>((options.seed + static_cast<uint64_t>(r.index)) % INT32_MAX);
   Json body = Json::object({{"stream", true},
                             {"stream_options", Json::object({{"include_usage", true}})},
                             {"max_tokens", int64_t{r.wanted_output}},

@@ -163,7 +163,8 @@ Result<void> LocalEngine::load_adapter(const std::string& name, const std::strin
       return errorf(Code::kAlreadyExists, "an adapter '{}' is loaded; unload it first", name);
     }
     if (loading_) {
-      return Error(Code::kUnavailable, "another adapter is being loaded; try again when it is done");
+      return Error(Code::kUnavailable,
+                   "another adapter is being loaded; try again when it is done");
     }
     loading_ = true;
   }

@@ -59,7 +59,8 @@ class Inbox {
   }
   void wait_for_tokens(RequestId id, size_t count) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return answers_[id].tokens.size() >= count || answers_[id].ends > 0; });
+    changed_.wait(lock,
+                  [&] { return answers_[id].tokens.size() >= count || answers_[id].ends > 0; });
   }
   std::map<RequestId, Answer> answers() {
     const std::lock_guard lock(mutex_);
@@ -239,7 +240,8 @@ TEST(LocalEngine, AdaptersAreLoadedWhileServingAndChosenByRequest) {
   std::vector<engine::LoraEntry> entries;
   for (const char* half : {"A", "B"}) {
     engine::LoraEntry e;
-    e.name = std::string("base_model.model.model.layers.2.self_attn.q_proj.lora_") + half + ".weight";
+    e.name =
+        std::string("base_model.model.model.layers.2.self_attn.q_proj.lora_") + half + ".weight";
     e.rows = half[0] == 'A' ? 4 : 64;
     e.cols = half[0] == 'A' ? 64 : 4;
     for (int64_t i = 0; i < e.rows * e.cols; ++i) {

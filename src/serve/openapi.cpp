@@ -114,8 +114,9 @@ Json operation(const Route& route) {
   }
   if (route.body) {
     op.set("requestBody",
-           Json::object({{"required", true},
-                         {"content", content("application/json", schema_ref(request_name(*route.body)))}}));
+           Json::object(
+               {{"required", true},
+                {"content", content("application/json", schema_ref(request_name(*route.body)))}}));
   }
   Json ok = Json::object({{"description", "Success."}});
   if (route.answer.empty()) {
@@ -129,8 +130,8 @@ Json operation(const Route& route) {
     }
     ok.set("content", std::move(media));
   }
-  const Json failed =
-      Json::object({{"description", "An error."}, {"content", content("application/json", schema_ref("Error"))}});
+  const Json failed = Json::object({{"description", "An error."},
+                                    {"content", content("application/json", schema_ref("Error"))}});
   op.set("responses", Json::object({{"200", std::move(ok)}, {"default", failed}}));
   if (route.probe) op.set("security", Json::array());
   return op;

@@ -112,7 +112,9 @@ void ServeMetrics::http_answer(const std::string& route, const std::string& meth
 std::string ServeMetrics::text(const GeneratorStats& g, const HttpServerStats& http,
                                bool draining) {
   const auto gauge = [&](const char* name, const char* help, double value,
-                         const obs::Labels& labels) { metrics_.gauge(name, help, labels).set(value); };
+                         const obs::Labels& labels) {
+    metrics_.gauge(name, help, labels).set(value);
+  };
   const auto total = [&](const char* name, const char* help, double value,
                          const obs::Labels& labels) {
     metrics_.counter(name, help, labels).raise_to(value);

@@ -26,10 +26,13 @@ class Session : public std::enable_shared_from_this<Session> {
  public:
   Session(ApiContext& context, std::shared_ptr<HttpExchange> exchange, ApiRequest request,
           std::string id, std::shared_ptr<SessionReport> report)
-      : context_(context), exchange_(std::move(exchange)), request_(std::move(request)),
-        answer_(request_.model.empty() ? context.model_name : request_.model, context.fingerprint, std::move(id), unix_now(),
-                request_.kind == ApiKind::kChat, context.text),
-        report_(std::move(report)), arrival_(context.loop.now()) {}
+      : context_(context),
+        exchange_(std::move(exchange)),
+        request_(std::move(request)),
+        answer_(request_.model.empty() ? context.model_name : request_.model, context.fingerprint,
+                std::move(id), unix_now(), request_.kind == ApiKind::kChat, context.text),
+        report_(std::move(report)),
+        arrival_(context.loop.now()) {}
 
   ApiCheck start(const std::string& id);
 

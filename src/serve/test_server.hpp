@@ -19,7 +19,8 @@ namespace towline::serve {
 
 class TestServer {
  public:
-  explicit TestServer(FakeGenerator::Options fake = {}, ApiServerOptions options = {}) : hub_(loop_) {
+  explicit TestServer(FakeGenerator::Options fake = {}, ApiServerOptions options = {})
+      : hub_(loop_) {
     init_log({.level = LogLevel::kOff});
     generator_ = std::make_unique<FakeGenerator>(hub_.sink(), std::move(fake));
     hub_.attach(generator_.get());

@@ -6,8 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "base/fmt.hpp"
-#include "engine/format/dummy_model.hpp"
-#include "engine/format/test_files.hpp"
+#include "engine/testing_model.hpp"
 #include "worker/stage_executor.hpp"
 #include "worker/steady_load.hpp"
 
@@ -18,21 +17,9 @@ constexpr int32_t kSequences = 5;
 constexpr int32_t kSteps = 12;
 
 std::string make_model(const engine::TempDir& dir) {
-  spec::ModelDesc d;
-  d.name = "small";
-  d.architecture = "llama";
-  d.layers = 3;
-  d.hidden = 256;
-  d.ffn = 512;
-  d.heads = 8;
+  spec::ModelDesc d = engine::small_shape("llama", 3);
   d.kv_heads = 4;
-  d.head_dim = d.rope_dim = 32;
-  d.vocab = 300;
-  d.context = 256;
-  const std::string path = dir / "small.gguf";
-  const auto made = engine::make_dummy_model(d, *engine::quant_recipe("q8_0"), 7, path, {});
-  EXPECT_TRUE(made) << made.error().to_string();
-  return path;
+  return engine::write_model(dir, d, "q8_0");
 }
 
 policy::NodeStep first_step() {

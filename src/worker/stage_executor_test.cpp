@@ -9,33 +9,14 @@
 #include <vector>
 
 #include "base/for_seeds.hpp"
-#include "engine/format/dummy_model.hpp"
-#include "engine/format/test_files.hpp"
 #include "engine/testing_lora.hpp"
+#include "engine/testing_model.hpp"
 #include "worker/layer_segments.hpp"
 
 namespace towline::worker {
 namespace {
 
 constexpr int32_t kLayers = 5;
-
-std::string make_model(const engine::TempDir& dir, const std::string& type) {
-  spec::ModelDesc d;
-  d.name = "small";
-  d.architecture = "llama";
-  d.layers = kLayers;
-  d.hidden = 256;
-  d.ffn = 512;
-  d.heads = 8;
-  d.kv_heads = 2;
-  d.head_dim = d.rope_dim = 32;
-  d.vocab = 300;
-  d.context = 512;
-  const std::string path = dir / ("m" + type + ".gguf");
-  const auto made = engine::make_dummy_model(d, *engine::quant_recipe(type), 7, path, {});
-  EXPECT_TRUE(made) << made.error().to_string();
-  return path;
-}
 
 // A node: one or more ranks as threads of this process.
 class Node {
@@ -238,7 +219,7 @@ std::vector<Answer> serve_over(const std::string& model, const std::vector<Layer
 TEST(StageExecutor, AnyPipelineYieldsWhatOneNodeYields) {
   const engine::TempDir dir;
   for (const char* type : {"q8_0", "f32"}) {
-    const std::string model = make_model(dir, type);
+    const std::string model = engine::write_model(dir, engine::small_shape("llama", kLayers), type);
     const std::vector<Answer> expected = serve_over(model, {{0, kLayers}}, {1}, some_requests(), 1);
     EXPECT_EQ(expected[0].tokens.size(), 8u);
     EXPECT_EQ(expected[4].prompt.size(), some_requests()[4].prompt.size() - 1);
@@ -256,7 +237,7 @@ TEST(StageExecutor, AnyPipelineYieldsWhatOneNodeYields) {
 
 TEST(StageExecutor, WhatCannotBeRunIsRefusedAndNothingIsHarmed) {
   const engine::TempDir dir;
-  const std::string model = make_model(dir, "q8_0");
+  const std::string model = engine::write_model(dir, engine::small_shape("llama", kLayers), "q8_0");
   Node node(model, {0, kLayers}, 1);
   policy::SlotState s;
   s.spec.prompt_length = 2;
@@ -314,7 +295,7 @@ TEST(StageExecutor, WhatCannotBeRunIsRefusedAndNothingIsHarmed) {
 // others'.
 TEST(StageExecutor, AdaptersComeAndGoBetweenRuns) {
   const engine::TempDir dir;
-  const std::string model = make_model(dir, "q8_0");
+  const std::string model = engine::write_model(dir, engine::small_shape("llama", kLayers), "q8_0");
   std::vector<engine::LoraEntry> entries;
   Rng rng(1);
   for (const char* half : {"A", "B"}) {

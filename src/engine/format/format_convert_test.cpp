@@ -29,7 +29,8 @@ void expect_same_tensors(const ModelFile& a, const ModelFile& b) {
   for (const Tensor& t : a.tensors()) {
     const Tensor* u = b.find(t.name);
     ASSERT_NE(u, nullptr) << t.name;
-    ASSERT_EQ(std::tuple(t.dtype, t.rows, t.cols), std::tuple(u->dtype, u->rows, u->cols)) << t.name;
+    ASSERT_EQ(std::tuple(t.dtype, t.rows, t.cols), std::tuple(u->dtype, u->rows, u->cols))
+        << t.name;
     EXPECT_EQ(std::memcmp(t.data, u->data, static_cast<size_t>(t.bytes())), 0) << t.name;
   }
 }
@@ -197,11 +198,13 @@ Result<ModelFile> vocabulary_file(const HfTokenizerFiles& files, int32_t vocab,
 
 HfTokenizerFiles byte_level_files() {
   HfTokenizerFiles files;
-  files.tokenizer = parse(R"JSON({
+  files.tokenizer =
+      parse(R"JSON({
     "added_tokens":[{"id":4,"content":"<|end|>","special":true},
                     {"id":5,"content":"<tool>","special":false}],
     "pre_tokenizer":{"type":"Sequence","pretokenizers":[
-      {"type":"Split","pattern":{"Regex":"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
+      {"type":"Split","pattern":{"Regex":"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|)JSON"
+            R"JSON(\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
        "behavior":"Isolated","invert":false},
       {"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]},
     "model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2,"aba":3},"merges":[["a","b"],"ab a"]}})JSON");

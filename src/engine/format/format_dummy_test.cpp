@@ -61,7 +61,8 @@ TEST(DummyModel, OpensWithTheShapeAndSaneWeightsInEveryType) {
     EXPECT_TRUE(model->check({0, 3}));
     for (const Tensor& t : model->tensors()) {
       if (t.rows == 1) continue;
-      EXPECT_NEAR(rms(t) * std::sqrt(static_cast<double>(t.cols)), 1, 0.04) << type << " " << t.name;
+      EXPECT_NEAR(rms(t) * std::sqrt(static_cast<double>(t.cols)), 1, 0.04)
+          << type << " " << t.name;
     }
   }
 }
@@ -117,7 +118,8 @@ TEST(DummyModel, BytesDependOnTheSeedAndNotOnTheThreads) {
   EXPECT_GT(total, 0);
   // Nothing else is left behind.
   int files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(dir.string())) files += entry.exists();
+  for (const auto& entry : std::filesystem::directory_iterator(dir.string()))
+    files += entry.exists();
   EXPECT_EQ(files, 3);
 }
 
@@ -189,7 +191,8 @@ TEST(QuantRecipe, ChoosesAsOrdinaryFilesDo) {
   const spec::ModelDesc llama = *spec::model_shape("llama-3.2-1b");
   const spec::ModelDesc qwen = *spec::model_shape("qwen2.5-0.5b");
   const spec::ModelDesc untied = *spec::model_shape("tinyllama-1.1b");
-  const auto type = [](const char* recipe, const spec::ModelDesc& d, const char* name, int64_t cols) {
+  const auto type = [](const char* recipe, const spec::ModelDesc& d, const char* name,
+                       int64_t cols) {
     return choose_dtype(*quant_recipe(recipe), d, name, 64, cols);
   };
   EXPECT_EQ(type("q4_0", llama, "token_embd.weight", 2048), DType::kQ6_K);

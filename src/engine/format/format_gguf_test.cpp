@@ -40,7 +40,8 @@ TEST(Gguf, OpensATrainedF32Model) {
   EXPECT_TRUE(model->check({2, 3}));
   EXPECT_FALSE(model->check({0, 6}));
   EXPECT_FALSE(model->check({3, 3}));
-  const auto& tokens = std::get<std::vector<std::string_view>>(model->meta("tokenizer.ggml.tokens"));
+  const auto& tokens =
+      std::get<std::vector<std::string_view>>(model->meta("tokenizer.ggml.tokens"));
   EXPECT_EQ(tokens.size(), 512u);
   EXPECT_EQ(tokens[1], "<s>");
   EXPECT_TRUE(std::holds_alternative<std::monostate>(model->meta("no.such.key")));
@@ -109,11 +110,14 @@ struct RawGguf {
 RawGguf small_model() {
   RawGguf g;
   g.str("general.architecture", "llama");
-  g.u32("llama.block_count", 1).u32("llama.embedding_length", 8).u32("llama.feed_forward_length", 4);
+  g.u32("llama.block_count", 1)
+      .u32("llama.embedding_length", 8)
+      .u32("llama.feed_forward_length", 4);
   g.u32("llama.attention.head_count", 2).u32("llama.context_length", 16);
   g.key("odd.nested", 9,
         RawGguf::num(uint32_t{9}) + RawGguf::num(uint64_t{2}) + RawGguf::num(uint32_t{0}) +
-            RawGguf::num(uint64_t{3}) + "abc" + RawGguf::num(uint32_t{0}) + RawGguf::num(uint64_t{0}));
+            RawGguf::num(uint64_t{3}) + "abc" + RawGguf::num(uint32_t{0}) +
+            RawGguf::num(uint64_t{0}));
   g.key("odd.f64", 12, RawGguf::num(0.5));
   g.key("odd.i8s", 9, RawGguf::num(uint32_t{1}) + RawGguf::num(uint64_t{2}) + "\xff\x01");
   uint64_t offset = 0;
@@ -161,7 +165,8 @@ TEST(Gguf, ReadsEveryKindOfMetadataInBothVersions) {
     ASSERT_TRUE(model) << model.error().to_string();
     EXPECT_TRUE(model->check({0, 1}));
     EXPECT_EQ(std::get<double>(model->meta("odd.f64")), 0.5);
-    EXPECT_EQ(std::get<std::vector<int64_t>>(model->meta("odd.i8s")), (std::vector<int64_t>{-1, 1}));
+    EXPECT_EQ(std::get<std::vector<int64_t>>(model->meta("odd.i8s")),
+              (std::vector<int64_t>{-1, 1}));
     EXPECT_TRUE(std::holds_alternative<std::monostate>(model->meta("odd.nested")));
     EXPECT_EQ(model->desc().name, "m");  // no general.name: the file's
     EXPECT_EQ(model->desc().kv_heads, 2);
@@ -185,11 +190,13 @@ TEST(Gguf, EveryFaultIsOneSentenceThatNamesIt) {
       {"'a.b'", [](RawGguf& g) { g.key("a.b", 13, "x"); }},
       {"key is empty", [](RawGguf& g) { g.key("", 4, "1234"); }},
       {"occurs twice", [](RawGguf& g) { g.u32("llama.block_count", 2); }},
-      {"claims 99999999999 elements", [](RawGguf& g) {
+      {"claims 99999999999 elements",
+       [](RawGguf& g) {
          g.key("a", 9, RawGguf::num(uint32_t{0}) + RawGguf::num(uint64_t{99999999999}));
        }},
       {"nested more than", [&](RawGguf& g) { g.key("a", 9, deep); }},
-      {"type 77", [](RawGguf& g) { g.key("a", 9, RawGguf::num(uint32_t{77}) + std::string(8, '\0')); }},
+      {"type 77",
+       [](RawGguf& g) { g.key("a", 9, RawGguf::num(uint32_t{77}) + std::string(8, '\0')); }},
       {"file ends inside", [](RawGguf& g) { g.key("a", 8, RawGguf::num(UINT64_MAX)); }},
       {"general.alignment is 3;", [](RawGguf& g) { g.u32("general.alignment", 3); }},
       {"general.alignment is 0;", [](RawGguf& g) { g.u32("general.alignment", 0); }},
@@ -205,13 +212,20 @@ TEST(Gguf, EveryFaultIsOneSentenceThatNamesIt) {
       {"truncated", [](RawGguf& g) { g.tensor("x", {8}, 0, UINT64_MAX - 31); }},
       {"truncated", [](RawGguf& g) { g.data_bytes -= 32; }},
       {"overlap", [](RawGguf& g) { g.tensor("x", {8}, 0, 0); }},
-      {"not a multiple of 32", [](RawGguf& g) { g.tensor("x", {1}, 0, g.data_bytes + 4); g.data_bytes += 8; }},
-      {"'output_norm.weight' occurs twice", [](RawGguf& g) {
+      {"not a multiple of 32",
+       [](RawGguf& g) {
+         g.tensor("x", {1}, 0, g.data_bytes + 4);
+         g.data_bytes += 8;
+       }},
+      {"'output_norm.weight' occurs twice",
+       [](RawGguf& g) {
          g.tensor("output_norm.weight", {8}, 0, g.data_bytes);
          g.data_bytes += 32;
        }},
-      {"architecture 'mamba' is not supported", [](RawGguf& g) {
-         g.keys[0] = RawGguf::text("general.architecture") + RawGguf::num(uint32_t{8}) + RawGguf::text("mamba");
+      {"architecture 'mamba' is not supported",
+       [](RawGguf& g) {
+         g.keys[0] = RawGguf::text("general.architecture") + RawGguf::num(uint32_t{8}) +
+                     RawGguf::text("mamba");
        }},
       {"general.architecture is missing", [](RawGguf& g) { g.keys.erase(g.keys.begin()); }},
       {"llama.block_count is missing", [](RawGguf& g) { g.keys.erase(g.keys.begin() + 1); }},
@@ -223,7 +237,8 @@ TEST(Gguf, EveryFaultIsOneSentenceThatNamesIt) {
       {"not an integer", [](RawGguf& g) { g.str("llama.vocab_size", "many"); }},
       {"split.count is 10000", [](RawGguf& g) { g.u32("split.count", 10000); }},
       {"open the first", [](RawGguf& g) { g.u32("split.count", 2); }},
-      {"rope_freqs.weight", [](RawGguf& g) {
+      {"rope_freqs.weight",
+       [](RawGguf& g) {
          g.tensor("rope_freqs.weight", {5}, 0, g.data_bytes);
          g.data_bytes += 32;
        }},
@@ -275,7 +290,8 @@ TEST(Gguf, AnyDamagedByteIsAnErrorOrHarmless) {
     const size_t header = whole.size() - small_model().data_bytes;
     for (uint64_t n = 1 + rng.below(3); n > 0; --n) {
       const size_t at = rng.below(header);
-      bytes[at] = rng.below(2) ? static_cast<char>(rng()) : static_cast<char>(bytes[at] ^ (1 << rng.below(8)));
+      bytes[at] = rng.below(2) ? static_cast<char>(rng())
+                               : static_cast<char>(bytes[at] ^ (1 << rng.below(8)));
     }
     const Result<ModelFile> model = opener.open(bytes);
     if (!model) return;

@@ -54,7 +54,8 @@ TEST(HfConfig, LlamaWithLlama3ScalingInBothSpellings) {
 TEST(HfConfig, WindowsAndHeadWidths) {
   EXPECT_EQ(desc_from_hf_config(config("mistral", R"({"sliding_window":4096})"))->sliding_window,
             4096);
-  EXPECT_EQ(desc_from_hf_config(config("mistral", R"({"sliding_window":null})"))->sliding_window, 0);
+  EXPECT_EQ(desc_from_hf_config(config("mistral", R"({"sliding_window":null})"))->sliding_window,
+            0);
   const auto qwen = [](const char* more) { return desc_from_hf_config(config("qwen2", more)); };
   EXPECT_EQ(qwen(R"({"sliding_window":4096,"use_sliding_window":false})")->sliding_window, 0);
   EXPECT_EQ(qwen(R"({"sliding_window":512,"use_sliding_window":true,"max_window_layers":0})")
@@ -157,15 +158,22 @@ TEST(Safetensors, RefusesDamagedHeaders) {
       {std::string(8, '\xff'), "truncated"},
       {safetensors_bytes("[]", 0), "not a JSON object"},
       {safetensors_bytes("{", 0), "safetensors header"},
-      {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,16]}})", 8), "truncated"},
-      {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", 8), "12 bytes"},
+      {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,16]}})", 8),
+       "truncated"},
+      {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", 8),
+       "12 bytes"},
       {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[-8,0]}})", 8), "-8"},
-      {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8]}})", 8), "two integers"},
+      {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8]}})", 8),
+       "two integers"},
       {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],
-          "data_offsets":[0,0]}})", 8), "not possible"},
+          "data_offsets":[0,0]}})",
+                         8),
+       "not possible"},
       {safetensors_bytes(R"({"a":{"shape":[2],"data_offsets":[0,8]}})", 8), "no dtype"},
       {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},
-          "b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12), "overlap"},
+          "b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
+                         12),
+       "overlap"},
   };
   for (const auto& [bytes, word] : cases) {
     const Result<std::vector<SafeTensor>> r = read_safetensors(as_bytes(bytes));

@@ -50,7 +50,9 @@ class GgufDesc {
         [](const auto& entry, std::string_view wanted) { return entry.first < wanted; });
     return at != parts_.meta.end() && at->first == key ? &at->second : nullptr;
   }
-  std::string key(std::string_view suffix) const { return d_.architecture + "." + std::string(suffix); }
+  std::string key(std::string_view suffix) const {
+    return d_.architecture + "." + std::string(suffix);
+  }
   std::string_view text(std::string_view key) const {
     const MetaValue* v = value(key);
     const auto* s = v != nullptr ? std::get_if<std::string_view>(v) : nullptr;
@@ -152,8 +154,9 @@ class GgufDesc {
       d_.vocab = static_cast<int32_t>(embedding->rows);
     }
     if (tokens > d_.vocab) {
-      return errorf(Code::kDataCorrupt, "the vocabulary names {} tokens but the embedding has {} rows",
-                    tokens, d_.vocab);
+      return errorf(Code::kDataCorrupt,
+                    "the vocabulary names {} tokens but the embedding has {} rows", tokens,
+                    d_.vocab);
     }
     return {};
   }
@@ -167,8 +170,8 @@ class GgufDesc {
     }
     for (const std::string_view name : {"blk.0.attn_output.bias", "blk.0.ffn_down.bias"}) {
       if (tensor(name) != nullptr) {
-        return errorf(Code::kUnsupported, "the tensor '{}' is present; only q, k and v may have a bias",
-                      name);
+        return errorf(Code::kUnsupported,
+                      "the tensor '{}' is present; only q, k and v may have a bias", name);
       }
     }
     if (tensor("blk.0.attn_qkv.weight") != nullptr) {

@@ -42,8 +42,8 @@ class GgufMeta {
 // The architecture a GGUF file of this model names: mistral's is "llama".
 std::string gguf_architecture(const spec::ModelDesc& desc);
 
-// Sets general.* and <architecture>.* keys so that desc_from_gguf gives `desc` back (a llama3 rotary
-// scaling becomes a table: llama3_rope_factors and the tensor rope_freqs.weight).
+// Sets general.* and <architecture>.* keys so that desc_from_gguf gives `desc` back (a llama3
+// rotary scaling becomes a table: llama3_rope_factors and the tensor rope_freqs.weight).
 void set_model_keys(const spec::ModelDesc& desc, GgufMeta& meta);
 
 // The divisor of each rotary frequency under llama3 scaling (Llama 3.1's reference code):

@@ -32,7 +32,9 @@ class Cursor {
 
   size_t at() const { return at_; }
   size_t left() const { return bytes_.size() - at_; }
-  std::span<const std::byte> since(size_t begin) const { return bytes_.subspan(begin, at_ - begin); }
+  std::span<const std::byte> since(size_t begin) const {
+    return bytes_.subspan(begin, at_ - begin);
+  }
 
   Error truncated(size_t wanted, std::string_view what) const {
     return errorf(Code::kDataCorrupt,
@@ -286,8 +288,9 @@ Result<TensorEntry> read_tensor_body(Cursor& cursor, std::string_view name) {
   entry.dtype = *dtype;
   const int32_t block = dtype_info(*dtype).block;
   if (entry.cols % block != 0) {
-    return errorf(Code::kDataCorrupt, "its rows have {} elements, not a multiple of {}'s block of {}",
-                  entry.cols, dtype_info(*dtype).name, block);
+    return errorf(Code::kDataCorrupt,
+                  "its rows have {} elements, not a multiple of {}'s block of {}", entry.cols,
+                  dtype_info(*dtype).name, block);
   }
   return entry;
 }
@@ -364,10 +367,11 @@ Result<void> check_placement(const Shard& shard, uint64_t file_bytes) {
     const TensorEntry& t = shard.tensors[index];
     const auto bytes = static_cast<uint64_t>(t.rows * row_bytes(t.dtype, t.cols));
     if (t.offset > room || bytes > room - t.offset) {
-      return errorf(Code::kDataCorrupt,
-                    "tensor '{}' needs {} bytes at offset {} of the data, which has {}; the file is "
-                    "truncated or damaged",
-                    printable(t.name), bytes, t.offset, room);
+      return errorf(
+          Code::kDataCorrupt,
+          "tensor '{}' needs {} bytes at offset {} of the data, which has {}; the file is "
+          "truncated or damaged",
+          printable(t.name), bytes, t.offset, room);
     }
     if (t.offset % shard.alignment != 0) {
       return errorf(Code::kDataCorrupt, "tensor '{}' begins at offset {}, not a multiple of {}",
@@ -454,8 +458,8 @@ Result<void> add_other_shards(const std::vector<MetaEntry>& first, ModelParts& p
     const std::string path = prefix + format("{:05}-of-{:05}.gguf", i, count);
     ASSIGN_OR_RETURN(const auto meta, add_file(path, parts).context(path));
     if (find_int(meta, "split.no").value_or(-1) != i - 1) {
-      return errorf(Code::kDataCorrupt, "'{}' says that it is not shard {} (split.no is not {})", path,
-                    i, i - 1);
+      return errorf(Code::kDataCorrupt, "'{}' says that it is not shard {} (split.no is not {})",
+                    path, i, i - 1);
     }
   }
   const int64_t expected = find_int(first, "split.tensors.count").value_or(-1);

@@ -68,10 +68,11 @@ class HfConfig {
 
   Result<void> refuse_variants() const {
     if (!json_["quantization_config"].is_null()) {
-      return errorf(Code::kUnsupported,
-                    "the weights are quantised ({}); use the original F32, F16 or BF16 files, or a "
-                    "GGUF file",
-                    printable(json_["quantization_config"]["quant_method"].as_string_or("unknown")));
+      return errorf(
+          Code::kUnsupported,
+          "the weights are quantised ({}); use the original F32, F16 or BF16 files, or a "
+          "GGUF file",
+          printable(json_["quantization_config"]["quant_method"].as_string_or("unknown")));
     }
     const std::string act = json_["hidden_act"].as_string_or("silu");
     if (act != "silu" && act != "swish") {

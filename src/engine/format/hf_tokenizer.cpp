@@ -15,7 +15,14 @@ namespace towline::engine {
 namespace {
 
 // tokenizer.ggml.token_type
-enum : int32_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
+enum : int32_t {
+  kNormal = 1,
+  kUnknown = 2,
+  kControl = 3,
+  kUserDefined = 4,
+  kUnused = 5,
+  kByte = 6
+};
 
 constexpr float kNoMerge = -1e6f;  // the score of a token that no merge makes
 
@@ -131,8 +138,8 @@ class TokenizerKeys {
     for (const Json* step : parts_of(files_.tokenizer["pre_tokenizer"], "pretokenizers")) {
       const std::string& type = (*step)["type"].as_string();
       if (type != "Metaspace") {
-        return errorf(Code::kUnsupported, "the pre-tokenizer '{}' has no counterpart in a GGUF file",
-                      printable(type));
+        return errorf(Code::kUnsupported,
+                      "the pre-tokenizer '{}' has no counterpart in a GGUF file", printable(type));
       }
       replaced = true;
       prefix = (*step)["prepend_scheme"].as_string_or("always") != "never";
@@ -175,8 +182,8 @@ class TokenizerKeys {
       } else if (type == "ByteLevel") {
         if ((*step)["use_regex"].as_bool(true)) expressions.push_back(kByteLevel);
       } else {
-        return errorf(Code::kUnsupported, "the pre-tokenizer '{}' has no counterpart in a GGUF file",
-                      printable(type));
+        return errorf(Code::kUnsupported,
+                      "the pre-tokenizer '{}' has no counterpart in a GGUF file", printable(type));
       }
     }
     return expressions;
@@ -246,7 +253,8 @@ class TokenizerKeys {
     const Json& configured = files_.config["chat_template"];
     if (text.empty()) text = configured.as_string();
     for (const Json& named : configured.items()) {
-      if (text.empty() && named["name"].as_string() == "default") text = named["template"].as_string();
+      if (text.empty() && named["name"].as_string() == "default")
+        text = named["template"].as_string();
     }
     if (!text.empty()) meta_.set_string("tokenizer.chat_template", text);
   }

@@ -30,8 +30,8 @@ Result<void> validate_floats(const spec::ModelDesc& d) {
   }
   const bool factor_used = d.rope_scaling != spec::RopeScaling::kNone;
   if (factor_used && !(d.rope_factor > 0 && std::isfinite(d.rope_factor))) {
-    return errorf(Code::kDataCorrupt, "the model's rotary scaling factor is {}; it must be positive",
-                  d.rope_factor);
+    return errorf(Code::kDataCorrupt,
+                  "the model's rotary scaling factor is {}; it must be positive", d.rope_factor);
   }
   if (d.rope_scaling == spec::RopeScaling::kLlama3 &&
       !(d.rope_low_freq > 0 && d.rope_high_freq > d.rope_low_freq &&
@@ -44,7 +44,8 @@ Result<void> validate_floats(const spec::ModelDesc& d) {
   for (const float factor : d.rope_factors) {
     if (!(factor > 0 && std::isfinite(factor))) {
       return errorf(Code::kDataCorrupt,
-                    "the model's table of rotary factors contains {}; all must be positive", factor);
+                    "the model's table of rotary factors contains {}; all must be positive",
+                    factor);
     }
   }
   return {};
@@ -93,8 +94,9 @@ Result<void> validate(const spec::ModelDesc& d) {
     if (l.value < l.low || l.value > l.high) return out_of_limit(l);
   }
   if (d.heads % d.kv_heads != 0) {
-    return errorf(Code::kDataCorrupt, "the model has {} heads, which {} key/value heads do not divide",
-                  d.heads, d.kv_heads);
+    return errorf(Code::kDataCorrupt,
+                  "the model has {} heads, which {} key/value heads do not divide", d.heads,
+                  d.kv_heads);
   }
   if (d.rope_dim % 2 != 0) {
     return errorf(Code::kDataCorrupt, "the model's rotary width {} is odd", d.rope_dim);
@@ -102,8 +104,9 @@ Result<void> validate(const spec::ModelDesc& d) {
   const size_t factors = d.rope_factors.size();
   const bool table = d.rope_scaling == spec::RopeScaling::kTable;
   if (table && factors != static_cast<size_t>(d.rope_dim / 2)) {
-    return errorf(Code::kDataCorrupt, "the model's table of rotary factors has {} entries; {} are needed",
-                  factors, d.rope_dim / 2);
+    return errorf(Code::kDataCorrupt,
+                  "the model's table of rotary factors has {} entries; {} are needed", factors,
+                  d.rope_dim / 2);
   }
   return validate_floats(d);
 }

@@ -23,8 +23,8 @@ uint8_t level(float scaled, int top) {
 }
 
 // To the nearest integer, ties to even, within [low, high] (both below 2^22 in size); NaN gives 0.
-// Adding 1.5 * 2^23 leaves no fraction bits, and the addition rounds: several times quicker than the
-// library call where the instruction set has no rounding.
+// Adding 1.5 * 2^23 leaves no fraction bits, and the addition rounds: several times quicker than
+// the library call where the instruction set has no rounding.
 constexpr float kRoundingShift = 12582912.0f;
 float nearest_float(float value, float low, float high) {
   if (std::isnan(value)) return 0;

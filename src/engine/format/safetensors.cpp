@@ -111,7 +111,8 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 11> kLayerPa
 Result<std::vector<std::string>> weight_files(const fs::path& directory) {
   const fs::path index = directory / "model.safetensors.index.json";
   if (!fs::exists(index)) {
-    if (fs::exists(directory / "model.safetensors")) return std::vector<std::string>{"model.safetensors"};
+    if (fs::exists(directory / "model.safetensors"))
+      return std::vector<std::string>{"model.safetensors"};
     if (fs::exists(directory / "pytorch_model.bin") ||
         fs::exists(directory / "pytorch_model.bin.index.json")) {
       return Error(Code::kUnsupported,
@@ -142,7 +143,8 @@ Result<DType> float_dtype(const SafeTensor& t) {
   if (t.dtype == "F32") return DType::kF32;
   if (t.dtype == "F16") return DType::kF16;
   if (t.dtype == "BF16") return DType::kBF16;
-  return errorf(Code::kUnsupported, "the tensor '{}' is {}, which is not supported; F32, F16 and BF16 are",
+  return errorf(Code::kUnsupported,
+                "the tensor '{}' is {}, which is not supported; F32, F16 and BF16 are",
                 printable(t.name), printable(t.dtype));
 }
 

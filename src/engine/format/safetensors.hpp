@@ -29,7 +29,8 @@ struct SafeTensor {
 // shape and type say (for the types whose size is known here).
 Result<std::vector<SafeTensor>> read_safetensors(std::span<const std::byte> file);
 
-// Opens a directory. One without weights (a tokenizer, perhaps a config.json) opens with no tensors.
+// Opens a directory. One without weights (a tokenizer, perhaps a config.json) opens with no
+// tensors.
 Result<ModelParts> read_hf_directory(const std::string& path);
 
 // What config.json says, before the tensors are known (tied_embeddings and biases are adjusted to

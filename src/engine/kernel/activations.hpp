@@ -13,8 +13,8 @@
 //   team.parallel_for(parts, [&](int p) { kernels.gemm(w, begin(p), end(p), acts, out, ldo); });
 //
 // Rows are stored in groups so that a kernel walks through a group with one pointer. A group has a
-// size for which kernels exist (kGroupSizes); the last one may have fewer rows and is filled up with
-// zeros. How many rows make a group is a matter of speed alone.
+// size for which kernels exist (kGroupSizes); the last one may have fewer rows and is filled up
+// with zeros. How many rows make a group is a matter of speed alone.
 #pragma once
 
 #include <cstddef>
@@ -43,9 +43,9 @@ inline constexpr int64_t kActBlockBytes = 32 + 16;  // of one row
 class Activations {
  public:
   Activations() = default;
-  // Shapes the buffer for [rows, cols]; grows if needed, and keeps what it has otherwise. Dies (CHECK)
-  // if the system has no memory: reset once for the largest step at start.
-  // cols is a multiple of 32 for kInt8.
+  // Shapes the buffer for [rows, cols]; grows if needed, and keeps what it has otherwise. Dies
+  // (CHECK) if the system has no memory: reset once for the largest step at start. cols is a
+  // multiple of 32 for kInt8.
   void reset(ActKind kind, int64_t rows, int64_t cols);
 
   ActKind kind() const { return kind_; }

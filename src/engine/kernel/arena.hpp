@@ -3,9 +3,9 @@
 //
 // Arena: a fixed piece of anonymous memory that asks for huge pages, handed out front to back.
 //
-// Reading weights through 2 MiB pages is 10-50 % faster for one thread than through 4 KiB pages, and
-// anonymous memory gets them only on request (MADV_HUGEPAGE). One arena per layer lets a worker drop
-// or replace a layer by itself. Pages become resident when first written. Not thread-safe; the
+// Reading weights through 2 MiB pages is 10-50 % faster for one thread than through 4 KiB pages,
+// and anonymous memory gets them only on request (MADV_HUGEPAGE). One arena per layer lets a worker
+// drop or replace a layer by itself. Pages become resident when first written. Not thread-safe; the
 // memory that it handed out is.
 #pragma once
 

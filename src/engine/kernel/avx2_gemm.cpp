@@ -1,14 +1,14 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Matrix products with AVX2 and FMA. A tile is half a panel (8 weight rows, one ymm lane a row) or a
-// whole one, times up to 6 activation rows.
+// Matrix products with AVX2 and FMA. A tile is half a panel (8 weight rows, one ymm lane a row) or
+// a whole one, times up to 6 activation rows.
 //
 // The byte product is vpmaddubsw (unsigned weights times signed activations, neighbours added in 16
 // bits). Its 16-bit sums must not overflow: two products of an n-bit weight are at most
-// 2 * (2^n - 1) * 127, so 8 vectors of 4-bit weights may be added up in 16 bits, 4 of 5-bit ones and
-// 2 of 6-bit ones; 8-bit weights are used as |w| times the activation with w's sign (at most
-// 2 * 128 * 127 = 32512), one vector at a time. The sums are exact, so the bits are those of the
+// 2 * (2^n - 1) * 127, so 8 vectors of 4-bit weights may be added up in 16 bits, 4 of 5-bit ones
+// and 2 of 6-bit ones; 8-bit weights are used as |w| times the activation with w's sign (at most 2
+// * 128 * 127 = 32512), one vector at a time. The sums are exact, so the bits are those of the
 // other tables.
 #include "engine/kernel/isa_gemm.hpp"
 
@@ -97,7 +97,8 @@ Head load_head(const std::byte* unit, int64_t b, int half) {
   }
 }
 
-// x moved by `left` bits (to the right if negative); bits that cross a byte are masked by the caller.
+// x moved by `left` bits (to the right if negative); bits that cross a byte are masked by the
+// caller.
 template <int kLeft>
 __m256i move_bits(__m256i x) {
   if constexpr (kLeft > 0) return _mm256_slli_epi16(x, kLeft);
@@ -340,51 +341,6 @@ TileFunction tile_for(DType type, int64_t rows) {
   __builtin_unreachable();
 }
 
-void quantize_block(const float* x, std::byte* block, int64_t r, int64_t size) {
-  __m256 v[4];
-  __m256i largest = _mm256_setzero_si256();
-  const __m256i positive = _mm256_set1_epi32(INT32_MAX);
-  for (int i = 0; i < 4; ++i) {
-    v[i] = _mm256_loadu_ps(x + 8 * i);
-    largest = _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(v[i]), positive));
-  }
-  __m128i top = _mm_max_epi32(_mm256_castsi256_si128(largest),
-                              _mm256_extracti128_si256(largest, 1));
-  top = _mm_max_epi32(top, _mm_shuffle_epi32(top, 0x4e));
-  top = _mm_max_epi32(top, _mm_shuffle_epi32(top, 0xb1));
-  const auto bits = static_cast<uint32_t>(_mm_cvtsi128_si32(top));
-  __m256i q[4] = {};
-  float d = 0.0f;
-  if (bits >= kInfBits) {
-    d = __builtin_nanf("");
-  } else if (bits >= kActTinyBits) {
-    float amax;
-    __builtin_memcpy(&amax, &bits, 4);
-    const __m256 inverse = _mm256_set1_ps(127.0f / amax);
-    d = amax / 127.0f;
-    for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
-  }
-  const auto sum_of = [](__m256i n) {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
-  };
-  const int32_t first = sum_of(_mm256_add_epi32(q[0], q[1]));
-  const int32_t sum = first + sum_of(_mm256_add_epi32(q[2], q[3]));
-  // Packing works inside 128-bit lanes; the last permutation puts the dwords in order.
-  const __m256i packed = _mm256_permutevar8x32_epi32(
-      _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3])),
-      _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(block + r * kActBlock), packed);
-  const float c = d * static_cast<float>(sum);
-  const int32_t s = -128 * sum, t = -128 * first;
-  std::byte* tail = block + size * 32 + r * 4;
-  __builtin_memcpy(tail, &d, 4);
-  __builtin_memcpy(tail + size * 4, &c, 4);
-  __builtin_memcpy(tail + size * 8, &s, 4);
-  __builtin_memcpy(tail + size * 12, &t, 4);
-}
-
 }  // namespace
 
 void gemm(const PackedMatrix& w, int64_t begin, int64_t end, const Activations& acts, float* out,
@@ -409,36 +365,6 @@ void gemm(const PackedMatrix& w, int64_t begin, int64_t end, const Activations& 
         sum_shards(run, a, w.k_shards, at_once * kPanelRows);
         const int64_t valid = acts.rows_in_group(g) - row;
         store_tile(buffer, 1, p, g * acts.group_rows() + row, valid < at_once ? valid : at_once, o);
-      }
-    }
-  }
-}
-
-void prepare(Activations& acts, int64_t begin, int64_t end, const float* x, int64_t ldx) {
-  const int64_t cols = acts.cols();
-  for (int64_t g = begin; g < end; ++g) {
-    std::byte* group = acts.group(g);
-    const int64_t size = acts.group_size(g), rows = acts.rows_in_group(g);
-    if (size > rows) __builtin_memset(group, 0, static_cast<size_t>(acts.group_bytes()));
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* row = x + (g * acts.group_rows() + r) * ldx;
-      switch (acts.kind()) {
-        case ActKind::kF32:
-          for (int64_t k = 0; k < cols; ++k) {
-            __builtin_memcpy(group + (k * size + r) * 4, row + k, 4);
-          }
-          break;
-        case ActKind::kBF16:
-          for (int64_t k = 0; k < (cols + 1) / 2 * 2; ++k) {
-            const uint16_t v = k < cols ? float_to_bf16(row[k]) : uint16_t{0};
-            __builtin_memcpy(group + ((k / 2 * size + r) * 2 + k % 2) * 2, &v, 2);
-          }
-          break;
-        case ActKind::kInt8:
-          for (int64_t b = 0; b < cols / kActBlock; ++b) {
-            quantize_block(row + b * kActBlock, group + b * size * kActBlockBytes, r, size);
-          }
-          break;
       }
     }
   }

@@ -479,11 +479,12 @@ void multiply_group(const PackedMatrix& w, const Tiles& tiles, const std::byte* 
   }
 }
 
-// A batch of panels (below) takes at most kGemmBatchBytes of L2; a pair of long panels may take more.
+// A batch of panels (below) takes at most kGemmBatchBytes of L2; a pair of long panels may take
+// more.
 constexpr int64_t kScratchBytes = 768 << 10;
 
-// The calling thread's scratch, made at its first use. (As a plain thread-local array it would count
-// against the stack of every thread in the program.)
+// The calling thread's scratch, made at its first use. (As a plain thread-local array it would
+// count against the stack of every thread in the program.)
 std::byte* unpacked_scratch() {
   struct Free {
     void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{64}); }

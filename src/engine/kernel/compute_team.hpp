@@ -10,11 +10,12 @@
 // pieces from its front: memory is read fastest as one long stream a thread. A thread that is done
 // takes pieces from the front of the others' ranges, because processors are never equally fast (a
 // host runs something else, memory answers one of them sooner), so which thread runs a part is not
-// fixed and must not matter. Pieces are at most `most` parts, and smaller towards the end of a range.
+// fixed and must not matter. Pieces are at most `most` parts, and smaller towards the end of a
+// range.
 //
-// A call returns when all parts are done. Between calls the workers spin for at most 50 us (a decoder
-// step calls back within a few us) and then sleep on a futex, so an idle team costs nothing. One
-// caller at a time; parts must not call the team.
+// A call returns when all parts are done. Between calls the workers spin for at most 50 us (a
+// decoder step calls back within a few us) and then sleep on a futex, so an idle team costs
+// nothing. One caller at a time; parts must not call the team.
 #pragma once
 
 #include <atomic>
@@ -80,7 +81,7 @@ class ComputeTeam {
   // from the ranges.
   Job job_;
   std::vector<Range> ranges_;  // [threads]
-  alignas(64) std::atomic<uint32_t> epoch_{0};    // odd bit pattern has no meaning; just counts jobs
+  alignas(64) std::atomic<uint32_t> epoch_{0};  // odd bit pattern has no meaning; just counts jobs
   alignas(64) std::atomic<uint32_t> running_{0};  // workers that have not finished the job
   std::atomic<bool> stop_{false};
 };

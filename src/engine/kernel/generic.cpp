@@ -12,6 +12,7 @@
 #include "engine/kernel/kernel_math.hpp"
 #include "engine/kernel/kernel_table.hpp"
 #include "engine/kernel/panel_layout.hpp"
+#include "engine/kernel/prepare_rows.hpp"
 
 namespace towline::engine {
 namespace {
@@ -51,63 +52,30 @@ const T* at(const std::byte* base, int64_t bytes) {
   return reinterpret_cast<const T*>(base + bytes);
 }
 
-// Row r of R in a block.
-void quantize_block(const float* x, std::byte* block, int64_t r, int64_t rows) {
-  uint32_t largest = 0;  // of |x|, as bits: the order of floats, with NaN above all
-  for (int k = 0; k < kActBlock; ++k) {
-    largest = std::max(largest, std::bit_cast<uint32_t>(x[k]) & 0x7fffffffu);
+struct Isa {
+  static uint32_t largest(const float* x) {
+    uint32_t most = 0;
+    for (int k = 0; k < kActBlock; ++k) {
+      most = std::max(most, std::bit_cast<uint32_t>(x[k]) & 0x7fffffffu);
+    }
+    return most;
   }
-  auto* q = at<int8_t>(block, r * kActBlock);
-  float d = 0.0f;
-  int32_t sum = 0, first = 0;
-  if (largest >= kInfBits) {
-    std::fill_n(q, kActBlock, int8_t{0});
-    d = std::numeric_limits<float>::quiet_NaN();  // a broken input stays visible
-  } else if (largest < kActTinyBits) {
-    std::fill_n(q, kActBlock, int8_t{0});
-  } else {
-    const float amax = std::bit_cast<float>(largest);
-    const float inverse = 127.0f / amax;
-    d = amax / 127.0f;
+  static int32_t quantise(const float* x, float inverse, int8_t* q, int32_t* first) {
+    int32_t sum = 0;
     for (int k = 0; k < kActBlock; ++k) {
       q[k] = static_cast<int8_t>(std::nearbyint(x[k] * inverse));
       sum += q[k];
-      if (k == 15) first = sum;
+      if (k == 15) *first = sum;
+    }
+    return sum;
+  }
+  static void place_bf16(const float* x, int64_t cols, int64_t r, int64_t size, std::byte* group) {
+    for (int64_t k = 0; k < (cols + 1) / 2 * 2; ++k) {
+      at<uint16_t>(group, 0)[(k / 2 * size + r) * 2 + k % 2] =
+          k < cols ? float_to_bf16(x[k]) : uint16_t{0};
     }
   }
-  at<float>(block, rows * 32)[r] = d;
-  at<float>(block, rows * 36)[r] = d * static_cast<float>(sum);
-  at<int32_t>(block, rows * 40)[r] = -128 * sum;
-  at<int32_t>(block, rows * 44)[r] = -128 * first;
-}
-
-void prepare_generic(Activations& acts, int64_t begin, int64_t end, const float* x, int64_t ldx) {
-  const int64_t cols = acts.cols();
-  for (int64_t g = begin; g < end; ++g) {
-    std::byte* group = acts.group(g);
-    const int64_t rows = acts.group_size(g);
-    if (rows > acts.rows_in_group(g)) std::memset(group, 0, acts.group_bytes());
-    for (int64_t r = 0; r < acts.rows_in_group(g); ++r) {
-      const float* row = x + (g * acts.group_rows() + r) * ldx;
-      switch (acts.kind()) {
-        case ActKind::kF32:
-          for (int64_t k = 0; k < cols; ++k) at<float>(group, 0)[k * rows + r] = row[k];
-          break;
-        case ActKind::kBF16:
-          for (int64_t k = 0; k < (cols + 1) / 2 * 2; ++k) {
-            at<uint16_t>(group, 0)[(k / 2 * rows + r) * 2 + k % 2] =
-                k < cols ? float_to_bf16(row[k]) : uint16_t{0};
-          }
-          break;
-        case ActKind::kInt8:
-          for (int64_t b = 0; b < cols / kActBlock; ++b) {
-            quantize_block(row + b * kActBlock, group + b * rows * kActBlockBytes, r, rows);
-          }
-          break;
-      }
-    }
-  }
-}
+};
 
 // --- matrix product ---
 
@@ -410,7 +378,7 @@ int64_t fma_burst_generic(int64_t rounds) {
 const KernelTable* generic_table() {
   static constexpr KernelTable table = {
       .name = "generic",
-      .prepare = prepare_generic,
+      .prepare = PrepareRows<Isa>::run,
       .gemm = gemm_generic,
       .attention = attention_generic,
       .rmsnorm = rmsnorm_generic,

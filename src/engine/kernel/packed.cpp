@@ -129,7 +129,8 @@ void put(const BlockQ6_K& b, std::byte* unit, int r) {
   }
 }
 
-// Panels of a quantised type. Rows past the end become zero blocks: a zero scale makes zero weights.
+// Panels of a quantised type. Rows past the end become zero blocks: a zero scale makes zero
+// weights.
 template <class Block>
 void pack_blocks(const PackSource& from, const PackedMatrix& to, int64_t begin, int64_t end) {
   const PanelUnit unit = panel_unit(to.dtype);
@@ -239,10 +240,11 @@ float value_at(DType type, const std::byte* panel, int r, int64_t col) {
 Result<PackedMatrix> plan_packed(DType dtype, int64_t rows, int64_t cols, int32_t k_shards) {
   const int64_t block = dtype_info(dtype).block;
   if (rows < 1 || cols < 1 || cols % block != 0) {
-    return errorf(Code::kUnsupported,
-                  "a {} matrix of {} x {} cannot be packed: the columns must be a positive multiple "
-                  "of {}",
-                  dtype_info(dtype).name, rows, cols, block);
+    return errorf(
+        Code::kUnsupported,
+        "a {} matrix of {} x {} cannot be packed: the columns must be a positive multiple "
+        "of {}",
+        dtype_info(dtype).name, rows, cols, block);
   }
   if (k_shards < 1 || !std::has_single_bit(static_cast<uint32_t>(k_shards)) ||
       cols % k_shards != 0 || cols / k_shards % (dtype == DType::kBF16 ? 2 : block) != 0) {

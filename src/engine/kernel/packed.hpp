@@ -7,8 +7,9 @@
 // is filled up with zero rows. Inside a panel the 16 rows are interleaved so that one 64-byte load
 // holds the same few columns of all 16 rows, and a panel's bytes follow each other in the order in
 // which k (the column) runs. The number of bytes is that of the file but for the 6-bit scales of
-// Q4_K and Q5_K, which get a byte each (+2.8 %, +2.3 %). Values are not re-quantised: unpack_row gives
-// exactly what dequantize_row gives. One layout serves every instruction set (docs/kernels.md).
+// Q4_K and Q5_K, which get a byte each (+2.8 %, +2.3 %). Values are not re-quantised: unpack_row
+// gives exactly what dequantize_row gives. One layout serves every instruction set
+// (docs/kernels.md).
 //
 // A panel depends on its own 16 rows only, so any range of rows can be packed on its own, by any
 // thread, in any order: tensor-parallel shards and layer ranges need nothing else.

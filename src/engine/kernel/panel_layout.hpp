@@ -4,8 +4,8 @@
 // The bytes of a panel, for the files that write or read them (pack.cpp and the kernel tables).
 //
 // A panel is a sequence of units, one a block of the weight type (32 columns, or 256 for K types;
-// for F32, F16, BF16 one or two columns). Every group of 32 columns ends up as 8 vectors of 64 bytes:
-// byte 4 r + i of vector j is column 4 j + i of row r.
+// for F32, F16, BF16 one or two columns). Every group of 32 columns ends up as 8 vectors of 64
+// bytes: byte 4 r + i of vector j is column 4 j + i of row r.
 //   Q8_0  d half[16]; vector j, as int8, xor 0x80 (so that it reads as value + 128)   544 bytes
 //   Q4_0  d half[16]; 4 vectors: low nibbles are vectors 0..3, high nibbles 4..7      288
 //   Q4_1  d half[16], m half[16]; 4 vectors of nibbles                                320

@@ -5,8 +5,8 @@
 //
 // Decoding reads every weight once a token, so it is bounded by read_bandwidth; prefill multiplies
 // many rows with each weight, so it is bounded by int8_peak (or fma_peak for float types). Memory
-// bandwidth of a virtual machine may drift by a factor of two within minutes: probe right before and
-// after what you compare with it.
+// bandwidth of a virtual machine may drift by a factor of two within minutes: probe right before
+// and after what you compare with it.
 #pragma once
 
 #include "base/result.hpp"

@@ -37,8 +37,9 @@ Result<ChatTemplate> ChatTemplate::from_model(const ModelFile& file, const Token
   std::string source = tokenizer.chat_template();
   const bool is_default = source.empty();
   if (is_default) source = kDefault;
-  Result<ChatTemplate> t = parse(std::move(source), std::string(tokenizer.piece(tokenizer.bos(), true)),
-                                 std::string(tokenizer.piece(tokenizer.eos(), true)));
+  Result<ChatTemplate> t =
+      parse(std::move(source), std::string(tokenizer.piece(tokenizer.bos(), true)),
+            std::string(tokenizer.piece(tokenizer.eos(), true)));
   if (!t) return std::move(t.error()).context("chat template of " + file.path());
   t->is_default_ = is_default;
   return t;
@@ -47,7 +48,8 @@ Result<ChatTemplate> ChatTemplate::from_model(const ModelFile& file, const Token
 Result<std::string> ChatTemplate::render(const Json& messages, const Json& tools,
                                          const RenderOptions& options) const {
   if (!messages.is_array()) {
-    return errorf(Code::kInvalidArgument, "messages must be an array, not {}", messages.type_name());
+    return errorf(Code::kInvalidArgument, "messages must be an array, not {}",
+                  messages.type_name());
   }
   jinja::Interpreter interpreter(options.now, jinja::Limits());
   ASSIGN_OR_RETURN(jinja::Value list, jinja::Value::from_json(messages));

@@ -21,7 +21,8 @@ Result<Value> tojson(Interpreter& in, const Value& v, const Arguments& a) {
   JsonStyle style;
   style.ensure_ascii = a.get(0, "ensure_ascii", Value(false)).truthy();
   const Value indent = a.get(1, "indent", Value(None{}));
-  if (indent.is_int()) style.indent = static_cast<int>(std::clamp<int64_t>(indent.integer(), 0, 64));
+  if (indent.is_int())
+    style.indent = static_cast<int>(std::clamp<int64_t>(indent.integer(), 0, 64));
   const Value separators = a.get(2, "separators", Value(None{}));
   if (separators.is_list() && separators.items().size() == 2) {
     style.item_separator = separators.items()[0].str();
@@ -125,7 +126,8 @@ Result<Value> truncate(Interpreter& in, const Value& v, const Arguments& a) {
   const bool kill = a.get(1, "killwords", Value(false)).truthy();
   const std::string end = a.get(2, "end", Value("...")).str();
   const Value leeway = a.get(3, "leeway", Value(5));
-  if (!length.is_int() || !leeway.is_int()) return Interpreter::fail("truncate: a length is wanted");
+  if (!length.is_int() || !leeway.is_int())
+    return Interpreter::fail("truncate: a length is wanted");
   const int64_t keep = length.integer() - code_point_count(end);
   if (keep < 0) return Interpreter::fail("truncate: the length is below that of the end mark");
   if (code_point_count(text) <= length.integer() + leeway.integer()) return v;
@@ -198,7 +200,8 @@ Result<Value> to_float(Interpreter&, const Value& v, const Arguments& a) {
 
 Result<Value> absolute(Interpreter&, const Value& v, const Arguments&) {
   if (v.is_float()) return Value(std::abs(v.number()));
-  if (!v.is_number() || v.integer() == INT64_MIN) return Interpreter::fail("abs of a {}", v.type_name());
+  if (!v.is_number() || v.integer() == INT64_MIN)
+    return Interpreter::fail("abs of a {}", v.type_name());
   return Value(std::abs(v.integer()));
 }
 
@@ -206,7 +209,8 @@ Result<Value> round(Interpreter&, const Value& v, const Arguments& a) {
   if (!v.is_number()) return Interpreter::fail("round of a {}", v.type_name());
   const Value precision = a.get(0, "precision", Value(0));
   const std::string method = a.get(1, "method", Value("common")).str();
-  const double scale = std::pow(10.0, precision.is_int() ? static_cast<double>(precision.integer()) : 0.0);
+  const double scale =
+      std::pow(10.0, precision.is_int() ? static_cast<double>(precision.integer()) : 0.0);
   const double scaled = v.number() * scale;
   if (method == "ceil") return Value(std::ceil(scaled) / scale);
   if (method == "floor") return Value(std::floor(scaled) / scale);

@@ -241,7 +241,8 @@ struct Interpreter::Loop {
     if (name == "depth") return Value(depth + 1);
     if (name == "depth0") return Value(depth);
     if (name == "previtem") return at > 0 ? items[index - 1] : Value(Undefined{"loop.previtem"});
-    if (name == "nextitem") return at + 1 < count ? items[index + 1] : Value(Undefined{"loop.nextitem"});
+    if (name == "nextitem")
+      return at + 1 < count ? items[index + 1] : Value(Undefined{"loop.nextitem"});
     return Value(Undefined{"loop." + std::string(name)});
   }
 };

@@ -160,7 +160,8 @@ class Lexer {
       advance(std::min(source_.find_first_not_of(kSpace, at_), source_.size()));
       const std::string_view rest = source_.substr(at_);
       if (rest.empty()) return fail(format("a tag is not closed by '{}'", close));
-      const bool signed_close = (rest[0] == '-' || rest[0] == '+') && rest.substr(1).starts_with(close);
+      const bool signed_close =
+          (rest[0] == '-' || rest[0] == '+') && rest.substr(1).starts_with(close);
       if (brackets.empty() && (rest.starts_with(close) || signed_close)) {
         tokens_.push_back({block ? Kind::kBlockEnd : Kind::kOutputEnd, "", line_});
         close_tag(at_ + (signed_close ? 1 : 0), signed_close ? rest[0] : ' ', block);

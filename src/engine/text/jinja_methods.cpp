@@ -327,10 +327,10 @@ Value find_method(const Value& object, std::string_view name) {
   if (table == nullptr) return Value();
   const auto at = table->find(name);
   if (at == table->end()) return Value();
-  return Value(std::make_shared<const Function>(
-      Function{std::string(name), [method = at->second, object](Interpreter& in, const Arguments& a) {
-                 return method(in, object, a);
-               }}));
+  return Value(std::make_shared<const Function>(Function{
+      std::string(name), [method = at->second, object](Interpreter& in, const Arguments& a) {
+        return method(in, object, a);
+      }}));
 }
 
 }  // namespace towline::engine::jinja

@@ -39,11 +39,14 @@ TEST(Jinja, WhiteSpaceControl) {
 }
 
 TEST(Jinja, Scopes) {
-  EXPECT_EQ(text("{% set x = 1 %}{% for i in [1] %}{% set x = 2 %}{{ x }}{% endfor %}{{ x }}"), "21");
+  EXPECT_EQ(text("{% set x = 1 %}{% for i in [1] %}{% set x = 2 %}{{ x }}{% endfor %}{{ x }}"),
+            "21");
   EXPECT_EQ(text("{% if true %}{% set x = 2 %}{% endif %}{{ x }}"), "2");
-  EXPECT_EQ(text("{% set n = namespace(x=1) %}{% for i in [1] %}{% set n.x = 2 %}{% endfor %}{{ n.x }}"),
+  EXPECT_EQ(
+      text("{% set n = namespace(x=1) %}{% for i in [1] %}{% set n.x = 2 %}{% endfor %}{{ n.x }}"),
+      "2");
+  EXPECT_EQ(text("{% set x = 1 %}{% macro m() %}{{ x }}{% endmacro %}{% set x = 2 %}{{ m() }}"),
             "2");
-  EXPECT_EQ(text("{% set x = 1 %}{% macro m() %}{{ x }}{% endmacro %}{% set x = 2 %}{{ m() }}"), "2");
 }
 
 TEST(Jinja, MethodsComeBeforeKeysOnlyWithADot) {
@@ -73,8 +76,9 @@ TEST(Jinja, ErrorsSayWhatAndWhere) {
 
 // Each of these would take for ever or all memory if nothing bounded it.
 TEST(Jinja, HostileTemplatesEnd) {
-  EXPECT_TRUE(fails_with("{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
-                         "more than"));
+  EXPECT_TRUE(
+      fails_with("{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
+                 "more than"));
   EXPECT_TRUE(fails_with("{{ 'x' * 4000000000 }}", "more than"));
   EXPECT_TRUE(fails_with("{{ range(1000000000) }}", "100000"));
   EXPECT_TRUE(fails_with("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "deeper"));
@@ -101,8 +105,9 @@ TEST(Jinja, HostileTemplatesEnd) {
 TEST(ChatTemplate, DefaultForModelsWithoutOne) {
   const Json messages = Json::array(
       {Json::object({{"role", "system"}, {"content", "S"}}),
-       Json::object({{"role", "user"},
-                     {"content", Json::array({Json::object({{"type", "text"}, {"text", "U"}})})}})});
+       Json::object(
+           {{"role", "user"},
+            {"content", Json::array({Json::object({{"type", "text"}, {"text", "U"}})})}})});
   EXPECT_EQ(*render(std::string(ChatTemplate::kDefault), messages),
             "<s>system: S\n\nuser: U\n\nassistant:");
 }

@@ -126,7 +126,8 @@ Result<Value> range(Interpreter& in, const Arguments& a) {
   }
   const auto [from, to, step] = parts;
   if (step == 0) return Interpreter::fail("range() with step 0");
-  const __int128 distance = step > 0 ? static_cast<__int128>(to) - from : static_cast<__int128>(from) - to;
+  const __int128 distance =
+      step > 0 ? static_cast<__int128>(to) - from : static_cast<__int128>(from) - to;
   const __int128 stride = step > 0 ? static_cast<__int128>(step) : -static_cast<__int128>(step);
   const __int128 count = distance <= 0 ? 0 : (distance + stride - 1) / stride;
   if (count > 100'000) return Interpreter::fail("range() of more than 100000 numbers");
@@ -215,7 +216,8 @@ void add_globals(Interpreter& interpreter) {
       {"joiner", joiner},
   };
   for (const auto& [name, call] : kGlobals) {
-    interpreter.define(name, Value(std::make_shared<const Function>(Function{std::string(name), call})));
+    interpreter.define(name,
+                       Value(std::make_shared<const Function>(Function{std::string(name), call})));
   }
 }
 

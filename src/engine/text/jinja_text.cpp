@@ -81,7 +81,8 @@ std::string words_text(std::string_view text) {
   });
 }
 std::string capital_text(std::string_view text) {
-  return mapped(text, [](char32_t c, char32_t before) { return before == 0 ? upper(c) : lower(c); });
+  return mapped(text,
+                [](char32_t c, char32_t before) { return before == 0 ? upper(c) : lower(c); });
 }
 std::string swapped_text(std::string_view text) {
   return mapped(text, [](char32_t c, char32_t) {
@@ -217,7 +218,8 @@ Result<Value> replace_text(Interpreter& in, std::string_view text, std::string_v
 Result<Value> pad_text(Interpreter& in, std::string_view text, int64_t width,
                        std::string_view fill, int side) {
   const int64_t missing = std::clamp<int64_t>(width - code_point_count(text), 0, int64_t{1} << 31);
-  TRY(in.charge(1, missing * static_cast<int64_t>(fill.size()) + static_cast<int64_t>(text.size())));
+  TRY(in.charge(1,
+                missing * static_cast<int64_t>(fill.size()) + static_cast<int64_t>(text.size())));
   const int64_t before = side > 0 ? missing : side < 0 ? 0 : missing / 2;
   std::string out;
   for (int64_t i = 0; i < before; ++i) out += fill;

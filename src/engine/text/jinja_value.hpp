@@ -112,7 +112,9 @@ class Value {
   Namespace& name_space() const { return *std::get<std::shared_ptr<Namespace>>(data_); }
   const Function& function() const { return *std::get<std::shared_ptr<const Function>>(data_); }
   const std::string& undefined_name() const { return std::get<Undefined>(data_).name; }
-  int64_t integer() const { return is_bool() ? int64_t{std::get<bool>(data_)} : std::get<int64_t>(data_); }
+  int64_t integer() const {
+    return is_bool() ? int64_t{std::get<bool>(data_)} : std::get<int64_t>(data_);
+  }
   double number() const {  // of any is_number()
     return is_float() ? std::get<double>(data_) : static_cast<double>(integer());
   }

@@ -37,7 +37,8 @@ constexpr std::string_view kGpt4o =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|)"
     R"(\s+(?!\S)|\s+)";
 
-constexpr std::string_view kDeepSeekHan = R"([\x{4e00}-\x{9fa5}\x{800}-\x{4e00}\x{ac00}-\x{d7ff}]+)";
+constexpr std::string_view kDeepSeekHan =
+    R"([\x{4e00}-\x{9fa5}\x{800}-\x{4e00}\x{ac00}-\x{d7ff}]+)";
 
 // Letters as DeepSeek-LLM lists them: cased letters of the alphabets of Unicode 13, so that
 // unlisted scripts fall through to the byte level whole.
@@ -61,7 +62,9 @@ constexpr std::string_view kDeepSeekLetters =
 
 const PreRule kRules[] = {
     {{"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"},
-     {kLlama3}, true, true},
+     {kLlama3},
+     true,
+     true},
     {{"dbrx", "smaug-bpe", "glm4", "chatglm-bpe"}, {kLlama3}},
     {{"qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "solar-open", "kormo"},
      {kQwen2}},
@@ -84,7 +87,8 @@ const PreRule kRules[] = {
     {{"default"}, {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2, R"(\p{N}+)", R"([0-9][0-9][0-9])"}},
     {{"tekken"}, {kTekken}, true, true},
     {{"gpt-4o", "llama4", "o200k"}, {kGpt4o}},
-    {{"bloom", "poro-chat", "gpt3-finnish"}, {R"( ?[^(\s|.,!?\x{2026}\x{3002}\x{ff0c}\x{3001}\x{964}\x{6d4}\x{60c})]+)"}},
+    {{"bloom", "poro-chat", "gpt3-finnish"},
+     {R"( ?[^(\s|.,!?\x{2026}\x{3002}\x{ff0c}\x{3001}\x{964}\x{6d4}\x{60c})]+)"}},
 };
 
 }  // namespace

@@ -376,7 +376,8 @@ TEST(Gguf, BadMetadataIsOneSentence) {
                       {"tokenizer.ggml.bos_token_id", int64_t{7}}}), "");
 }
 
-// The 15th kind of vocabulary: no file of it is among the shared data, so the rules are checked here.
+// The 15th kind of vocabulary: no file of it is among the shared data, so the rules are checked
+// here.
 TEST(Gguf, GemmaAndBertRules) {
   using Strings = std::vector<std::string_view>;
   static const MetaValue kAbsent;
@@ -387,13 +388,15 @@ TEST(Gguf, GemmaAndBertRules) {
     });
     return *Tokenizer::create(std::move(*v));
   };
-  const Tokenizer gemma = tokenizer(
-      {{"tokenizer.ggml.model", "gemma4"},
-       {"tokenizer.ggml.tokens", Strings{"<unk>", "a", "b", "\xe2\x96\x81", "\xe2\x96\x81" "a", "\n",
-                                         "\n\n", "<0xFF>"}},
-       {"tokenizer.ggml.token_type", std::vector<int64_t>{2, 1, 1, 1, 1, 1, 1, 6}},
-       {"tokenizer.ggml.unknown_token_id", int64_t{0}},
-       {"tokenizer.ggml.merges", Strings{"\xe2\x96\x81 a"}}});
+  const Tokenizer gemma =
+      tokenizer({{"tokenizer.ggml.model", "gemma4"},
+                 {"tokenizer.ggml.tokens", Strings{"<unk>", "a", "b", "\xe2\x96\x81",
+                                                   "\xe2\x96\x81"
+                                                   "a",
+                                                   "\n", "\n\n", "<0xFF>"}},
+                 {"tokenizer.ggml.token_type", std::vector<int64_t>{2, 1, 1, 1, 1, 1, 1, 6}},
+                 {"tokenizer.ggml.unknown_token_id", int64_t{0}},
+                 {"tokenizer.ggml.merges", Strings{"\xe2\x96\x81 a"}}});
   EXPECT_EQ(*gemma.encode("b a\n\nab\xff"), (Ids{2, 4, 6, 1, 2, 7}));
   EXPECT_EQ(*gemma.encode("\n\n\n"), (Ids{5, 5, 5}));
   EXPECT_EQ(gemma.decode(Ids{2, 4, 6}), "b a\n\n");

@@ -48,7 +48,8 @@ class Reader {
     if (const auto* l = std::get_if<List>(&v)) return l;
     if (!std::holds_alternative<std::monostate>(v)) return wrong_type(key, "an array");
     if (!required) return static_cast<const List*>(nullptr);
-    return errorf(Code::kDataCorrupt, "the file has no '{}'; without it there is no tokenizer", key);
+    return errorf(Code::kDataCorrupt, "the file has no '{}'; without it there is no tokenizer",
+                  key);
   }
 
  private:
@@ -88,8 +89,10 @@ Result<void> read_merges(const Reader& reader, bool mapped, Vocabulary& v) {
     const std::string_view line = (*merges)[rank];
     const size_t space = line.find(' ', 1);  // a left part may be a space itself
     if (line.empty() || space == std::string_view::npos || space + 1 == line.size()) {
-      return errorf(Code::kDataCorrupt, "merge {} of 'tokenizer.ggml.merges' is not two texts with a "
-                    "space between", rank);
+      return errorf(Code::kDataCorrupt,
+                    "merge {} of 'tokenizer.ggml.merges' is not two texts with a "
+                    "space between",
+                    rank);
     }
     std::pair<std::string, std::string> merge(line.substr(0, space), line.substr(space + 1));
     std::string bytes;
@@ -130,8 +133,10 @@ Result<void> setup_byte_level(const Reader& reader, Vocabulary& v) {
   ASSIGN_OR_RETURN(v.name, reader.text("tokenizer.ggml.pre", "default"));
   const PreRule* rule = find_pre_rule(v.name);
   if (rule == nullptr) {
-    return errorf(Code::kUnsupported, "the pre-split rule '{}' ('tokenizer.ggml.pre') is not known; "
-                  "docs/tokenizers.md lists those that are", v.name);
+    return errorf(Code::kUnsupported,
+                  "the pre-split rule '{}' ('tokenizer.ggml.pre') is not known; "
+                  "docs/tokenizers.md lists those that are",
+                  v.name);
   }
   v.model = Vocabulary::Model::kBpe;
   v.byte_level = true;
@@ -147,8 +152,8 @@ Result<void> setup_byte_level(const Reader& reader, Vocabulary& v) {
   return {};
 }
 
-// Gemma 4: merges over characters, "▁" for spaces, bytes as <0xXX>; lines are independent, and a run
-// of newlines that is a token stays whole.
+// Gemma 4: merges over characters, "▁" for spaces, bytes as <0xXX>; lines are independent, and a
+// run of newlines that is a token stays whole.
 Result<void> setup_gemma(const Reader& reader, Vocabulary& v) {
   v.model = Vocabulary::Model::kBpe;
   v.name = "gemma4";
@@ -220,7 +225,8 @@ Result<void> read_special_ids(const Reader& reader, Vocabulary& v) {
   if (v.add_bos) v.prefix.push_back(v.bos);
   if (add_eos && v.eos >= 0) v.suffix.push_back(v.eos);
   Ints ends;
-  for (const std::string_view key : {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
+  for (const std::string_view key :
+       {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
     ASSIGN_OR_RETURN(const int32_t end, reader.id(key, n));
     if (end >= 0) ends.push_back(end);
   }
@@ -252,14 +258,17 @@ Result<Vocabulary> vocabulary_from_gguf(const MetaLookup& meta) {
     v.add_bos = true;
     TRY(setup_word_piece(reader, v));
   } else {
-    return errorf(Code::kUnsupported, "tokenizers of the kind '{}' ('tokenizer.ggml.model') are not "
-                  "supported; llama, gpt2, gemma4 and bert are", model);
+    return errorf(Code::kUnsupported,
+                  "tokenizers of the kind '{}' ('tokenizer.ggml.model') are not "
+                  "supported; llama, gpt2, gemma4 and bert are",
+                  model);
   }
   ASSIGN_OR_RETURN(std::string name, reader.text("general.name", ""));
   std::transform(name.begin(), name.end(), name.begin(),
                  [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
   // Phi-3's special tokens swallow the white space after them; GGUF has no key that says so.
-  const bool phi3 = name.find("phi-3") != std::string::npos || name.find("phi3") != std::string::npos;
+  const bool phi3 =
+      name.find("phi-3") != std::string::npos || name.find("phi3") != std::string::npos;
   collect_added(v, phi3);
   TRY(read_special_ids(reader, v));
   ASSIGN_OR_RETURN(v.chat_template, reader.text("tokenizer.chat_template", ""));

@@ -23,7 +23,8 @@ constexpr std::string_view kGpt2Split =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kPunctuation = R"([!-/:-@\[-`{-~\p{P}])";
 constexpr std::string_view kHan =
-    R"([\x{3400}-\x{4dbf}\x{4e00}-\x{9fff}\x{f900}-\x{faff}\x{20000}-\x{2ceaf}\x{2f800}-\x{2fa1f}])";
+    R"([\x{3400}-\x{4dbf}\x{4e00}-\x{9fff}\x{f900}-\x{faff})"
+    R"(\x{20000}-\x{2ceaf}\x{2f800}-\x{2fa1f}])";
 
 Error unsupported(std::string_view where, const Json& component) {
   return errorf(Code::kUnsupported, "tokenizer.json: the {} '{}' is not supported", where,
@@ -51,7 +52,8 @@ Result<Behavior> read_behavior(const Json& component) {
   if (name == "MergedWithPrevious") return Behavior::kMergedWithPrevious;
   if (name == "MergedWithNext") return Behavior::kMergedWithNext;
   if (name == "Contiguous") return Behavior::kContiguous;
-  return errorf(Code::kUnsupported, "tokenizer.json: the split behavior '{}' is not supported", name);
+  return errorf(Code::kUnsupported, "tokenizer.json: the split behavior '{}' is not supported",
+                name);
 }
 
 // {"String": "x"} or {"Regex": "x"}
@@ -204,8 +206,8 @@ Result<void> read_decoder(const Json& d, Vocabulary& v) {
 
 Result<void> place_token(Vocabulary& v, int64_t id, const std::string& text) {
   if (id < 0 || id >= kMaxTokens) {
-    return errorf(Code::kDataCorrupt, "tokenizer.json: token '{}' has id {}; ids are 0 to {}", text, id,
-                  kMaxTokens - 1);
+    return errorf(Code::kDataCorrupt, "tokenizer.json: token '{}' has id {}; ids are 0 to {}", text,
+                  id, kMaxTokens - 1);
   }
   const auto at = static_cast<size_t>(id);
   if (at >= v.tokens.size()) {
@@ -245,7 +247,8 @@ Result<void> read_merges(const Json& model, Vocabulary& v) {
       }
     }
     if (parts.first.empty() || parts.second.empty()) {
-      return errorf(Code::kDataCorrupt, "tokenizer.json: merge {} is not two texts", v.merges.size());
+      return errorf(Code::kDataCorrupt, "tokenizer.json: merge {} is not two texts",
+                    v.merges.size());
     }
     std::string bytes;
     if (v.byte_level && byte_unmap(parts.first, bytes)) parts.first = bytes;
@@ -377,8 +380,10 @@ Result<Vocabulary> vocabulary_from_hf(const Json& tokenizer, const Json& config)
     TRY(setup_word_piece(tokenizer, model, v));
     unknown_text = std::string(kMetaspace) + unknown;
   } else {
-    return errorf(Code::kUnsupported, "tokenizer.json: models of type '{}' are not supported; BPE and "
-                  "WordPiece are", type);
+    return errorf(Code::kUnsupported,
+                  "tokenizer.json: models of type '{}' are not supported; BPE and "
+                  "WordPiece are",
+                  type);
   }
   v.unk = find_token(v, unknown_text);
   if (v.unk >= 0) v.types[static_cast<size_t>(v.unk)] = TokenType::kUnknown;

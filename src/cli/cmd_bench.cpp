@@ -21,7 +21,7 @@ struct BenchOptions {
   int prompt = 512;
   int generate = 64;
   std::vector<int> batches = {1, 8, 16, 32};
-  int depth = 0;
+  std::vector<int> depths = {0};
   int reps = 3;
   std::string isa = "auto";
   bool json = false;
@@ -35,7 +35,7 @@ OptionTable table(BenchOptions& o) {
   t.value("pp", &o.prompt, "prompt tokens evaluated at once; 0: skip").range(0, 1 << 20);
   t.value("tg", &o.generate, "tokens decoded a sequence; 0: skip").range(0, 1 << 20);
   t.value("batch", &o.batches, "sequences decoded together, one test each").range(1, 512);
-  t.value("depth", &o.depth, "tokens already in the KV cache when decoding starts")
+  t.value("depth", &o.depths, "tokens in the KV cache when decoding starts; several take turns")
       .range(0, 1 << 20);
   t.value("reps", &o.reps, "measured repetitions, after one that is not").range(1, 1000);
   t.value("isa", &o.isa, "kernels: auto, avx512, avx2 or generic");
@@ -46,8 +46,10 @@ OptionTable table(BenchOptions& o) {
              "tgN decodes N tokens of each of `batch` sequences, logits included, sampling not. "
              "Figures are tokens per second, over the whole batch; beside them what they come to "
              "in operations and in bytes read a second, and the share of what this machine was "
-             "measured to do in the same second.");
+             "measured to do in the same second. Each repetition decodes at all depths in turn; "
+             "the share of the first depth's speed is the median over repetitions.");
   t.example("towline bench engine llama-1b-q4_0.gguf --threads 2 --pp 512 --tg 64 --batch 1,8,32");
+  t.example("towline bench engine llama-1b-q4_0.gguf --pp 0 --batch 1 --depth 0,2048");
   return t;
 }
 
@@ -115,19 +117,34 @@ struct Measured {
   int batch = 1;
   int depth = 0;
   double median = 0, best = 0;  // tokens/s
+  double of_first = 1;          // median over repetitions of the rate / the first depth's rate
 };
 
-Measured measure(std::string test, int batch, int depth, int reps, double tokens,
-                 const std::function<void()>& body) {
-  std::vector<double> rates;
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+// Each repetition runs body(depth) for all depths in turn: the machine's speed drifts.
+std::vector<Measured> measure(const std::string& test, int batch, std::span<const int> depths,
+                              int reps, double tokens, const std::function<void(int)>& body) {
+  std::vector<std::vector<double>> rates(depths.size()), shares(depths.size());
   for (int i = 0; i <= reps; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    body();
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    if (i > 0) rates.push_back(tokens / took.count());  // the first one warms up
+    for (size_t k = 0; k < depths.size(); ++k) {
+      const auto start = std::chrono::steady_clock::now();
+      body(depths[k]);
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      if (i == 0) continue;  // warms up
+      rates[k].push_back(tokens / took.count());
+      shares[k].push_back(rates[k].back() / rates[0].back());
+    }
   }
-  std::ranges::sort(rates);
-  return {std::move(test), batch, depth, rates[rates.size() / 2], rates.back()};
+  std::vector<Measured> out;
+  for (size_t k = 0; k < depths.size(); ++k) {
+    out.push_back({test, batch, depths[k], median(rates[k]), std::ranges::max(rates[k]),
+                   median(shares[k])});
+  }
+  return out;
 }
 
 // The machine's limits, measured next to what they bound: memory bandwidth drifts.
@@ -153,6 +170,7 @@ void print_json(const BenchOptions& o, const engine::Stage& stage, const Measure
   Json line = Json::object({{"model", stage.desc().name}, {"test", m.test}});
   line.set("batch", m.batch).set("depth", m.depth).set("threads", o.threads);
   line.set("median", m.median).set("best", m.best);
+  if (o.depths.size() > 1) line.set("of_first_depth", m.of_first);
   std::puts(line.dump().c_str());
   std::fflush(stdout);
 }
@@ -172,6 +190,7 @@ void print_row(const BenchOptions& o, const engine::Stage& stage, const Measured
                            m.depth, m.median, m.best, ops * 1e-9, 100 * ops / limits.peak);
   row += prompt ? format("{:>8}{:>9}", "", "")
                 : format("{:>8.1f}{:>8.0f}%", bytes * 1e-9, 100 * bytes / limits.bandwidth);
+  if (o.depths.size() > 1) row += format("{:>9.1f}%", 100 * m.of_first);
   std::puts(row.c_str());
   std::fflush(stdout);
 }
@@ -180,12 +199,13 @@ Result<engine::Stage> load(const BenchOptions& o, const engine::KernelTable& ker
                            engine::ComputeTeam& team) {
   ASSIGN_OR_RETURN(engine::ModelFile file, engine::ModelFile::open(o.model));
   const int widest = *std::ranges::max_element(o.batches);
-  const int64_t each = (int64_t{o.depth} + o.generate + kv::kBlockTokens) / kv::kBlockTokens;
+  const int deepest = *std::ranges::max_element(o.depths);
+  const int64_t each = (int64_t{deepest} + o.generate + kv::kBlockTokens) / kv::kBlockTokens;
   const int64_t blocks =
       std::max<int64_t>(widest * each, (int64_t{o.prompt} + kv::kBlockTokens) / kv::kBlockTokens);
   if (blocks > INT32_MAX) {
     return errorf(Code::kInvalidArgument, "{} sequences of {} tokens are too much KV cache", widest,
-                  o.depth + o.generate);
+                  deepest + o.generate);
   }
   engine::StageOptions options;
   options.kv_blocks = static_cast<int32_t>(blocks);
@@ -202,6 +222,7 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
   if (o.batches.empty()) o.batches = {1};
+  if (o.depths.empty()) o.depths = {0};
   ASSIGN_OR_RETURN(const engine::KernelTable* kernels, engine::kernel_table(o.isa));
   engine::ComputeTeam team(o.threads);
   ASSIGN_OR_RETURN(engine::Stage stage, load(o, *kernels, team));
@@ -209,29 +230,36 @@ Result<int> run(std::span<const std::string> args) {
     std::puts(format("{}: {} of weights, {} kernels, {} threads", stage.desc().name,
                      format_bytes(stage.weights().bytes()), kernels->name, o.threads)
                   .c_str());
-    std::puts("test     batch  depth   tokens/s       best    Gop/s  of peak    GB/s  of read");
+    std::puts(format("{:<8}{:>6}{:>7}{:>11}{:>11}{:>9}{:>9}{:>8}{:>9}{}", "test", "batch", "depth",
+                     "tokens/s", "best", "Gop/s", "of peak", "GB/s", "of read",
+                     o.depths.size() > 1 ? "  of first" : "")
+                  .c_str());
   }
-  const auto print = [&](const Measured& m) -> Result<void> {
-    if (o.json) {
-      print_json(o, stage, m);
-      return {};
+  const auto print = [&](const std::vector<Measured>& list) -> Result<void> {
+    for (const Measured& m : list) {
+      if (o.json) {
+        print_json(o, stage, m);
+        continue;
+      }
+      ASSIGN_OR_RETURN(const Limits limits, measure_limits(team, *kernels, stage));
+      print_row(o, stage, m, limits);
     }
-    ASSIGN_OR_RETURN(const Limits limits, measure_limits(team, *kernels, stage));
-    print_row(o, stage, m, limits);
     return {};
   };
   if (o.prompt > 0) {
     Workload work(stage, 1, o.prompt);
-    TRY(print(measure(format("pp{}", o.prompt), 1, 0, o.reps, o.prompt,
-                      [&] { work.evaluate(0, 0, o.prompt, true); })));
+    const int none = 0;
+    TRY(print(measure(format("pp{}", o.prompt), 1, {&none, 1}, o.reps, o.prompt,
+                      [&](int) { work.evaluate(0, 0, o.prompt, true); })));
   }
+  const int deepest = *std::ranges::max_element(o.depths);
   for (const int batch : o.batches) {
     if (o.generate == 0) break;
-    Workload work(stage, batch, o.depth + o.generate);
-    for (int s = 0; s < batch; ++s) work.evaluate(s, 0, o.depth, false);
-    TRY(print(measure(format("tg{}", o.generate), batch, o.depth, o.reps,
-                      static_cast<double>(batch) * o.generate, [&] {
-                        for (int i = 0; i < o.generate; ++i) work.decode(o.depth + i);
+    Workload work(stage, batch, deepest + o.generate);
+    for (int s = 0; s < batch; ++s) work.evaluate(s, 0, deepest, false);
+    TRY(print(measure(format("tg{}", o.generate), batch, o.depths, o.reps,
+                      static_cast<double>(batch) * o.generate, [&](int depth) {
+                        for (int i = 0; i < o.generate; ++i) work.decode(depth + i);
                       })));
   }
   return 0;

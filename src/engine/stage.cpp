@@ -69,6 +69,16 @@ void round_to_half(const KernelTable& kernels, float* x, int64_t n) {
   }
 }
 
+// A token's key as float16, its numbers kBlockTokens apart.
+void store_key(const KernelTable& kernels, const float* key, int64_t n, uint16_t* to) {
+  uint16_t half[256];
+  for (int64_t i = 0; i < n; i += 256) {
+    const int64_t count = std::min<int64_t>(256, n - i);
+    kernels.to_half(key + i, count, half);
+    for (int64_t j = 0; j < count; ++j) to[(i + j) * kv::kBlockTokens] = half[j];
+  }
+}
+
 bool is_quantised(const PackedMatrix& w) { return act_kind(w.dtype) == ActKind::kInt8; }
 
 // What a thread reads before it looks whether others have taken the rest: some microseconds.
@@ -359,7 +369,7 @@ void Stage::rotate_and_store(int32_t index, int32_t rows) {
     uint16_t* block = cache + place.block * layout.block_stride();
     const int32_t slot = place.position % kv::kBlockTokens;
     for (int32_t h = 0; h < d.kv_heads; ++h) {
-      kernels_->to_half(k + h * d.head_dim, d.head_dim, block + layout.k_offset(h, slot));
+      store_key(*kernels_, k + h * d.head_dim, d.head_dim, block + layout.k_offset(h, slot));
       kernels_->to_half(v + h * d.head_dim, d.head_dim, block + layout.v_offset(h, slot));
     }
   });

@@ -13,16 +13,17 @@ namespace {
 
 TEST(BlockLayout, EveryElementHasItsOwnPlace) {
   const BlockLayout layout{.kv_heads = 3, .head_dim = 8};
-  std::set<int64_t> starts;
+  std::set<int64_t> places;
   for (int32_t head = 0; head < 3; ++head) {
     for (int32_t t = 0; t < kBlockTokens; ++t) {
-      EXPECT_TRUE(starts.insert(layout.k_offset(head, t)).second);
-      EXPECT_TRUE(starts.insert(layout.v_offset(head, t)).second);
+      for (int32_t i = 0; i < 8; ++i) {
+        EXPECT_TRUE(places.insert(layout.k_offset(head, t) + i * kBlockTokens).second);
+        EXPECT_TRUE(places.insert(layout.v_offset(head, t) + i).second);
+      }
     }
   }
-  EXPECT_EQ(*starts.begin(), 0);
-  EXPECT_EQ(*starts.rbegin() + 8, layout.block_stride());
-  for (const int64_t start : starts) EXPECT_EQ(start % 8, 0);
+  EXPECT_EQ(*places.begin(), 0);
+  EXPECT_EQ(*places.rbegin() + 1, layout.block_stride());
   EXPECT_EQ(layout.block_bytes(), Bytes(2 * 3 * 16 * 8 * 2));
 }
 

@@ -115,37 +115,6 @@ struct Lanes {
     };
     return half(v.a) + half(v.b);
   }
-  static F sums(const F (&v)[16]) {
-    // Four sums of each 128-bit lane of four vectors.
-    const auto quad = [](__m256 p, __m256 q, __m256 r, __m256 s) {
-      const __m256 low = _mm256_add_ps(_mm256_unpacklo_ps(p, q), _mm256_unpackhi_ps(p, q));
-      const __m256 high = _mm256_add_ps(_mm256_unpacklo_ps(r, s), _mm256_unpackhi_ps(r, s));
-      const __m256d l = _mm256_castps_pd(low), h = _mm256_castps_pd(high);
-      return _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(l, h)),
-                           _mm256_castpd_ps(_mm256_unpackhi_pd(l, h)));
-    };
-    const auto lanes = [](__m256 x, __m256 y) {
-      return _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
-    };
-    const auto eight = [&](const F* f) {
-      const __m256 a = lanes(quad(f[0].a, f[1].a, f[2].a, f[3].a),
-                             quad(f[4].a, f[5].a, f[6].a, f[7].a));
-      const __m256 b = lanes(quad(f[0].b, f[1].b, f[2].b, f[3].b),
-                             quad(f[4].b, f[5].b, f[6].b, f[7].b));
-      return _mm256_add_ps(a, b);
-    };
-    return {eight(v), eight(v + 8)};
-  }
-  template <int kParts>
-  static void store_part(float* p, F v, int part) {
-    if constexpr (kParts == 2) {
-      _mm256_storeu_ps(p, part == 0 ? v.a : v.b);
-    } else {
-      const __m256 half = part < 2 ? v.a : v.b;
-      _mm_storeu_ps(p, part % 2 == 0 ? _mm256_castps256_ps128(half)
-                                     : _mm256_extractf128_ps(half, 1));
-    }
-  }
   static F load_twice(const float* p) {
     const __m256 v = _mm256_loadu_ps(p);
     return {_mm256_permutevar8x32_ps(v, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),

@@ -82,36 +82,6 @@ struct Lanes {
     v = add(v, _mm512_shuffle_f32x4(v, v, 0x4e));
     return first(v);
   }
-  // Lane t is sum(v[t]).
-  static F sums(const F (&v)[16]) {
-    F quad[4];  // quad[i]: in each 128-bit lane the sums of that lane of v[4 i .. 4 i + 3]
-    for (int i = 0; i < 4; ++i) {
-      const F* a = v + 4 * i;
-      const F low = add(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
-      const F high = add(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
-      const __m512d l = _mm512_castps_pd(low), h = _mm512_castps_pd(high);
-      quad[i] = add(_mm512_castpd_ps(_mm512_unpacklo_pd(l, h)),
-                    _mm512_castpd_ps(_mm512_unpackhi_pd(l, h)));
-    }
-    const auto add_neighbours = [](F a, F b) {
-      return add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-    };
-    return add_neighbours(add_neighbours(quad[0], quad[1]), add_neighbours(quad[2], quad[3]));
-  }
-  // Lanes [16 / kParts * part, ...) of v: a half or a quarter.
-  template <int kParts>
-  static void store_part(float* p, F v, int part) {
-    if constexpr (kParts == 2) {
-      _mm256_storeu_ps(p, part == 0 ? _mm512_castps512_ps256(v) : _mm512_extractf32x8_ps(v, 1));
-    } else {
-      switch (part) {
-        case 0: return _mm_storeu_ps(p, _mm512_castps512_ps128(v));
-        case 1: return _mm_storeu_ps(p, _mm512_extractf32x4_ps(v, 1));
-        case 2: return _mm_storeu_ps(p, _mm512_extractf32x4_ps(v, 2));
-        default: return _mm_storeu_ps(p, _mm512_extractf32x4_ps(v, 3));
-      }
-    }
-  }
   // p[0], p[0], p[1], p[1], ... of 8 floats.
   static F load_twice(const float* p) {
     const __m512i index = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);

@@ -241,11 +241,11 @@ void attend(const AttentionArgs& a, const float* q, int64_t position, float* out
     float highest = top;
     for (int64_t t = from; t <= to; ++t) {
       const uint16_t* k = a.k + a.blocks[t / kKvBlockTokens] * a.block_stride +
-                          t % kKvBlockTokens * dim;
+                          t % kKvBlockTokens;
       Lanes dot;
       for (int64_t i = 0; i < dim; ++i) {
         float& lane = dot.v[i % kLanes];
-        lane = std::fma(q[i], half_to_float(k[i]), lane);
+        lane = std::fma(q[i], half_to_float(k[i * kKvBlockTokens]), lane);
       }
       p[t - base] = dot.sum();
       highest = std::max(highest, p[t - base]);

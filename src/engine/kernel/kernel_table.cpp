@@ -11,7 +11,7 @@ namespace towline::engine {
 
 int64_t attention_scratch_floats(int32_t head_dim) {
   // Scaled queries and running outputs of all pairs, their scores in a chunk, a block of K or V as
-  // float32, and three numbers a pair; rows rounded up to whole vectors.
+  // float32, and two vectors a pair; rows rounded up to whole vectors.
   const int64_t dim = (head_dim + kLanes - 1) / kLanes * kLanes;
   return kAttentionPairs * (2 * dim + kChunkTokens + 2 * kLanes) + kKvBlockTokens * dim;
 }

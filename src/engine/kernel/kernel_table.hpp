@@ -3,16 +3,17 @@
 //
 // KernelTable: the arithmetic of the decoder, as a struct of functions chosen once at start.
 //
-// There are three tables: `generic` (portable C++, the oracle), `avx2` and `avx512`. All do the same
-// operations in the same order, which is part of this interface (docs/kernels.md spells it out):
+// There are three tables: `generic` (portable C++, the oracle), `avx2` and `avx512`. All do the
+// same operations in the same order, which is part of this interface (docs/kernels.md spells it
+// out):
 //   - a gemm output is one chain of fused multiply-adds over k in ascending order (per k shard);
 //     how many rows are computed together, and on how many threads, changes nothing;
 //   - sums over a vector use 16 lanes (lane = index mod 16) and one fixed tree over the lanes;
 //   - attention walks the KV blocks of a row in token order in chunks of 64 tokens aligned to
 //     absolute positions, whatever the number of query rows.
-// So a sequence's numbers are the same bits in any batch, chunking and thread count, and the same in
-// all three tables, except products with BF16 weights, where avx512 uses the processor's own bf16
-// dot product, whose rounding inside a pair differs.
+// So a sequence's numbers are the same bits in any batch, chunking and thread count, and the same
+// in all three tables, except products with BF16 weights, where avx512 uses the processor's own
+// bf16 dot product, whose rounding inside a pair differs.
 //
 // Functions are pure apart from their outputs and may be called from many threads on disjoint
 // outputs; none allocates, but for a scratch of up to 1 MiB that gemm keeps for each thread that
@@ -33,12 +34,13 @@ namespace towline::engine {
 
 inline constexpr int kKvBlockTokens = 16;
 
-// gemm keeps about this many bytes of panels in L2 while many rows pass by: shorter ranges of panels
-// than this are slower with many rows.
+// gemm keeps about this many bytes of panels in L2 while many rows pass by: shorter ranges of
+// panels than this are slower with many rows.
 inline constexpr int64_t kGemmBatchBytes = 512 << 10;
 
 // Attention of consecutive query rows of one sequence, for some query heads of one KV head.
-// KV memory of one layer: K and V of a block and KV head are float16 [16 tokens][head_dim].
+// KV memory of one layer: of a block and KV head, K is float16 [head_dim][16 tokens] (one dimension
+// of 16 tokens is a vector of the kernels) and V is float16 [16 tokens][head_dim].
 struct AttentionArgs {
   const float* q = nullptr;     // row 0, first head of the item; heads head_dim apart
   int64_t q_stride = 0;         // floats from a query row to the next
@@ -50,7 +52,7 @@ struct AttentionArgs {
   int32_t head_dim = 0;
   float scale = 1.0f;           // usually 1 / sqrt(head_dim)
   int32_t window = 0;           // 0: no sliding window
-  const uint16_t* k = nullptr;  // block b is at k + b * block_stride: already moved to layer and head
+  const uint16_t* k = nullptr;  // block b: k + b * block_stride, already moved to layer and head
   const uint16_t* v = nullptr;
   int64_t block_stride = 0;     // in float16 elements
   // Block of tokens [16 i, 16 i + 16) is blocks[i]. Only blocks that the rows see are read, and

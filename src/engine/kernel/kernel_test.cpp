@@ -313,15 +313,20 @@ struct Kv {
     for (int64_t t = 0; t < n; ++t) {
       for (int64_t h = 0; h < 2; ++h) {
         for (int64_t i = 0; i < d; ++i) {
-          k[place(t, h) + i] = float_to_half(3 * uniform(rng));
-          v[place(t, h) + i] = float_to_half(uniform(rng));
+          k[key(t, h, i)] = float_to_half(3 * uniform(rng));
+          v[value(t, h, i)] = float_to_half(uniform(rng));
         }
       }
     }
   }
-  int64_t place(int64_t t, int64_t head) const {
-    return blocks[t / kKvBlockTokens] * stride + head * kKvBlockTokens * dim +
-           t % kKvBlockTokens * dim;
+  int64_t block(int64_t t, int64_t head) const {
+    return blocks[t / kKvBlockTokens] * stride + head * kKvBlockTokens * dim;
+  }
+  int64_t key(int64_t t, int64_t head, int64_t i) const {
+    return block(t, head) + i * kKvBlockTokens + t % kKvBlockTokens;
+  }
+  int64_t value(int64_t t, int64_t head, int64_t i) const {
+    return block(t, head) + t % kKvBlockTokens * dim + i;
   }
 };
 
@@ -332,7 +337,8 @@ struct AttentionCase {
 
   std::vector<float> run(const KernelTable& t, int64_t first, int64_t rows) const {
     std::vector<float> out(static_cast<size_t>(rows * heads * kv.dim), -7.0f);
-    Arena scratch = Arena::create(attention_scratch_floats(static_cast<int32_t>(kv.dim)) * 4).value();
+    Arena scratch =
+        Arena::create(attention_scratch_floats(static_cast<int32_t>(kv.dim)) * 4).value();
     const int64_t width = heads * kv.dim;
     t.attention({.q = q.data() + first * width,
                  .q_stride = width,
@@ -359,7 +365,7 @@ struct AttentionCase {
     for (int64_t t = low; t <= position; ++t) {
       double s = 0;
       for (int64_t i = 0; i < kv.dim; ++i) {
-        s += double{query[i]} * half_to_float(kv.k[kv.place(t, kv_head) + i]);
+        s += double{query[i]} * half_to_float(kv.k[kv.key(t, kv_head, i)]);
       }
       score.push_back(s / std::sqrt(static_cast<double>(kv.dim)));
     }
@@ -369,7 +375,7 @@ struct AttentionCase {
     out.assign(static_cast<size_t>(kv.dim), 0.0);
     for (int64_t t = low; t <= position; ++t) {
       for (int64_t i = 0; i < kv.dim; ++i) {
-        out[i] += score[t - low] / total * half_to_float(kv.v[kv.place(t, kv_head) + i]);
+        out[i] += score[t - low] / total * half_to_float(kv.v[kv.value(t, kv_head, i)]);
       }
     }
   }

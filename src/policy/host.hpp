@@ -155,6 +155,7 @@ class Host {
     int64_t epoch = 0;
     int32_t depth = 1, in_flight = 0;
     int32_t parts = 1;           // its sequences are divided over so many steps
+    bool hungry = false, stalled = false, placeless = false;  // in the sets of these names
   };
 
   // Fails if a link leads nowhere. Where nothing leads through, requests wait for a plan.
@@ -243,6 +244,7 @@ class Host {
   void close(LaneId id, Out& out);
   bool has_turn(const Lane& lane) const;
   void pump(LaneId id, Out& out);
+  void mark(Lane& lane, bool starved);
   void pump_hungry(const Pipeline& freed, Out& out);
   void pump_stalled(LaneId landed, Out& out);
   void launch(Lane& lane, Step step, Out& out);
@@ -269,6 +271,7 @@ class Host {
   std::map<std::vector<int32_t>, LaneId> lane_of_links_;  // by the links of its pipeline
   std::vector<std::set<LaneId>> hungry_;                  // [node] lanes that found no room
   std::vector<std::set<LaneId>> stalled_;                 // ...and may take it when a step lands
+  int32_t stalled_lanes_ = 0;
   std::set<LaneId> placeless_;                            // ...because too many sequences run
   std::vector<int32_t> outstanding_;                      // [node] steps on their way through it
   std::vector<int64_t> placed_at_;                        // [node] requests whose lane has it

@@ -174,14 +174,9 @@ void Host::close_if_empty(LaneId id, Out& out) {
 
 // The batcher has closed it.
 void Host::close(LaneId id, Out& out) {
-  const Pipeline& pipeline = lanes_.at(id).pipeline;
-  for (const Hop& hop : pipeline) {
-    if (hop.node == kSinkNode) continue;
-    hungry_[static_cast<size_t>(hop.node)].erase(id);
-    stalled_[static_cast<size_t>(hop.node)].erase(id);
-  }
-  placeless_.erase(id);
-  lane_of_links_.erase(links_of(pipeline));
+  Lane& lane = lanes_.at(id);
+  mark(lane, false);
+  lane_of_links_.erase(links_of(lane.pipeline));
   lanes_.erase(id);
   out.push_back(about(HostAction::Kind::kLaneClosed, id, RequestId()));
 }
@@ -218,20 +213,27 @@ void Host::pump(LaneId id, Out& out) {
     starved = step.empty();
     if (!starved) launch(lane, std::move(step), out);
   }
-  const bool stalled = starved && batcher_.may_take_room(id);
-  for (const Hop& hop : lane.pipeline) {
-    if (hop.node == kSinkNode) break;
-    const auto mark = [&](std::set<LaneId>& set, bool in) {
-      in ? void(set.insert(id)) : void(set.erase(id));
-    };
-    mark(hungry_[static_cast<size_t>(hop.node)], starved);
-    mark(stalled_[static_cast<size_t>(hop.node)], stalled);
+  mark(lane, starved);
+}
+
+// Notes what the lane waits for, if it is starved.
+void Host::mark(Lane& lane, bool starved) {
+  const auto put = [&](std::set<LaneId>& set, bool in) {
+    in ? void(set.insert(lane.id)) : void(set.erase(lane.id));
+  };
+  const auto put_at_nodes = [&](std::vector<std::set<LaneId>>& sets, bool in) {
+    for (const Hop& hop : lane.pipeline) {
+      if (hop.node != kSinkNode) put(sets[static_cast<size_t>(hop.node)], in);
+    }
+  };
+  const bool stalled = starved && batcher_.may_take_room(lane.id);
+  const bool placeless = starved && batcher_.running() >= options_.batching.sequences;
+  if (std::exchange(lane.hungry, starved) != starved) put_at_nodes(hungry_, starved);
+  if (std::exchange(lane.stalled, stalled) != stalled) {
+    stalled_lanes_ += stalled ? 1 : -1;
+    put_at_nodes(stalled_, stalled);
   }
-  if (starved && batcher_.running() >= options_.batching.sequences) {
-    placeless_.insert(id);
-  } else if (!placeless_.empty()) {
-    placeless_.erase(id);
-  }
+  if (std::exchange(lane.placeless, placeless) != placeless) put(placeless_, placeless);
 }
 
 void Host::launch(Lane& lane, Step step, Out& out) {
@@ -283,6 +285,7 @@ void Host::pump_hungry(const Pipeline& freed, Out& out) {
 
 // The sequences of a step that landed can be preempted: whoever waits for that comes before them.
 void Host::pump_stalled(LaneId landed, Out& out) {
+  if (stalled_lanes_ == 0) return;
   const Pipeline& pipeline = lanes_.at(landed).pipeline;
   for (const Hop& hop : pipeline) {
     if (hop.node == kSinkNode) break;

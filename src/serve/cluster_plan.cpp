@@ -177,6 +177,10 @@ plan::FlowReport report_of(const std::vector<NodeForPlan>& nodes, const std::vec
 
 }  // namespace
 
+Json layers_json(LayerRange layers) {
+  return Json::array({Json(int64_t{layers.begin}), Json(int64_t{layers.end})});
+}
+
 Result<void> assign_layers(std::vector<ClusterNode>& nodes, int32_t total_layers) {
   std::vector<ClusterNode*> open;
   for (ClusterNode& node : nodes) {

@@ -30,6 +30,8 @@ struct ClusterNode {
   Json executor;               // what replaces the real decoder ({"kind": "emulated", ...}); or null
 };
 
+Json layers_json(LayerRange layers);  // [begin, end]
+
 // Layers for every node that has none: contiguous, in order, in proportion to speed. At least as
 // many layers as nodes.
 Result<void> assign_layers(std::vector<ClusterNode>& nodes, int32_t total_layers);

@@ -26,12 +26,14 @@ FakeCluster::Options options_for(Rng& rng) {
   o.host.vocab = kFakeVocab;
   o.host.context = 160;
   o.host.batch.step_tokens = static_cast<int32_t>(rng.between(8, 40));
-  o.host.batch.chunk_tokens = o.host.batch.step_tokens;
+  o.host.batch.chunk_tokens = static_cast<int32_t>(rng.between(1, o.host.batch.step_tokens));
   o.host.batch.sequences = static_cast<int32_t>(rng.between(2, 12));
   o.host.batch.prefix_cache = rng.below(2) != 0;
   if (rng.below(3) == 0) {
     o.host.batch.ahead = 1;
     o.host.batch.placeholders = true;
+  } else {
+    o.host.batch.ahead = static_cast<int32_t>(rng.between(0, 4));  // chunks follow each other
   }
   o.host.extra_steps = static_cast<int32_t>(rng.between(0, 2));
   o.host.slots = 32;

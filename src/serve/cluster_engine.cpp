@@ -19,6 +19,8 @@ using protocol::MessageKind;
 constexpr int32_t kDefaultContext = 8192;
 constexpr int64_t kDefaultKvBytes = int64_t{1} << 30;
 constexpr int64_t kEmulatedSteps = 4;      // steps of one run of an emulated device
+// Chunks of a prompt follow each other through a pipeline, as many as a lane has steps on their way.
+constexpr int32_t kChunksAhead = 64;
 constexpr Duration kSendPatience = seconds(2);  // a node that takes nothing for so long is lost
 
 FinishReason finish_reason(policy::CoordinatorFinish finish) {
@@ -72,7 +74,7 @@ Result<std::unique_ptr<ClusterEngine>> ClusterEngine::start(
   host.batch.sequences = options.sequences;
   host.batch.prefix_cache = options.prefix_cache;
   host.router = options.router;
-  host.batch.ahead = options.async_steps ? 1 : 0;
+  host.batch.ahead = options.async_steps ? 1 : kChunksAhead;
   host.batch.placeholders = options.async_steps;
   host.membership.lease = options.lease;
   host.wait_for_nodes = options.wait_for_nodes;

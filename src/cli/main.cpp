@@ -39,6 +39,7 @@ std::span<const Command> commands() {
       &kSystemConfig,
       &kSimulate,
       &kCompare,
+      &kJournal,
       &kReport,
       &kBenchEngine,
       &kBenchPipeline,

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -89,6 +90,11 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
   init_log({.level = level_named(o.log_level)});
+  // Activations are megabytes that come and go a hundred times a second: memory that the allocator gives
+  // back to the system each time costs more than what is done with it.
+  ::mallopt(M_MMAP_MAX, 0);
+  ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  ::mallopt(M_ARENA_MAX, 1);
   if (o.parent > 0) {
     // The kernel kills this process when its parent dies; if it died before this call, it did.
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -61,11 +61,22 @@ class NodeAgent {
   }
 
  private:
+  // A frame for another node: activations, with rows of a run's output that several may share, or a
+  // feed. Rows are not copied here, nor in what arrives: they are most of what a node moves.
+  struct Outgoing {
+    MessageKind kind;
+    std::vector<uint8_t> head;
+    std::shared_ptr<const std::vector<float>> output;
+    std::span<const float> rows;      // of `output`
+  };
+  struct Input {                      // activations as they came, and where the rows are
+    std::vector<uint8_t> payload;
+    size_t offset = 0;
+  };
   struct Link {                       // to another node
     std::string address, incarnation;
     std::shared_ptr<net::Channel> channel;
-    std::deque<std::vector<uint8_t>> waiting;  // frames, activations or feeds
-    std::deque<MessageKind> kinds;
+    std::deque<Outgoing> waiting;
     std::string broken;               // why it cannot be reached
   };
 
@@ -119,7 +130,6 @@ class NodeAgent {
           link.channel.reset();
           link.broken = event.reason;
           link.waiting.clear();
-          link.kinds.clear();
           beat();
         }
         return false;
@@ -301,7 +311,7 @@ class NodeAgent {
     return {};
   }
 
-  void on_node(const net::Frame& frame) {
+  void on_node(net::Frame& frame) {
     if (!peer_) return;
     std::vector<policy::PeerAction> actions;
     if (static_cast<MessageKind>(frame.kind) == MessageKind::kActivations) {
@@ -314,7 +324,9 @@ class NodeAgent {
         return;
       }
       const policy::InputId id(next_input_++);
-      inputs_[id.value].assign(rows.begin(), rows.end());
+      const auto* at = reinterpret_cast<const uint8_t*>(rows.data());
+      const auto offset = static_cast<size_t>(at - frame.payload.data());
+      inputs_[id.value] = {std::move(frame.payload), offset};
       peer_->on_input(head.step, head.rows, id, actions);
     } else if (static_cast<MessageKind>(frame.kind) == MessageKind::kTokenFeed) {
       protocol::TokenFeed feed;
@@ -350,14 +362,20 @@ class NodeAgent {
   void start_run(policy::RunSteps run) {
     const auto width = static_cast<size_t>(mine_.hidden_width);
     RankRun job;
+    size_t total = 0;
+    for (const policy::RunPiece& piece : run.pieces) {
+      total += static_cast<size_t>(piece.row_count()) * width;
+    }
+    job.hidden.reserve(total);
     for (policy::RunPiece& piece : run.pieces) {
       const size_t floats = static_cast<size_t>(piece.row_count()) * width;
-      const size_t at = job.hidden.size();
-      job.hidden.resize(at + floats);
       if (piece.input.value >= 0) {
-        const auto input = inputs_.find(piece.input.value);
-        std::memcpy(job.hidden.data() + at, input->second.data(), floats * sizeof(float));
-        inputs_.erase(input);
+        const auto input = inputs_.extract(piece.input.value);
+        const auto* rows = reinterpret_cast<const float*>(input.mapped().payload.data() +
+                                                          input.mapped().offset);
+        job.hidden.insert(job.hidden.end(), rows, rows + floats);
+      } else {
+        job.hidden.resize(job.hidden.size() + floats);
       }
       job.pieces.push_back(std::move(piece));
     }
@@ -427,10 +445,11 @@ class NodeAgent {
 
   void report(RunEnded& done) {
     const auto width = static_cast<size_t>(mine_.hidden_width);
+    const auto output = std::make_shared<const std::vector<float>>(std::move(done.run.hidden));
     size_t at = 0;
     for (const policy::RunPiece& piece : done.run.pieces) {
       const size_t floats = static_cast<size_t>(piece.row_count()) * width;
-      const std::span<const float> rows(done.run.hidden.data() + at, floats);
+      const std::span<const float> rows(output->data() + at, floats);
       at += floats;
       if (!peer_->wanted(piece.step.lane)) continue;
       if (done.error || piece.hop.samples()) {
@@ -444,7 +463,7 @@ class NodeAgent {
         if (async_ && !done.error) feed_sampled(piece, results);
         (void)tell(MessageKind::kResults, protocol::encode(results));
       } else {
-        pass_on(piece, rows);
+        pass_on(piece, output, rows);
       }
     }
   }
@@ -464,23 +483,20 @@ class NodeAgent {
     if (piece.hop.first == node_ || feed.tokens.empty()) return;
     Link& link = links_[piece.hop.first];
     if (!link.broken.empty()) return;
-    link.waiting.push_back(protocol::encode(feed));
-    link.kinds.push_back(MessageKind::kTokenFeed);
+    link.waiting.push_back({MessageKind::kTokenFeed, protocol::encode(feed), nullptr, {}});
   }
 
-  void pass_on(const policy::RunPiece& piece, std::span<const float> rows) {
+  void pass_on(const policy::RunPiece& piece,
+               const std::shared_ptr<const std::vector<float>>& output,
+               std::span<const float> rows) {
     protocol::ActivationsHead head;
     head.epoch = epoch_;
     head.step = piece.step;
     head.rows = piece.row_count();
     head.width = mine_.hidden_width;
-    std::vector<uint8_t> bytes = protocol::encode(head);
-    const auto* data = reinterpret_cast<const uint8_t*>(rows.data());
-    bytes.insert(bytes.end(), data, data + rows.size_bytes());
     Link& link = links_[piece.hop.next];
     if (!link.broken.empty()) return;  // the coordinator knows
-    link.waiting.push_back(std::move(bytes));
-    link.kinds.push_back(MessageKind::kActivations);
+    link.waiting.push_back({MessageKind::kActivations, protocol::encode(head), output, rows});
   }
 
   // True if something could not be sent yet.
@@ -498,16 +514,18 @@ class NodeAgent {
           link.channel = std::move(dialed).value();
         }
         if (link.channel->state() == net::ChannelState::kOpening) break;  // kOpened will wake us
-        const Result<void> sent =
-            link.channel->send(static_cast<uint16_t>(link.kinds.front()),
-                               static_cast<uint32_t>(epoch_.value), link.waiting.front(),
-                               net::kNoWait);
+        const Outgoing& next = link.waiting.front();
+        const std::span<const uint8_t> parts[] = {
+            next.head,
+            {reinterpret_cast<const uint8_t*>(next.rows.data()), next.rows.size_bytes()}};
+        const Result<void> sent = link.channel->send(static_cast<uint16_t>(next.kind),
+                                                     static_cast<uint32_t>(epoch_.value), parts,
+                                                     net::kNoWait);
         if (!sent) {
           stuck = stuck || sent.error().code() == Code::kExhausted;
           break;
         }
         link.waiting.pop_front();
-        link.kinds.pop_front();
       }
     }
     return stuck;
@@ -547,7 +565,7 @@ class NodeAgent {
   std::map<uint64_t, uint64_t> calls_;         // ours -> the coordinator's
   uint64_t next_call_ = 1;
   std::map<NodeId, Link> links_;
-  std::map<int64_t, std::vector<float>> inputs_;
+  std::map<int64_t, Input> inputs_;
   int64_t next_input_ = 0;
   bool async_ = false;
 };

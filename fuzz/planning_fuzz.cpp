@@ -100,8 +100,8 @@ void plan_everything(std::string_view text) {
   const plan::Instance instance = plan::to_instance(*problem);
   require(plan::validate(instance).has_value(), "a problem makes an invalid instance");
   if (!small(instance)) return;
-  for (const auto method : {plan::petals, plan::swarm, plan::homogeneous, plan::separate,
-                            plan::separate_plus}) {
+  for (const auto method :
+       {plan::petals, plan::swarm, plan::homogeneous, plan::separate, plan::separate_plus}) {
     const auto made = method(*problem, {});
     if (!made) {
       require(!made.error().message().empty(), "an error without a message");

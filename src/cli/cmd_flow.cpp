@@ -97,14 +97,13 @@ Result<void> check_covered(const FlowOptions& o, const plan::FlowReport& report)
   const std::vector<LayerRange> holes = plan::uncovered_layers(report);
   if (holes.empty()) return {};
   const LayerRange hole = holes.front();
-  return errorf(Code::kInvalidArgument,
-                "{}: no node holds layer{}{}; the model has {} layers: complete the plan, or make "
-                "one with towline plan",
-                o.instance.empty() ? o.solution : o.plan,
-                hole.size() == 1 ? format(" {}", hole.begin)
-                                 : format("s {} to {}", hole.begin, hole.end - 1),
-                holes.size() == 1 ? "" : format(" (and {} more gaps)", holes.size() - 1),
-                report.layers);
+  return errorf(
+      Code::kInvalidArgument,
+      "{}: no node holds layer{}{}; the model has {} layers: complete the plan, or make "
+      "one with towline plan",
+      o.instance.empty() ? o.solution : o.plan,
+      hole.size() == 1 ? format(" {}", hole.begin) : format("s {} to {}", hole.begin, hole.end - 1),
+      holes.size() == 1 ? "" : format(" (and {} more gaps)", holes.size() - 1), report.layers);
 }
 
 Result<int> run(std::span<const std::string> args) {

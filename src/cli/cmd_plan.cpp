@@ -92,10 +92,10 @@ struct Planned {
   plan::SearchResult search;     // of baselines: placement alone
   plan::LinkedPlacement linked;  // of clusters
   plan::FlowReport report;
-  std::optional<plan::ServingEstimate> estimate;     // where the machines are known
-  std::optional<plan::JudgedPlacement> judged;       // by the simulator
+  std::optional<plan::ServingEstimate> estimate;  // where the machines are known
+  std::optional<plan::JudgedPlacement> judged;    // by the simulator
   int32_t simulations = 0;
-  std::vector<OutputFile> files;                     // to be written
+  std::vector<OutputFile> files;    // to be written
   double cost = 0, least_cost = 0;  // --minimise cost: of the nodes used, and a lower bound
 };
 
@@ -118,8 +118,8 @@ plan::SearchResult search(const PlanOptions& o, const plan::Instance& instance,
   options.starts = std::move(starts);
   options.worth = objective.worth();
   options.worth_per_flow = objective.objective.stretch;
-  options.spare_one = objective.objective.goal == plan::Goal::kSurvival ||
-                      objective.objective.least_n1 > 0;
+  options.spare_one =
+      objective.objective.goal == plan::Goal::kSurvival || objective.objective.least_n1 > 0;
   options.spare_cap = objective.objective.least_n1;
   options.stop = StopOnSignal::flag();
   options.progress = [&](const plan::SearchProgress& p) { progress.row(p); };
@@ -133,11 +133,12 @@ plan::ReportOptions report_options(const PlanOptions& o, int32_t nodes) {
 
 Result<void> check_flow(const plan::FlowReport& report) {
   if (report.max_flow > 0) return {};
-  return errorf(Code::kInvalidArgument,
-                "no placement of the {} layers was found that passes any flow (upper bound {:.3f} "
-                "tokens/s): the nodes are too badly linked; add links or nodes, or let --method auto "
-                "search longer (--steps)",
-                report.layers, report.upper_bound);
+  return errorf(
+      Code::kInvalidArgument,
+      "no placement of the {} layers was found that passes any flow (upper bound {:.3f} "
+      "tokens/s): the nodes are too badly linked; add links or nodes, or let --method auto "
+      "search longer (--steps)",
+      report.layers, report.upper_bound);
 }
 
 Result<plan::LinkedPlacement> baseline(const std::string& method, const PlanOptions& o,
@@ -196,8 +197,7 @@ Result<void> plan_auto(const PlanOptions& o, const ProblemAndProfile& loaded, Pl
                     "no plan can exceed {:.3f}",
                     o.objective.target_rate, planned.search.flow, planned.search.bound);
     }
-    planned.search.placement =
-        plan::without_unused(instance, planned.search.placement, o.partial);
+    planned.search.placement = plan::without_unused(instance, planned.search.placement, o.partial);
     const std::vector<double>& prices = objective.objective.prices;
     for (size_t unit = 0; unit < prices.size(); ++unit) {
       if (!planned.search.placement.nodes[unit].empty()) planned.cost += prices[unit];
@@ -340,7 +340,7 @@ Json report_json(const PlanOptions& o, const Planned& planned) {
                             {"evaluations", planned.search.evaluations},
                             {"bottleneck", report.bottleneck}});
   if (report.units.size() <= kFailuresUpTo) json.set("n_minus_1_flow", report.n_minus_1_flow);
-  json.set("objective", o.objective.finalists > 0      ? "judged"
+  json.set("objective", o.objective.finalists > 0       ? "judged"
                         : !o.objective.minimise.empty() ? o.objective.minimise
                                                         : o.objective.objective);
   if (planned.estimate) {
@@ -422,8 +422,8 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(Planned planned, o.instance.empty() ? plan_cluster(o) : plan_instance(o));
   if (!o.picture.empty()) {
     const bool page = o.picture.ends_with(".html");
-    planned.files.push_back({o.picture, page ? plan::picture_html(planned.report)
-                                             : plan::picture_svg(planned.report)});
+    planned.files.push_back(
+        {o.picture, page ? plan::picture_html(planned.report) : plan::picture_svg(planned.report)});
   }
   TRY(write_files(o.out, planned.files));
   if (o.json) {
@@ -436,10 +436,11 @@ Result<int> run(std::span<const std::string> args) {
                  .c_str(),
              stdout);
   const auto print_serving = [](const char* how, double rate, double first, double further) {
-    std::fputs(format("{}: {:.1f} tokens/s decoded, {:.3f} s to the first token, {:.3f} s a token\n",
-                      how, rate, first, further)
-                   .c_str(),
-               stdout);
+    std::fputs(
+        format("{}: {:.1f} tokens/s decoded, {:.3f} s to the first token, {:.3f} s a token\n", how,
+               rate, first, further)
+            .c_str(),
+        stdout);
   };
   if (planned.cost > 0) {
     std::fputs(format("cost {:.2f} an hour; no nodes for this rate cost less than {:.2f}\n",

@@ -45,7 +45,8 @@ OptionTable table(ReplanArgs& o) {
       "matched by name if the running plan is a plan.toml, else by their place in the file.");
   o.inputs.add_to(t);
   t.value("instance", &o.instance, "changed problem in the plain .inst format").metavar("FILE");
-  t.value("running", &o.running, "the running plan: plan.toml or *_sol.ini, or .helix with --instance")
+  t.value("running", &o.running,
+          "the running plan: plan.toml or *_sol.ini, or .helix with --instance")
       .metavar("FILE")
       .required();
   t.value("lost", &o.lost, "nodes that are gone, by name or number");
@@ -80,10 +81,11 @@ Result<std::vector<int32_t>> find_nodes(const plan::Instance& instance, const st
     if (std::to_string(node) == name) found.push_back(node);
   }
   if (found.empty()) {
-    return errorf(Code::kInvalidArgument,
-                  "the cluster has no node '{}'; name one of its nodes, or give its number from 0 to "
-                  "{}",
-                  name, instance.nodes() - 1);
+    return errorf(
+        Code::kInvalidArgument,
+        "the cluster has no node '{}'; name one of its nodes, or give its number from 0 to "
+        "{}",
+        name, instance.nodes() - 1);
   }
   return found;
 }
@@ -135,7 +137,8 @@ plan::TransferCosts transfer_costs(const plan::PlanProblem& problem) {
 }
 
 // Of a plan.toml, by the names of its nodes: those that the cluster no longer has are lost, those
-// that the plan does not name have joined. Of a *_sol.ini, by number: joined nodes stand at the end.
+// that the plan does not name have joined. Of a *_sol.ini, by number: joined nodes stand at the
+// end.
 Result<plan::Placement> running_placement(const std::string& path,
                                           const plan::PlanProblem& problem) {
   if (path.ends_with(".toml") || path.ends_with(".json")) {

@@ -32,9 +32,10 @@ Result<void> prepare_cost(const ObjectiveInputs& inputs, const ProblemAndProfile
   for (int32_t unit = 0; unit < loaded->problem.size(); ++unit) {
     const spec::MachineType& type = loaded->problem.machine(unit);
     if (!(type.price > 0)) {
-      return errorf(Code::kInvalidArgument,
-                    "machine type '{}' has no price; write price = 1.2 (an hour) into its [[types]]",
-                    type.name);
+      return errorf(
+          Code::kInvalidArgument,
+          "machine type '{}' has no price; write price = 1.2 (an hour) into its [[types]]",
+          type.name);
     }
     objective.prices.push_back(type.price * loaded->problem.units[unit].devices);
   }
@@ -45,10 +46,11 @@ Result<void> prepare_cost(const ObjectiveInputs& inputs, const ProblemAndProfile
 
 void ObjectiveInputs::add_to(OptionTable& table) {
   table
-      .value("objective", &objective,
-             "what to maximise: the static flow; what KV capacity and latency let a full cluster "
-             "serve; the same within --slo; the flow after the worst failure; requests/s with prompt "
-             "and decode nodes apart")
+      .value(
+          "objective", &objective,
+          "what to maximise: the static flow; what KV capacity and latency let a full cluster "
+          "serve; the same within --slo; the flow after the worst failure; requests/s with prompt "
+          "and decode nodes apart")
       .one_of({"flow", "served", "goodput", "n1", "roles"});
   table
       .value("slo", &slo,
@@ -156,8 +158,8 @@ Result<PreparedObjective> prepare_objective(const ObjectiveInputs& inputs,
   } else {
     prepared.lengths = sim::typical_lengths();
   }
-  prepared.model = plan::make_serving_model(loaded->problem, loaded->profile,
-                                            plan::shape_of(prepared.lengths));
+  prepared.model =
+      plan::make_serving_model(loaded->problem, loaded->profile, plan::shape_of(prepared.lengths));
   if (inputs.replicas > 0) {
     if (loaded->kv_bytes <= 0) {
       return errorf(Code::kInvalidArgument,

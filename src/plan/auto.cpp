@@ -120,13 +120,14 @@ class Portfolio {
     anneal.cover_weight = plan.cover_weight;
     anneal.bound = scale_;
     const bool near = options_.worth ? result_.worth > 0 : result_.worth > 0.5 * scale_;
-    anneal.cover_cap = near ? std::min(plan.incumbent_cap * result_.worth, scale_)
-                            : plan.bound_cap * scale_;
+    anneal.cover_cap =
+        near ? std::min(plan.incumbent_cap * result_.worth, scale_) : plan.bound_cap * scale_;
     anneal.stop = options_.stop;
     if (options_.worth) anneal.worth = options_.worth();
     anneal.worth_per_flow = options_.worth_per_flow;
     anneal.spare_one = options_.spare_one;
     anneal.spare_cap = 1.02 * options_.spare_cap;
+    anneal.enough = result_.bound;
     return Annealer(instance_, options_.partial)
         .run(plan.from_incumbent ? result_.placement : fresh_start(run), anneal);
   }

@@ -120,8 +120,7 @@ class LinkAware {
     inner_.resize(kept);
     std::map<std::vector<double>, int32_t> kinds;
     for (const std::vector<double>& rates : instance.rates) {
-      kind_.push_back(
-          kinds.try_emplace(rates, static_cast<int32_t>(kinds.size())).first->second);
+      kind_.push_back(kinds.try_emplace(rates, static_cast<int32_t>(kinds.size())).first->second);
     }
   }
 
@@ -173,7 +172,8 @@ class LinkAware {
         const std::vector<double>& rates = instance_.rates[nodes[i]];
         for (size_t k = 1; k <= rates.size(); ++k) {
           const double rate = std::min(rates[k - 1], limit_[nodes[i]]);
-          if (rate > 0) holders.push_back({row->second, 1.0 * devices[i] / static_cast<double>(k), rate});
+          const double use = devices[i] / static_cast<double>(k);
+          if (rate > 0) holders.push_back({row->second, use, rate});
         }
       }
     };
@@ -247,7 +247,7 @@ class LinkAware {
   const Instance& instance_;
   const bool partial_;
   Supply supply_;
-  std::vector<Carried> node_;  // [node]
+  std::vector<Carried> node_;        // [node]
   std::vector<int32_t> kind_;        // [node] nodes with the same table have the same
   std::vector<InstanceLink> inner_;  // between nodes, one a pair
   double from_source_ = 0, to_sink_ = 0;

@@ -28,7 +28,7 @@ TEST(CanCover, CountsSharedLayers) {
   const Holder holders[] = {{0, 1, 10}, {0, 0.5, 6}};
   EXPECT_TRUE(can_cover(supply, holders, 10, 3));
   EXPECT_FALSE(can_cover(supply, holders, 10, 3.1));
-  EXPECT_TRUE(can_cover(supply, holders, 10, 3, 1));    // two of the second kind: use 1 a layer
+  EXPECT_TRUE(can_cover(supply, holders, 10, 3, 1));       // two of the second kind: use 1 a layer
   EXPECT_FALSE(can_cover(supply, holders, 12.1, 2.1, 1));  // use 1.5 a layer at least
   EXPECT_FALSE(can_cover({supply, 1}, {holders, 1}, 10, 3, 1));
   EXPECT_TRUE(can_cover({supply, 1}, {holders, 1}, 10, 2, 1));

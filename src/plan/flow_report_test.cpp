@@ -21,7 +21,7 @@ struct Published {
   const char* golden;   // runs/flows/<golden>.json
   const char* cluster;  // clusters/<cluster>.ini
   const char* model;
-  const char* layout;   // layouts/<layout>/{*_sol.ini, simulator_cluster.ini}
+  const char* layout;  // layouts/<layout>/{*_sol.ini, simulator_cluster.ini}
 };
 
 constexpr Published kPublished[] = {
@@ -110,7 +110,8 @@ TEST(FlowReport, EveryPublishedPlanHasItsPublishedFlow) {
       capacities[{graph.vertex_names[arc.from], graph.vertex_names[arc.to]}] = arc.capacity;
     }
     for (const Json& edge : (*golden)["edges"].items()) {
-      const auto found = capacities.find({edge[size_t{0}].as_string(), edge[size_t{1}].as_string()});
+      const std::pair ends(edge[size_t{0}].as_string(), edge[size_t{1}].as_string());
+      const auto found = capacities.find(ends);
       ASSERT_NE(found, capacities.end()) << edge.dump();
       EXPECT_NEAR(found->second, edge[size_t{2}].as_double(), 1e-6 * found->second) << edge.dump();
     }
@@ -123,17 +124,17 @@ TEST(FlowReport, OtherPublishedPlansHaveTheirPublishedFlow) {
   const struct {
     Published published;
     double flow;
-  } kCases[] = {
-      {{"", "3cluster24", "llama2-70b", "ae_distributed_clusters/layout_llama70b/ilp"}, 1212.176845},
-      {{"", "3cluster24", "llama2-70b", "ae_distributed_clusters/layout_llama70b/petals"},
-       952.107398},
-      {{"", "3cluster24", "llama2-70b", "ae_distributed_clusters/layout_llama70b/swarm"},
-       616.379836},
-      {{"", "3cluster24", "llama2-70b", "ae_ablation/layouts/raw_24"}, 1212.176845},
-      {{"", "3cluster24", "llama2-70b", "ae_ablation/layouts/no_prune_24"}, 952.107398},
-      {{"", "cluster42", "llama2-70b", "ae_ablation/layouts/raw_42"}, 4137.547585},
-      {{"", "cluster42", "llama2-70b", "ae_ablation/layouts/no_prune_42"}, 4892.242430},
-      {{"", "cluster10", "llama1-30b", "ae_ablation/layouts/quality"}, 286.587410}};
+  } kCases[] = {{{"", "3cluster24", "llama2-70b", "ae_distributed_clusters/layout_llama70b/ilp"},
+                 1212.176845},
+                {{"", "3cluster24", "llama2-70b", "ae_distributed_clusters/layout_llama70b/petals"},
+                 952.107398},
+                {{"", "3cluster24", "llama2-70b", "ae_distributed_clusters/layout_llama70b/swarm"},
+                 616.379836},
+                {{"", "3cluster24", "llama2-70b", "ae_ablation/layouts/raw_24"}, 1212.176845},
+                {{"", "3cluster24", "llama2-70b", "ae_ablation/layouts/no_prune_24"}, 952.107398},
+                {{"", "cluster42", "llama2-70b", "ae_ablation/layouts/raw_42"}, 4137.547585},
+                {{"", "cluster42", "llama2-70b", "ae_ablation/layouts/no_prune_42"}, 4892.242430},
+                {{"", "cluster10", "llama1-30b", "ae_ablation/layouts/quality"}, 286.587410}};
   for (const auto& c : kCases) {
     SCOPED_TRACE(c.published.layout);
     const auto problem = load(c.published);
@@ -266,7 +267,8 @@ TEST(FlowReport, SharesSpendToTheRatiosOfTheFlow) {
         ++chosen[best];
       }
       for (size_t i = 0; i < links.size(); ++i) {
-        EXPECT_NEAR(chosen[i] / double{kRounds}, links[i]->share, 2.0 / kRounds * static_cast<double>(links.size()));
+        EXPECT_NEAR(chosen[i] / double{kRounds}, links[i]->share,
+                    2.0 / kRounds * static_cast<double>(links.size()));
       }
     }
   });

@@ -23,8 +23,8 @@ struct Shipped {
   Method method;
   const char* cluster;
   const char* model;
-  const char* folder;    // below layouts/
-  const char* solution;  // file name
+  const char* folder;                                       // below layouts/
+  const char* solution;                                     // file name
   const char* simulator_cluster = "simulator_cluster.ini";  // nullptr: there is none
   bool kv_by_hand = false;  // its KV capacities were written by hand
 };
@@ -54,8 +54,10 @@ const Shipped kShipped[] = {
      "petals_sol.ini"},
     {swarm, "3cluster24", "llama2-70b", "ae_model_placement/layout_distributed/swarm",
      "swarm_sol.ini"},
-    {swarm, "3cluster24", "llama2-70b", "ae_ablation/heuristics/cluster24", "swarm_sol.ini", nullptr},
-    {swarm, "cluster42", "llama2-70b", "ae_ablation/heuristics/cluster42", "swarm_sol.ini", nullptr},
+    {swarm, "3cluster24", "llama2-70b", "ae_ablation/heuristics/cluster24", "swarm_sol.ini",
+     nullptr},
+    {swarm, "cluster42", "llama2-70b", "ae_ablation/heuristics/cluster42", "swarm_sol.ini",
+     nullptr},
     {separate, "sub_single_a100", "llama1-30b", "ae_single_cluster/layout_llama30b/separate",
      "a100_solution_file.ini", "a100_simulator_cluster.ini"},
     {separate, "sub_single_l4", "llama1-30b", "ae_single_cluster/layout_llama30b/separate",
@@ -76,7 +78,8 @@ const Shipped kShipped[] = {
      "t4_solution_file.ini", nullptr},
 };
 
-// Without the lines of KV capacity, if `drop`; a file written by hand may also lack its last line end.
+// Without the lines of KV capacity, if `drop`; a file written by hand may also lack its last line
+// end.
 std::string comparable(const std::string& text, bool drop) {
   std::string kept;
   for (size_t at = 0; at < text.size();) {

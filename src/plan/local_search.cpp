@@ -334,7 +334,8 @@ void Annealer::note_state(std::vector<double>& usage, std::vector<int32_t>& cut)
   }
 }
 
-AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options) {
+// The state is `start`, with nothing left of an earlier run.
+void Annealer::begin(const Placement& start, const AnnealOptions& options) {
   rng_ = Rng(mix64(options.seed));
   bound_ = options.bound;
   cover_cap_ = options.cover_cap > 0 ? options.cover_cap : options.bound;
@@ -360,7 +361,10 @@ AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options)
   moved_ = 0;
   for (int32_t node = 0; node < instance_.nodes(); ++node) set(node, start.nodes[node]);
   changes_.clear();
+}
 
+AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options) {
+  begin(start, options);
   AnnealResult best;
   const auto worth_of = [&](double flow) {
     if (!options.worth) return flow;
@@ -378,7 +382,7 @@ AnnealResult Annealer::run(const Placement& start, const AnnealOptions& options)
   const double ratio = options.cold / options.hot;
   double temperature = options.hot * bound_;
   const double tolerance = 1e-9 * bound_;
-  const double goal = bound_ * (1 - 1e-9);
+  const double goal = (options.enough > 0 ? options.enough : bound_) * (1 - 1e-9);
   for (int64_t step = 0; step < options.steps && (options.worth || best_worth < goal); ++step) {
     ++best.steps;
     if ((step & 255) == 0) {

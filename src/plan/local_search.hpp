@@ -4,8 +4,9 @@
 // Annealer: simulated annealing over placements, guided by the minimum cut.
 //
 // A state gives every node a layer range. Its energy is
-//   worth (as a rule the flow) + a * mean over layers of min(capacity of the nodes that hold the layer, cap)
-//        + b * mean over boundaries of min(capacity of the nodes and links that cross it, cap),
+//   worth (as a rule the flow)
+//     + a * mean over layers of min(capacity of the nodes that hold the layer, cap)
+//     + b * mean over boundaries of min(capacity of the nodes and links that cross it, cap),
 // where the last two terms lead out of the plateau of zero flow; the thinnest layer or boundary is
 // also a bound of the flow that spares most evaluations. A third of the moves are directed:
 // a node that is little used takes over, splits or overlaps the range of a node in the minimum cut.
@@ -35,7 +36,8 @@ struct AnnealOptions {
   double cold = 0.0003;
   double cover_weight = 1;  // a
   double cross_weight = 1;  // b
-  double bound = 0;         // an upper bound of the flow, > 0; reaching it ends the search
+  double bound = 0;         // an upper bound of the flow, > 0; temperatures are parts of it
+  double enough = 0;        // a worth that ends the search; 0: the bound
   double cover_cap = 0;     // coverage above this (tokens/s) earns nothing; 0: the bound
   // Tokens/s that each layer costs which a node holds and did not hold in `home`; the best state is
   // then that of the highest flow less this cost. Needs home, which outlives the run.
@@ -70,6 +72,7 @@ class Annealer {
     LayerRange before;
   };
 
+  void begin(const Placement& start, const AnnealOptions& options);
   // The proposal being built: set() notes what it changes so that undo() can restore it.
   void set(int32_t node, LayerRange range);
   void undo();
@@ -108,7 +111,7 @@ class Annealer {
   double cover_cap_ = 0;
   double cover_weight_ = 0, cross_weight_ = 0;
   bool spare_one_ = false;
-  double layer_cap_ = 0;  // of the coverage of layers; cover_cap_ is that of boundaries
+  double layer_cap_ = 0;           // of the coverage of layers; cover_cap_ is that of boundaries
   std::vector<double> strongest_;  // [layer] the largest rate among its holders, if spare_one_
   std::vector<LayerRange> state_;
   std::vector<double> cover_;                             // [layer] sum of the rates of its holders
@@ -121,9 +124,9 @@ class Annealer {
   const Placement* home_ = nullptr;  // null: moves are free
   int64_t moved_ = 0;                // layers held that home_ does not hold at that node
   std::vector<Change> changes_;
-  std::vector<double> usage_;        // [node] flow / rate in the accepted state; 1 for cut nodes
-  std::vector<int32_t> cut_;         // nodes in the accepted state's cut, or at its cut links
-  std::vector<double> next_usage_;   // of the proposal
+  std::vector<double> usage_;       // [node] flow / rate in the accepted state; 1 for cut nodes
+  std::vector<int32_t> cut_;        // nodes in the accepted state's cut, or at its cut links
+  std::vector<double> next_usage_;  // of the proposal
   std::vector<int32_t> next_cut_;
   std::vector<int32_t> machine_of_;  // [node], -1: its own
 };

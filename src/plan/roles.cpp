@@ -32,8 +32,11 @@ double stage_flow(const Instance& instance, const std::vector<bool>& flags, bool
 class RoleSearch {
  public:
   RoleSearch(const PlanProblem& problem, const ServingModel& model, const RoleOptions& options)
-      : problem_(problem), requests_(model.requests), options_(options),
-        prompt_(prompt_instance(problem, model)), decode_(decode_instance(problem, model)) {
+      : problem_(problem),
+        requests_(model.requests),
+        options_(options),
+        prompt_(prompt_instance(problem, model)),
+        decode_(decode_instance(problem, model)) {
     std::vector<int32_t> nodes(prompt_.rates.size());
     std::iota(nodes.begin(), nodes.end(), 0);
     const std::vector<int32_t> types = node_types(prompt_, nodes);

@@ -8,10 +8,10 @@
 namespace towline::plan {
 namespace {
 
-constexpr double kPassesWaited = 1.5;   // a pass is found half done, then one's own
-constexpr double kUsableKv = 0.72;      // of the scarcest layer's cache, with admission as it is
-constexpr size_t kLargestBatch = 512;   // decodes; the tables end there
-constexpr double kBusiest = 0.98;       // share of time that prompts may take
+constexpr double kPassesWaited = 1.5;  // a pass is found half done, then one's own
+constexpr double kUsableKv = 0.72;     // of the scarcest layer's cache, with admission as it is
+constexpr size_t kLargestBatch = 512;  // decodes; the tables end there
+constexpr double kBusiest = 0.98;      // share of time that prompts may take
 constexpr int kBisections = 16;
 
 ServingNode make_node(const PlanProblem& problem, int32_t unit, const spec::Profile& profile,
@@ -151,8 +151,8 @@ ServingEstimator::Latency ServingEstimator::latency_at(double rate) {
       // The batch is what arrives during a pass; its time hardly depends on it.
       double pass = vertex.layers * node.decode_seconds[16];
       const double batch = decodes * vertex.share * pass / (1 - busy);
-      pass = vertex.layers *
-             node.decode_seconds[std::min(static_cast<size_t>(batch), kLargestBatch)];
+      pass =
+          vertex.layers * node.decode_seconds[std::min(static_cast<size_t>(batch), kLargestBatch)];
       const double decode = kPassesWaited * pass / (1 - busy);
       const double wait = 0.5 * busy * model_.requests.input_spread * prompt_alone / (1 - busy);
       const double prompt = prompt_alone / (1 - busy) + wait + 0.5 * pass;
@@ -197,8 +197,8 @@ void ServingEstimator::follow(std::span<const LayerRange> ranges, double flow) {
   for (const VertexFlow& arc : flows_) {
     if (arc.from == kSource || vertex_of(arc.from) >= 0) continue;
     index_[arc.from] = static_cast<int32_t>(vertices_.size());
-    vertices_.push_back({arc.from < nodes ? arc.from : -1,
-                         arc.from < nodes ? ranges[arc.from].size() : 0, 0});
+    vertices_.push_back(
+        {arc.from < nodes ? arc.from : -1, arc.from < nodes ? ranges[arc.from].size() : 0, 0});
   }
   for (const VertexFlow& arc : flows_) {
     const int32_t to = vertex_of(arc.to);
@@ -248,9 +248,9 @@ double ServingEstimator::replicated_requests() {
   received_.assign(nodes, 0);
   on_links_.assign(r.links.size(), 0);
   const auto send = [&](const Vertex& from, int32_t to, double share, bool activation) {
-    const double bytes = tokens * share *
-                         ((activation ? r.activation_bytes : 0) +
-                          r.copies * from.layers * r.kv_bytes);
+    const double bytes =
+        tokens * share *
+        ((activation ? r.activation_bytes : 0) + r.copies * from.layers * r.kv_bytes);
     sent_[from.node] += bytes;
     received_[to] += bytes;
     if (!on_links_.empty()) on_links_[from.node * nodes + static_cast<size_t>(to)] += bytes;

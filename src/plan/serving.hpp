@@ -7,8 +7,8 @@
 // Static flow knows neither KV capacity nor latency. Here, by Little's law,
 //   requests in flight  N = rate * (prompt latency + output tokens * decode latency),
 // where N is what the scarcest layer's KV cache holds, and both latencies grow with the rate. The
-// rate that solves this is the estimate; bisection. A latency is a sum over the nodes that a request
-// passes, each weighted with its share of the flow:
+// rate that solves this is the estimate; bisection. A latency is a sum over the nodes that a
+// request passes, each weighted with its share of the flow:
 //   a pass   a node's layers times the time of a decode batch of the usual size, once and a half (a
 //            request finds a pass under way), slowed by the share of time that prompts take
 //   a hop    the link's latency and bytes
@@ -20,11 +20,11 @@
 // The effect of convoys dominates in Helix's simulator, and its fading through parallel branches is
 // what lets plans of lower static flow win (docs/planner.md, "What wins").
 //
-// Copies of the KV cache (Replication) leave less of it for requests, and cross the links: each token
-// that a node processes is sent on once more, its layers' KV, to a node that takes over from it (the
-// last nodes send theirs to the first, or, where there is no such link, over their widest one). Links and NICs that carry activations and copies
-// bound the rate; copies are made in the background and add no latency (Strati et al., "DejaVu",
-// ICML'24).
+// Copies of the KV cache (Replication) leave less of it for requests, and cross the links: each
+// token that a node processes is sent on once more, its layers' KV, to a node that takes over from
+// it (the last nodes send theirs to the first, or, where there is no such link, over their widest
+// one). Links and NICs that carry activations and copies bound the rate; copies are made in the
+// background and add no latency (Strati et al., "DejaVu", ICML'24).
 //
 // Thread-compatible: a ServingModel is immutable and shared; an estimate is made by a
 // ServingEstimator, one a thread.
@@ -43,9 +43,9 @@ namespace towline::plan {
 
 // What requests look like; the defaults are those of a chat service.
 struct RequestShape {
-  double input = 763;         // mean prompt tokens
-  double output = 232;        // mean output tokens
-  double input_spread = 1.34; // mean of the squared prompt over the square of its mean
+  double input = 763;          // mean prompt tokens
+  double output = 232;         // mean output tokens
+  double input_spread = 1.34;  // mean of the squared prompt over the square of its mean
 };
 RequestShape shape_of(std::span<const std::pair<int32_t, int32_t>> lengths);
 
@@ -73,9 +73,9 @@ struct ServingModel {
   HopSeconds to_sink, from_source;  // of the mean link
 
   struct Replication {
-    double copies = 0;            // of every KV cache, on other nodes
-    double kv_bytes = 0;          // of a token and layer
-    double activation_bytes = 0;  // of a token, on the same links
+    double copies = 0;                    // of every KV cache, on other nodes
+    double kv_bytes = 0;                  // of a token and layer
+    double activation_bytes = 0;          // of a token, on the same links
     std::vector<double> nic_in, nic_out;  // [node] bytes/s
     std::vector<double> links;  // [from * nodes + to] bytes/s; as `between`, else only NICs count
   } replication;
@@ -104,8 +104,8 @@ class ServingEstimator {
   explicit ServingEstimator(const ServingModel& model) : model_(model) {}
 
   // Of the placement that `evaluator` computed the flow of last. With goals: the highest rate that
-  // meets them, 0 if none does. `flow` is what the evaluator returned. T(k) is the rate of a typical
-  // state, not a limit of the machine: the estimate may exceed the flow by `stretch`.
+  // meets them, 0 if none does. `flow` is what the evaluator returned. T(k) is the rate of a
+  // typical state, not a limit of the machine: the estimate may exceed the flow by `stretch`.
   ServingEstimate estimate(const FlowEvaluator& evaluator, std::span<const LayerRange> ranges,
                            double flow, const LatencyGoals& goals = {}, double stretch = 1);
 
@@ -119,10 +119,10 @@ class ServingEstimator {
   std::vector<std::pair<int32_t, double>> keepers_of_last(int32_t node) const;
   double replicated_requests();
 
-  struct Vertex {        // a node that carries flow, or a hub where flows mix
-    int32_t node = -1;   // -1: a hub
+  struct Vertex {       // a node that carries flow, or a hub where flows mix
+    int32_t node = -1;  // -1: a hub
     int32_t layers = 0;
-    double share = 0;    // of the requests
+    double share = 0;  // of the requests
   };
   struct Hop {
     int32_t from, to;  // vertices; to < 0: the sink
@@ -137,11 +137,11 @@ class ServingEstimator {
 
   const ServingModel& model_;
   std::vector<VertexFlow> flows_;
-  std::vector<Vertex> vertices_;  // in the order of the way
-  std::vector<Hop> hops_;         // by `from`
-  std::vector<int32_t> index_;    // [vertex of the network]
-  std::vector<Run> runs_;         // [vertex]
-  std::vector<double> kv_;        // [layer]
+  std::vector<Vertex> vertices_;                    // in the order of the way
+  std::vector<Hop> hops_;                           // by `from`
+  std::vector<int32_t> index_;                      // [vertex of the network]
+  std::vector<Run> runs_;                           // [vertex]
+  std::vector<double> kv_;                          // [layer]
   std::vector<double> sent_, received_, on_links_;  // bytes a request: [node], [from * nodes + to]
 };
 

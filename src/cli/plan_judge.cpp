@@ -42,6 +42,18 @@ Result<void> prepare_cost(const ObjectiveInputs& inputs, const ProblemAndProfile
   return {};
 }
 
+// Simulated prompts are longer than what many machines were profiled with. They are worked off in
+// chunks, so that time grows in proportion.
+spec::Profile with_long_prompts(spec::Profile profile) {
+  for (spec::DeviceProfile& device : profile.devices) {
+    if (device.prompt.size() < 2 || device.prompt.back().tokens >= spec::kMaxInput) continue;
+    const spec::LayerTime last = device.prompt.back();
+    const double longer = spec::kMaxInput / last.tokens;
+    device.prompt.push_back({spec::kMaxInput, last.time * longer});
+  }
+  return profile;
+}
+
 }  // namespace
 
 void ObjectiveInputs::add_to(OptionTable& table) {
@@ -184,6 +196,7 @@ Result<plan::JudgedResult> judge_placements(const ProblemAndProfile& loaded,
                                             const PreparedObjective& prepared,
                                             const std::vector<plan::Placement>& candidates,
                                             plan::JudgedOptions options) {
+  const spec::Profile profile = with_long_prompts(loaded.profile);
   std::mutex mutex;
   std::string refusal;  // guarded by mutex
   options.finalists = inputs.finalists;
@@ -199,8 +212,8 @@ Result<plan::JudgedResult> judge_placements(const ProblemAndProfile& loaded,
       judge.duration = kShortWindow;
     }
     const Result<sim::Judgement> judged = sim::judge(
-        loaded.problem, plan::link_all(loaded.problem, placement, options.partial, "auto"),
-        loaded.profile, judge);
+        loaded.problem, plan::link_all(loaded.problem, placement, options.partial, "auto"), profile,
+        judge);
     if (!judged) {
       const std::lock_guard lock(mutex);
       refusal = judged.error().to_string();

@@ -73,6 +73,12 @@ def wait_gone(pid):
     assert ready, f"process {pid} is left behind"
 
 
+def wait_all_ready(cluster):
+    """Ready means that one way is there: other nodes may still be loading."""
+    while any(n["state"] != "ready" for n in cluster.call("/cluster")["nodes"]):
+        pass  # each look is an exchange with the server
+
+
 def bodies():
     """32 requests: greedy and seeded, several lengths, with log-probabilities."""
     out = []

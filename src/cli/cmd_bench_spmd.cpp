@@ -64,6 +64,20 @@ double median(std::vector<double> values) {
 
 // --- goals --------------------------------------------------------------------------------------
 
+// What the machine did besides.
+struct Disturbances {
+  int again = 0, kept = 0;
+  void count(const SpmdMeasured& m) {
+    again += m.again;
+    kept += m.disturbed ? 1 : 0;
+  }
+  void print() const {
+    if (again == 0) return;
+    std::fputs(format("note: other programs ran on this machine: {} runs were made again, {} count "
+                      "although it was no better\n", again - kept, kept).c_str(), stderr);
+  }
+};
+
 class Goals {
  public:
   explicit Goals(const SpmdOptions& o) : o_(o) {}
@@ -79,6 +93,7 @@ class Goals {
     TRY(ratios());
     TRY(overlap());
     TRY(faults());
+    disturbances_.print();
     return {};
   }
   bool all_met() const { return met_; }
@@ -106,6 +121,7 @@ class Goals {
     SpmdMeasured m;
     for (int i = 0; i < o_.rounds; ++i) {
       ASSIGN_OR_RETURN(m, measure(cell));
+      disturbances_.count(m);
       p50.push_back(m.p50_us);
       p99.push_back(m.p99_us);
       step.push_back(m.step_us);
@@ -187,6 +203,7 @@ class Goals {
       const auto step_us = [&](SpmdArm arm) -> Result<double> {
         cell.arm = arm;
         ASSIGN_OR_RETURN(const SpmdMeasured m, measure(cell));
+        disturbances_.count(m);
         return m.step_us;
       };
       ASSIGN_OR_RETURN(const double a, step_us(SpmdArm::kDriver));
@@ -232,6 +249,7 @@ class Goals {
 
   const SpmdOptions& o_;
   bool met_ = true;
+  Disturbances disturbances_;
   SpmdMeasured hot_, cold_;
 };
 
@@ -242,13 +260,14 @@ struct Ratio {
   double ratio = 0, low = 0, high = 0;    // of the rounds' ratios: median, least, most
 };
 
-Result<Ratio> compare_modes(SpmdCell cell, int rounds) {
+Result<Ratio> compare_modes(SpmdCell cell, int rounds, Disturbances& disturbances) {
   cell.solo_thread = true;
   std::vector<double> driver, spmd, ratios;
   const auto one = [&](SpmdArm arm) -> Result<double> {
     cell.arm = arm;
     cell.ahead = arm != SpmdArm::kDriver;
     ASSIGN_OR_RETURN(const SpmdMeasured m, measure(cell));
+    disturbances.count(m);
     return m.step_us;
   };
   for (int i = 0; i < rounds; ++i) {
@@ -271,6 +290,7 @@ Result<Ratio> compare_modes(SpmdCell cell, int rounds) {
 
 Result<bool> run_matrix(const SpmdOptions& o) {
   bool met = true;
+  Disturbances disturbances;
   if (!o.json) {
     std::puts("compute us  TP  PP  batch   driver us/step  SPMD us/step  SPMD/driver"
               "  (lowest, highest round)");
@@ -285,7 +305,7 @@ Result<bool> run_matrix(const SpmdOptions& o) {
           cell.batch = batch;
           cell.compute_us = compute;
           cell.steps = o.steps;
-          ASSIGN_OR_RETURN(const Ratio r, compare_modes(cell, o.rounds));
+          ASSIGN_OR_RETURN(const Ratio r, compare_modes(cell, o.rounds, disturbances));
           met = met && r.ratio >= 1;
           if (o.json) {
             std::puts(Json::object({{"compute_us", compute}, {"tp", ranks}, {"pp", stages},
@@ -302,12 +322,14 @@ Result<bool> run_matrix(const SpmdOptions& o) {
       }
     }
   }
+  disturbances.print();
   return met;
 }
 
 // --- ablation -----------------------------------------------------------------------------------
 
 Result<void> run_ablation(const SpmdOptions& o) {
+  Disturbances disturbances;
   if (!o.json) {
     std::puts("compute us  batch  context  arm              bytes/step  p50 us  overhead us  us/step"
               "  of delta-implied");
@@ -326,6 +348,7 @@ Result<void> run_ablation(const SpmdOptions& o) {
           cell.compute_us = compute;
           cell.steps = o.steps;
           ASSIGN_OR_RETURN(const SpmdMeasured m, measure(cell));
+          disturbances.count(m);
           if (arm == SpmdArm::kImplied) best = m.step_us;
           if (o.json) {
             std::puts(Json::object({{"compute_us", compute}, {"batch", batch},
@@ -343,6 +366,7 @@ Result<void> run_ablation(const SpmdOptions& o) {
       }
     }
   }
+  disturbances.print();
   return {};
 }
 

@@ -42,11 +42,15 @@ struct SpmdMeasured {
   double step_us = 0;             // wall time a step, scheduling included
   double cpu_us = 0;              // processor time a step, all processes, less schedule_us
   double bytes = 0;               // of a step message, mean
+  int again = 0;                  // times it was measured before, while other programs ran
+  bool disturbed = false;         // other programs ran this time too
   double overhead_us(const SpmdCell& cell) const {
     return p50_us - static_cast<double>(cell.compute_us);
   }
 };
 
+// A run during which other programs took more than a tenth of a core is thrown away and made again,
+// twice at most.
 Result<SpmdMeasured> measure(const SpmdCell& cell);
 // Pipelines of several nodes (cell.stages): wall time a step, two lanes in turn.
 Result<SpmdMeasured> measure_pipeline(const SpmdCell& cell);

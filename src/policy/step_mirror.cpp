@@ -398,6 +398,8 @@ Result<void> StepMirror::expand(const NodeStep& message, const Lane& lane,
         return errorf(Code::kDataCorrupt, "it implies row {} of step {}, which has gone", i,
                       message.implied_step);
       }
+      // The row's token is written or read soon, and lies wherever its table does.
+      if (!s->tokens.empty()) __builtin_prefetch(&s->tokens.back(), 1);
       rows.push_back({slots[i].slot, s->computed, 1, flags, 0});
     }
   }
@@ -437,6 +439,14 @@ Result<void> StepMirror::apply_rows(const NodeStep& message) {
   rows.insert(rows.end(), message.rows.begin(), message.rows.end());
   if (rows.empty()) {
     return errorf(Code::kDataCorrupt, "step {} of lane {} has no rows", message.step, message.lane);
+  }
+  // Slots and token tables of the rows that were written out: all misses at once, not one by one.
+  for (const StepRow& row : message.rows) {
+    if (row.slot < slots_.size()) __builtin_prefetch(&slots_[row.slot], 1);
+  }
+  for (const StepRow& row : message.rows) {
+    const SlotState* s = slot_at(row.slot);
+    if (s != nullptr && !s->tokens.empty()) __builtin_prefetch(&s->tokens.back(), 1);
   }
   TRY(append_blocks(message, rows));
   sampling_.clear();

@@ -158,6 +158,7 @@ Result<void> NullExecutor::pass(const RunItem& item, std::span<float> hidden,
                                 std::vector<RowResult>& results) {
   const auto width = static_cast<size_t>(options_.hidden);
   float* out = hidden.data();
+  if (item.hop.samples()) results.reserve(results.size() + item.rows.size());
   for (const Row& row : item.rows) {
     const policy::SlotState& s = *row.state;
     if (s.spec.adapter >= 0 && !adapters_.has(s.spec.adapter)) {
@@ -175,8 +176,9 @@ Result<void> NullExecutor::pass(const RunItem& item, std::span<float> hidden,
         if (p >= static_cast<int32_t>(s.tokens.size()) || s.tokens[p] == policy::kUnknownToken) {
           return errorf(Code::kInternal, "token {} of slot {} is not known", p, row.slot);
         }
-        std::copy(want, want + 4, out);
       }
+      if (item.hop.samples()) continue;  // nobody reads what it leaves
+      std::copy(want, want + 3, out);
       out[3] = static_cast<float>(item.hop.layers.end);
     }
     rows_ += row.count();

@@ -18,7 +18,7 @@ struct CompareOptions {
   std::string first, second;
   double tolerance = 0;
   std::vector<std::string> ignore = {"cpu_seconds", "max_rss_mb"};
-  bool json = false;
+  bool json = false, common = false;
 };
 
 OptionTable table(CompareOptions& o) {
@@ -30,8 +30,11 @@ OptionTable table(CompareOptions& o) {
   t.positional("second", &o.second, "the other").required();
   t.value("tolerance", &o.tolerance, "relative difference that counts as equal").range(0, 10);
   t.value("ignore", &o.ignore, "fields to leave out");
+  t.flag("common", &o.common,
+         "only fields that both have: a simulation against what `towline bench` measured");
   t.flag("json", &o.json, "print JSON");
   t.example("towline compare before after --tolerance 0.01");
+  t.example("towline compare simulated.json measured.json --common --tolerance 0.1");
   return t;
 }
 
@@ -43,8 +46,8 @@ struct Difference {
 
 class Comparison {
  public:
-  Comparison(double tolerance, const std::vector<std::string>& ignore)
-      : tolerance_(tolerance), ignore_(ignore.begin(), ignore.end()) {}
+  Comparison(double tolerance, bool common, const std::vector<std::string>& ignore)
+      : tolerance_(tolerance), common_(common), ignore_(ignore.begin(), ignore.end()) {}
 
   void walk(const std::string& path, const Json& a, const Json& b) {
     if (a.is_object() && b.is_object()) {
@@ -72,11 +75,12 @@ class Comparison {
 
  private:
   void visit(const std::string& path, const std::string& key, const Json& a, const Json& b) {
-    if (ignore_.contains(key)) return;
+    if (ignore_.contains(key) || (common_ && (a.is_null() || b.is_null()))) return;
     walk(path.empty() ? key : path + "." + key, a, b);
   }
 
   double tolerance_;
+  bool common_;
   std::set<std::string> ignore_;
   std::vector<Difference> differences_;
   int64_t compared_ = 0;
@@ -94,7 +98,7 @@ Result<int> run(std::span<const std::string> args) {
   if (outcome == ParseOutcome::kDone) return 0;
   ASSIGN_OR_RETURN(const Json first, load_result(o.first));
   ASSIGN_OR_RETURN(const Json second, load_result(o.second));
-  Comparison comparison(o.tolerance, o.ignore);
+  Comparison comparison(o.tolerance, o.common, o.ignore);
   comparison.walk("", first, second);
   Json list = Json::array();
   for (const Difference& d : comparison.differences()) {

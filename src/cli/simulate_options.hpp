@@ -51,6 +51,14 @@ struct SimulateOptions {
   int64_t seeds = 1;
   int threads = 0;
   double attainment = 0.9;
+  std::string scenario, profile;
+  std::string servegen, arrivals_of;
+  double servegen_from = 0;
+  double turns = 1, turn_think = 10;
+  std::string churn;
+  double churn_speed = 1, churn_from = 0, spot_warning = 0;
+  std::vector<std::string> network;
+  std::string regions, coordinator_region, prices;
 };
 
 // The rows of --policy towline.

@@ -12,8 +12,10 @@
 
 #include "base/file.hpp"
 #include "base/fmt.hpp"
+#include "cli/simulate_scenario.hpp"
 #include "cli/simulate_search.hpp"
 #include "cli/simulate_workload.hpp"
+#include "cli/simulate_world.hpp"
 #include "sim/helix_load.hpp"
 #include "sim/replay.hpp"
 #include "sim/stage_engine.hpp"
@@ -22,17 +24,14 @@
 namespace towline::cli {
 
 void add_stage_options(OptionTable& t, SimulateOptions& o) {
-  t.value("trace", &o.trace, "towline: requests and their times (CSV, JSON lines; see docs)")
+  t.value("scenario", &o.scenario,
+          "the scenario file of `towline up`: model, workers, links, serving limits and workload (of "
+          "which --trace, --lengths, --rate, --requests and --seed count more)").metavar("FILE");
+  t.value("profile", &o.profile,
+          "with --scenario: times of a layer on each type of machine, as `towline profile` writes them")
       .metavar("FILE");
-  t.value("requests", &o.requests, "towline: stop after so many requests; 0: no such end")
-      .range(0, 1e9);
-  t.value("clients", &o.clients, "towline, offline: requests kept waiting or running")
-      .range(1, 1e7);
-  t.value("rate", &o.rate, "towline: requests/s of the arrival process, or the trace sped up to this")
-      .range(0, 1e9);
-  t.value("arrival-process", &o.arrival_process, "towline: with --lengths")
-      .one_of({"poisson", "gamma", "uniform", "diurnal"});
-  t.value("variation", &o.variation, "towline: coefficient of variation of gamma").range(0.01, 100);
+  add_workload_options(t, o);
+  add_world_options(t, o);
   t.value("prompt-budget", &o.prompt_budget, "towline: prompt tokens a batch").range(1, 1e6);
   t.value("chunk", &o.chunk_tokens, "towline: tokens of one prompt at a time").range(1, 1e6);
   t.value("depth", &o.depth,
@@ -60,11 +59,7 @@ void add_stage_options(OptionTable& t, SimulateOptions& o) {
           "towline: the same for each pair of a prompt token and a token before it").range(0, 1);
   t.flag("shared-weights", &o.shared_weights,
          "towline: prompts and decodes of a batch read the weights once");
-  t.value("detect", &o.detect, "towline: seconds until a failure is noticed").range(0, 1e6);
-  t.value("disturb", &o.disturb,
-          "towline: crash:NODE@T, rejoin:NODE@T, slow:NODE*FACTOR@T, linkdown:LINK@T, "
-          "linkup:LINK@T; nodes and links by their place in the file, seconds after the start");
-  t.value("out", &o.out, "towline: folder for summary.json, requests.csv, trace.json, report.html")
+  t.value("out", &o.out, "towline: folder for summary.json, requests.csv, nodes.csv, links.csv, trace.json, report.html")
       .metavar("DIR");
   t.value("journal", &o.journal, "towline: write every event the coordinator's policy was told")
       .metavar("FILE");
@@ -78,45 +73,6 @@ void add_stage_options(OptionTable& t, SimulateOptions& o) {
 }
 
 namespace {
-
-// "crash:3@60", "slow:2*1.5@10"
-Result<sim::Disturbance> parse_disturbance(const std::string& text) {
-  const auto bad = [&] {
-    return errorf(Code::kInvalidArgument,
-                  "--disturb '{}': write crash:NODE@SECONDS, rejoin:, slow:NODE*FACTOR@SECONDS, "
-                  "linkdown:LINK@SECONDS or linkup:", text);
-  };
-  const size_t colon = text.find(':'), at = text.rfind('@');
-  if (colon == std::string::npos || at == std::string::npos || at < colon) return bad();
-  sim::Disturbance d;
-  const std::string kind = text.substr(0, colon);
-  if (kind == "crash") {
-    d.kind = sim::DisturbanceKind::kCrash;
-  } else if (kind == "rejoin") {
-    d.kind = sim::DisturbanceKind::kRejoin;
-  } else if (kind == "slow") {
-    d.kind = sim::DisturbanceKind::kSlow;
-  } else if (kind == "linkdown") {
-    d.kind = sim::DisturbanceKind::kLinkDown;
-  } else if (kind == "linkup") {
-    d.kind = sim::DisturbanceKind::kLinkUp;
-  } else {
-    return bad();
-  }
-  const auto parse = [](std::string_view word, auto& value) {
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-    return error == std::errc() && end == word.data() + word.size();
-  };
-  std::string_view target = std::string_view(text).substr(colon + 1, at - colon - 1);
-  const size_t star = target.find('*');
-  if ((star != std::string_view::npos) != (d.kind == sim::DisturbanceKind::kSlow)) return bad();
-  if (star != std::string_view::npos) {
-    if (!parse(target.substr(star + 1), d.factor)) return bad();
-    target = target.substr(0, star);
-  }
-  if (!parse(target, d.target) || !parse(std::string_view(text).substr(at + 1), d.at)) return bad();
-  return d;
-}
 
 // "ttft=5,tpot=0.5"
 Result<void> parse_goals(const std::string& text, sim::StageOptions& s) {
@@ -153,8 +109,17 @@ std::function<void(const sim::StageProgress&)> progress_line() {
   };
 }
 
+policy::RouterKind router_of(const std::string& name) {
+  if (name == "swarm") return policy::RouterKind::kSwarm;
+  if (name == "random") return policy::RouterKind::kRandom;
+  if (name == "shortest_queue") return policy::RouterKind::kShortestQueue;
+  return policy::RouterKind::kFlow;
+}
+
 Result<sim::StageOptions> stage_options(const SimulateOptions& o) {
   sim::StageOptions s;
+  s.router = router_of(o.router);
+  s.seed = static_cast<uint64_t>(o.seed) + 1;
   s.estimator.high_water = o.kv_high_water < 0 ? 0.9 : o.kv_high_water;
   s.estimator.output_ratio = o.output_ratio < 0 ? 1.0 : o.output_ratio;
   s.estimator.usual_output = o.usual_output;
@@ -177,17 +142,6 @@ Result<sim::StageOptions> stage_options(const SimulateOptions& o) {
     s.window_begin = std::max(o.warm_up, 0.0);
     s.horizon = o.duration < 0 ? 0 : s.window_begin + o.duration;
   }
-  for (const std::string& list : o.disturb) {
-    for (size_t begin = 0; begin <= list.size();) {
-      const size_t comma = std::min(list.find(',', begin), list.size());
-      ASSIGN_OR_RETURN(const sim::Disturbance d,
-                       parse_disturbance(list.substr(begin, comma - begin)));
-      s.disturbances.push_back(d);
-      begin = comma + 1;
-    }
-  }
-  std::stable_sort(s.disturbances.begin(), s.disturbances.end(),
-                   [](const auto& a, const auto& b) { return a.at < b.at; });
   if (!o.out.empty()) {
     s.sample_seconds = 1;
     s.trace_limit = 200'000;
@@ -195,37 +149,84 @@ Result<sim::StageOptions> stage_options(const SimulateOptions& o) {
   return s;
 }
 
-// One request a row, as they end; the file appears under its name only when it is complete.
-class RequestLog {
+// Rows as they come; the file appears under its name only when it is complete.
+class RowFile {
  public:
-  Result<void> open(const std::string& path) {
+  Result<void> open(const std::string& path, const std::string& header) {
     path_ = path;
     file_ = std::fopen((path + ".tmp").c_str(), "wb");
     if (file_ == nullptr) return errorf(Code::kIo, "cannot write '{}'", path);
-    std::fputs(sim::request_csv_header().c_str(), file_);
+    add(header);
     return {};
   }
-  ~RequestLog() {
+  ~RowFile() {
     if (file_ == nullptr) return;
     std::fclose(file_);
     std::remove((path_ + ".tmp").c_str());
   }
-  void add(const sim::RequestRecord& record) {
-    if (file_ != nullptr) std::fputs(sim::request_csv_row(record).c_str(), file_);
+  void add(const std::string& row) {
+    if (file_ != nullptr) std::fputs(row.c_str(), file_);
   }
   Result<void> close() {
     if (file_ == nullptr) return {};
-    const bool good = std::ferror(file_) == 0 && std::fclose(file_) == 0;
+    const bool good = std::ferror(file_) == 0;
+    const bool closed = std::fclose(file_) == 0;
     file_ = nullptr;
     std::error_code error;
     std::filesystem::rename(path_ + ".tmp", path_, error);
-    if (!good || error) return errorf(Code::kIo, "writing '{}' failed", path_);
+    if (!good || !closed || error) return errorf(Code::kIo, "writing '{}' failed", path_);
     return {};
   }
 
  private:
   std::string path_;
   std::FILE* file_ = nullptr;
+};
+
+// What every node and link did since the sample before; those that did nothing are left out.
+class SeriesLog {
+ public:
+  Result<void> open(const std::string& dir) {
+    TRY(nodes_.open(dir + "/nodes.csv", "seconds,node,busy,kv\n"));
+    return links_.open(dir + "/links.csv", "seconds,from,to,bytes_per_s,utilisation\n");
+  }
+  void add(const sim::StageLook& look) {
+    busy_.resize(look.input.nodes.size(), 0);
+    bytes_.resize(look.input.links.size(), 0);
+    const double span = look.seconds - last_;
+    for (size_t i = 0; i < busy_.size() && span > 0; ++i) {
+      const auto node = static_cast<int32_t>(i);
+      const int64_t busy = look.cluster.times(node).busy_ns;
+      const int64_t did = busy - std::exchange(busy_[i], busy);
+      const policy::BlockLedger& kv = look.host.batcher().ledger(node);
+      if (did == 0 && kv.held() == 0) continue;
+      const double held = kv.total() > 0 ? static_cast<double>(kv.held()) / kv.total() : 0;
+      nodes_.add(format("{:.3f},{},{:.4f},{:.4f}\n", look.seconds, look.input.nodes[i].name,
+                        static_cast<double>(did) * 1e-9 / span, held));
+    }
+    for (size_t i = 0; i < bytes_.size() && span > 0; ++i) {
+      const double bytes = look.cluster.link_bytes(static_cast<int32_t>(i));
+      const double sent = bytes - std::exchange(bytes_[i], bytes);
+      if (sent <= 0) continue;
+      const sim::HelixLink& link = look.input.links[i];
+      const auto name = [&](int32_t place) {
+        return place < 0 ? std::string("coordinator") : look.input.nodes[place].name;
+      };
+      links_.add(format("{:.3f},{},{},{:.0f},{:.4f}\n", look.seconds, name(link.from),
+                        name(link.to), sent / span, sent / span / link.bandwidth));
+    }
+    last_ = look.seconds;
+  }
+  Result<void> close() {
+    TRY(nodes_.close());
+    return links_.close();
+  }
+
+ private:
+  RowFile nodes_, links_;
+  std::vector<int64_t> busy_;
+  std::vector<double> bytes_;
+  double last_ = 0;
 };
 
 Result<void> write_outputs(const std::string& dir, const sim::HelixInput& input,
@@ -238,32 +239,45 @@ Result<void> write_outputs(const std::string& dir, const sim::HelixInput& input,
 
 }  // namespace
 
-Result<int> run_stage(const SimulateOptions& o) {
-  if (o.router != "maxflow") {
-    return Error(Code::kInvalidArgument, "--policy towline routes by maxflow only");
-  }
-  if (o.simulator_cluster.empty() || o.solution.empty()) {
+Result<int> run_stage(const SimulateOptions& given) {
+  SimulateOptions o = given;
+  std::optional<sim::HelixInput> loaded;
+  std::optional<spec::Scenario> scenario;
+  if (!o.scenario.empty()) {
+    ASSIGN_OR_RETURN(scenario, spec::load_scenario(o.scenario));
+    ASSIGN_OR_RETURN(loaded, scenario_input(*scenario, o.profile));
+    adopt_workload(*scenario, o);
+  } else if (o.simulator_cluster.empty() || o.solution.empty()) {
     return Error(Code::kInvalidArgument,
-                 "--policy towline needs --simulator-cluster and --solution");
+                 "--policy towline needs --scenario, or --simulator-cluster and --solution");
+  } else {
+    ASSIGN_OR_RETURN(loaded,
+                     sim::load_helix_input({o.simulator_cluster, o.solution, o.model, o.profile_dir,
+                                            o.flows, o.machines}, false));
   }
+  sim::HelixInput& input = *loaded;
   ASSIGN_OR_RETURN(sim::StageOptions options, stage_options(o));
-  ASSIGN_OR_RETURN(sim::HelixInput input,
-                   sim::load_helix_input({o.simulator_cluster, o.solution, o.model, o.profile_dir,
-                                          o.flows, o.machines}, false));
+  if (scenario) TRY(adopt_serving(*scenario, options));
+  TRY(apply_world(o, input));
+  ASSIGN_OR_RETURN(options.disturbances, load_disturbances(o, input));
   for (sim::LayerTimes& times : input.times) {
-    times.decode_context_seconds = o.decode_context;
-    times.prompt_context_seconds = o.prompt_context;
-    times.shared_weights = o.shared_weights;
+    if (o.decode_context > 0) times.decode_context_seconds = o.decode_context;
+    if (o.prompt_context > 0) times.prompt_context_seconds = o.prompt_context;
+    times.shared_weights |= o.shared_weights;
   }
   ASSIGN_OR_RETURN(const Workload work, load_workload(o));
+  options.follow_up = follow_up_of(work, o);
   if (o.find_max_rate) return find_max_rate(o, input, options, work);
   if (o.seeds > 1) return sweep_seeds(o, input, options, work);
-  RequestLog log;
+  RowFile log;
+  SeriesLog series;
   if (!o.out.empty()) {
     std::error_code error;
     std::filesystem::create_directories(o.out, error);
     if (error) return errorf(Code::kIo, "cannot make the folder '{}'", o.out);
-    TRY(log.open(o.out + "/requests.csv"));
+    TRY(log.open(o.out + "/requests.csv", sim::request_csv_header()));
+    TRY(series.open(o.out));
+    options.on_sample = [&](const sim::StageLook& look) { series.add(look); };
   }
   std::optional<obs::JournalWriter> journal;
   if (!o.journal.empty()) {
@@ -274,7 +288,9 @@ Result<int> run_stage(const SimulateOptions& o) {
   options.on_progress = progress_line();
   ASSIGN_OR_RETURN(sim::StageEngine engine,
                    sim::StageEngine::make(input, options, std::move(source),
-                                          [&](const sim::RequestRecord& r) { log.add(r); }));
+                                          [&](const sim::RequestRecord& r) {
+                                            if (!o.out.empty()) log.add(sim::request_csv_row(r));
+                                          }));
   const auto outcome = engine.run(&stop_on_signals());
   if (options.on_progress) std::fputs("\r\x1b[K", stderr);
   if (!outcome) return outcome.error();
@@ -285,6 +301,7 @@ Result<int> run_stage(const SimulateOptions& o) {
   summary.set("seed", o.seed);
   if (!o.out.empty()) {
     TRY(log.close());
+    TRY(series.close());
     TRY(write_outputs(o.out, input, options, report, summary));
   }
   if (o.json) {

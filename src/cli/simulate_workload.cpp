@@ -2,10 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/simulate_workload.hpp"
 
+#include <cmath>
 #include <memory>
 
 #include "base/fmt.hpp"
+#include "obs/journal.hpp"
+#include "policy/host_journal.hpp"
 #include "sim/helix_load.hpp"
+#include "spec/servegen.hpp"
 #include "spec/workload.hpp"
 
 namespace towline::cli {
@@ -26,10 +30,114 @@ Result<double> rate_of(const std::string& path) {
   return last > 0 ? static_cast<double>(count) / (static_cast<double>(last) * 1e-9) : 0.0;
 }
 
+// The requests that a journal's host was told of.
+Result<sim::StageEngine::Source> journal_source(const std::string& path, double stretch,
+                                                int64_t limit) {
+  ASSIGN_OR_RETURN(obs::JournalReader opened, obs::JournalReader::open(path));
+  auto reader = std::make_shared<obs::JournalReader>(std::move(opened));
+  return sim::StageEngine::Source([path, reader, stretch, left = limit, first = std::optional<int64_t>(),
+                                   last = int64_t{0}]() mutable -> Result<Request> {
+    if (left <= 0) return Request();
+    for (;;) {
+      ASSIGN_OR_RETURN(const std::optional<obs::JournalRecord> record, reader->next());
+      if (!record) return Request();
+      if (record->kind != obs::RecordKind::kEvent || record->machine != 0) continue;
+      const auto decoded = policy::decode_event(record->payload);
+      if (!decoded) return decoded.error();
+      const auto* arrival = std::get_if<policy::Arrive>(&decoded->event);
+      if (arrival == nullptr) continue;
+      if (!first) first = record->now;
+      --left;
+      spec::TraceRequest request;
+      last = std::max(last, record->now - *first);
+      request.arrival_ns = static_cast<int64_t>(static_cast<double>(last) * stretch);
+      request.input = arrival->prompt.empty() ? arrival->prompt_length
+                                              : static_cast<int32_t>(arrival->prompt.size());
+      request.output = std::max(arrival->max_tokens, 1);
+      if (request.input < 1) return Error(Code::kDataCorrupt, path + ": a request without a prompt");
+      return Request(request);
+    }
+  });
+}
+
+constexpr int32_t kLongestSession = 1'000'000;  // tokens
+
 }  // namespace
+
+void add_workload_options(OptionTable& t, SimulateOptions& o) {
+  t.value("trace", &o.trace, "towline: requests and their times (CSV, JSON lines; see docs)")
+      .metavar("FILE");
+  t.value("arrivals-of", &o.arrivals_of,
+          "towline: what if? the requests of a recorded run, from its journal").metavar("FILE");
+  t.value("servegen", &o.servegen,
+          "towline: clients of ServeGen (chunk-N-trace.csv, chunk-N-dataset.json); --rate scales them")
+      .metavar("DIR");
+  t.value("servegen-from", &o.servegen_from, "towline: seconds into its files to begin at")
+      .range(0, 1e9);
+  t.value("requests", &o.requests, "towline: stop after so many requests; 0: no such end")
+      .range(0, 1e9);
+  t.value("clients", &o.clients, "towline, offline: requests kept waiting or running")
+      .range(1, 1e7);
+  t.value("turns", &o.turns,
+          "towline: mean turns of a session, geometric; each repeats all that was said before")
+      .range(1, 1e4);
+  t.value("turn-think", &o.turn_think, "towline: mean seconds between two turns, exponential")
+      .range(0, 1e6);
+  t.value("rate", &o.rate, "towline: requests/s of the arrival process, or the trace sped up to this")
+      .range(0, 1e9);
+  t.value("arrival-process", &o.arrival_process, "towline: with --lengths")
+      .one_of({"poisson", "gamma", "uniform", "diurnal"});
+  t.value("variation", &o.variation, "towline: coefficient of variation of gamma").range(0.01, 100);
+}
+
+std::function<std::optional<sim::FollowUp>(const sim::RequestRecord&)> follow_up_of(
+    const Workload& work, const SimulateOptions& o) {
+  if (!(o.turns > 1)) return nullptr;
+  const double goes_on = 1 - 1 / o.turns;
+  return [&work, goes_on, think = o.turn_think, seed = static_cast<uint64_t>(o.seed)](
+             const sim::RequestRecord& r) -> std::optional<sim::FollowUp> {
+    Rng rng(mix64(seed ^ 0x7465726e73) ^ static_cast<uint64_t>(r.id));
+    if (rng.unit() >= goes_on) return std::nullopt;
+    sim::FollowUp next;
+    next.think = -std::log(1 - rng.unit()) * think;
+    int32_t asked = r.input;
+    next.output = r.output;
+    if (!work.lengths.empty()) {
+      std::tie(asked, next.output) = work.lengths[rng.below(work.lengths.size())];
+    }
+    const int64_t input = int64_t{r.input} + r.output + asked;
+    if (input > kLongestSession) return std::nullopt;
+    next.input = static_cast<int32_t>(input);
+    return next;
+  };
+}
 
 Result<Workload> load_workload(const SimulateOptions& o) {
   Workload work;
+  if (!o.lengths.empty()) {
+    ASSIGN_OR_RETURN(work.lengths, sim::load_lengths(o.lengths));
+  }
+  const int sources = (!o.trace.empty()) + (!o.arrivals_of.empty()) + (!o.servegen.empty());
+  if (sources > 1) {
+    return Error(Code::kInvalidArgument, "give one of --trace, --arrivals-of and --servegen");
+  }
+  if (!o.arrivals_of.empty()) {
+    ASSIGN_OR_RETURN(const obs::JournalReader reader, obs::JournalReader::open(o.arrivals_of));
+    work.journal = o.arrivals_of;
+    if (o.rate > 0) return Error(Code::kInvalidArgument, "--arrivals-of keeps its own times");
+    return work;
+  }
+  if (!o.servegen.empty()) {
+    ASSIGN_OR_RETURN(work.clients, spec::ServeGenSource::load(o.servegen));
+    ASSIGN_OR_RETURN(const spec::ServeGenSource source,
+                     spec::ServeGenSource::make(work.clients, 1, o.servegen_from, 0, work.lengths));
+    work.servegen_rate = source.mean_rate();
+    if (!(work.servegen_rate > 0)) {
+      return errorf(Code::kInvalidArgument, "nothing arrives in '{}' from {} s on", o.servegen,
+                    o.servegen_from);
+    }
+    return work;
+  }
   if (!o.trace.empty()) {
     ASSIGN_OR_RETURN(const spec::TraceReader reader, spec::TraceReader::open(o.trace));
     if (!reader.has_arrivals() && o.mode == "online") {
@@ -43,18 +151,30 @@ Result<Workload> load_workload(const SimulateOptions& o) {
     return work;
   }
   if (o.lengths.empty()) {
-    return Error(Code::kInvalidArgument, "--policy towline needs --trace or --lengths");
+    return Error(Code::kInvalidArgument,
+                 "--policy towline needs --trace, --lengths, --servegen or --arrivals-of");
   }
   if (o.mode == "online" && !(o.rate > 0) && !o.find_max_rate) {
     return Error(Code::kInvalidArgument, "--lengths in online mode needs --rate");
   }
-  ASSIGN_OR_RETURN(work.lengths, sim::load_lengths(o.lengths));
   return work;
 }
 
 Result<sim::StageEngine::Source> open_source(const Workload& work, const SimulateOptions& o,
                                              double rate, uint64_t seed) {
   const int64_t limit = o.requests > 0 ? o.requests : INT64_MAX;
+  if (!work.journal.empty()) return journal_source(work.journal, 1, limit);
+  if (!work.clients.empty()) {
+    const double scale = rate > 0 ? rate / work.servegen_rate : 1;
+    ASSIGN_OR_RETURN(spec::ServeGenSource made,
+                     spec::ServeGenSource::make(work.clients, scale, o.servegen_from, seed,
+                                                work.lengths));
+    auto source = std::make_shared<spec::ServeGenSource>(std::move(made));
+    return sim::StageEngine::Source([source, left = limit]() mutable -> Result<Request> {
+      if (left-- <= 0) return Request();
+      return source->next();
+    });
+  }
   if (!work.trace.empty()) {
     ASSIGN_OR_RETURN(spec::TraceReader opened, spec::TraceReader::open(work.trace));
     // A std::function must be copyable; a reader is not.

@@ -38,6 +38,7 @@ struct HelixNode {
   int32_t machine = 0;         // index into HelixInput::times
   double nic_in = 0, nic_out = 0, disk = 0;  // bytes/s
   int64_t kv_capacity = 0;     // layer-tokens
+  double price = 0;            // of an hour, in any currency; 0: not known
   double rate = 0;             // T(k): planned tokens/s with these layers
   policy::StageLimits limits;
 };
@@ -47,6 +48,7 @@ struct HelixLink {
   int32_t to = policy::kSinkNode;
   double latency = 0;          // seconds
   double bandwidth = 0;        // bytes/s
+  double price = 0;            // of a GB (10^9 bytes) that leaves over it
 };
 
 struct HelixInput {
@@ -58,6 +60,7 @@ struct HelixInput {
   std::vector<HelixNode> nodes;
   std::vector<HelixLink> links;
   std::vector<LayerTimes> times;
+  std::vector<std::string> machines;  // [as times] their types' names
   std::vector<double> flow;    // [link] planned tokens/s; only the max-flow router needs it
   double max_flow = 0;
   double max_compute = 0;      // upper bound of the flow

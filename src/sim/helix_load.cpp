@@ -246,6 +246,7 @@ Result<HelixInput> make_helix_input(const spec::HelixSimCluster& cluster,
     ASSIGN_OR_RETURN(times.prompt, expand(device.prompt, table.type + " prompt times"));
     ASSIGN_OR_RETURN(times.decode, expand(device.decode, table.type + " decode times"));
     input.times.push_back(std::move(times));
+    input.machines.push_back(table.type);
   }
   for (const auto& node : cluster.nodes) {
     if (!machines.contains(node.machine_type)) {

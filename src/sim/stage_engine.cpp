@@ -23,6 +23,7 @@ StageEngine::State::State(HelixInput in, StageOptions opt, Source from, Sink to)
     : input(std::move(in)), options(std::move(opt)), source(std::move(from)), sink(std::move(to)),
       cluster(input, StageCost(input, options.calibration), {.trace_limit = options.trace_limit}),
       link_known_up(input.links.size(), true), node_known_up(input.nodes.size(), true),
+      draining(input.nodes.size(), false), flow(input.links.size(), 0),
       incarnation(input.nodes.size(), 0) {
   // A chunk must fit the tables of every machine that it meets.
   for (const HelixNode& node : input.nodes) {
@@ -40,10 +41,10 @@ Result<StageEngine> StageEngine::make(HelixInput input, StageOptions options, So
   }
   for (size_t i = 0; i < options.disturbances.size(); ++i) {
     const Disturbance& d = options.disturbances[i];
-    const bool link = d.kind == DisturbanceKind::kLinkDown || d.kind == DisturbanceKind::kLinkUp;
+    const bool link = d.kind >= DisturbanceKind::kLinkDown;
     const size_t count = link ? input.links.size() : input.nodes.size();
     if (d.target < 0 || static_cast<size_t>(d.target) >= count || !(d.at >= 0) || !(d.at < 9e9) ||
-        !(d.factor > 0) || (i > 0 && d.at < options.disturbances[i - 1].at)) {
+        !(d.factor > 0 && d.factor < 1e9) || (i > 0 && d.at < options.disturbances[i - 1].at)) {
       return errorf(Code::kInvalidArgument,
                     "disturbance {}: unknown target {}, a time of {} s that is not in order, or a "
                     "factor of {}", i, d.target, d.at, d.factor);
@@ -146,6 +147,7 @@ void StageEngine::State::handle(const VirtualCluster::Happening& h) {
       return returned(h.ticket);
     case VirtualCluster::Happening::Kind::kReady:
       node_known_up[h.node] = true;
+      draining[h.node] = false;
       ++incarnation[h.node];
       return replan();
     case VirtualCluster::Happening::Kind::kDriver:
@@ -164,6 +166,12 @@ void StageEngine::State::handle(const VirtualCluster::Happening& h) {
       --thinking;
       ++owed;
       return;
+    case StageEvent::kTurn: {
+      --thinking;
+      free_turns.push_back(h.number);
+      const FollowUp& turn = turns[h.number];
+      return take_in({0, turn.input, turn.output});
+    }
   }
 }
 
@@ -305,6 +313,13 @@ void StageEngine::State::serve_clients() {
 }
 
 void StageEngine::State::arrive() {
+  const spec::TraceRequest request = *pending;
+  pending.reset();
+  take_in(request);
+  if (options.clients == 0) pull_arrival();
+}
+
+void StageEngine::State::take_in(const spec::TraceRequest& request) {
   uint32_t slot;
   if (free_requests.empty()) {
     slot = static_cast<uint32_t>(requests.size());
@@ -317,21 +332,19 @@ void StageEngine::State::arrive() {
   StageRequest& r = requests[slot];
   r = {};
   r.record.id = next_id++;
-  r.record.input = pending->input;
-  r.record.output = pending->output;
+  r.record.input = request.input;
+  r.record.output = request.output;
   r.record.arrival = cluster.now();
   r.used = true;
   counts[slot] = {.last = 0, .produced = 0, .input = r.record.input};
   count_time();
   ++in_system;
   ++report.arrived;
-  pending.reset();
   policy::Arrive event;
   event.id = RequestId(slot);
   event.prompt_length = r.record.input;
   event.max_tokens = r.record.output;
   tell(event);
-  if (options.clients == 0) pull_arrival();
 }
 
 void StageEngine::State::end_request(uint32_t slot, Outcome outcome, std::string_view reason) {
@@ -343,6 +356,21 @@ void StageEngine::State::end_request(uint32_t slot, Outcome outcome, std::string
   r.record.end = cluster.now();
   count_time();
   --in_system;
+  if (outcome == Outcome::kFinished && options.follow_up) {
+    if (const std::optional<FollowUp> next = options.follow_up(r.record)) {
+      uint32_t number;
+      if (free_turns.empty()) {
+        number = static_cast<uint32_t>(turns.size());
+        turns.emplace_back();
+      } else {
+        number = free_turns.back();
+        free_turns.pop_back();
+      }
+      turns[number] = *next;
+      ++thinking;
+      call_at(cluster.now() + ns(next->think), StageEvent::kTurn, number);
+    }
+  }
   if (options.clients > 0 && outcome == Outcome::kFinished) {
     if (options.think_seconds > 0) {
       ++thinking;

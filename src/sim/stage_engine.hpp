@@ -7,9 +7,9 @@
 // admitted, by which pipeline, in which steps, with which KV blocks, what happens when a node is
 // lost. This engine supplies what is not a decision: time, arrivals, machines and links
 // (sim/virtual_cluster.hpp), and counts. Its grain is a microbatch through all layers of a node.
-//   disturbance nodes crash, rejoin (loading their layers from disk) and slow down, links fail. The
-//               flow is planned anew on what is left; requests that lost KV are computed again from
-//               their tokens, on another way.
+//   disturbance nodes crash, are reclaimed with a warning, hang, slow down and come back (loading
+//               their layers from disk); links fail and change. The flow is planned anew on what is
+//               left; requests that lost KV are computed again from their tokens, on another way.
 //
 // Every request ends once: finished, rejected or failed, with the reason (checked at the end of every
 // run). With a journal, every event that the host was told is written down and can be replayed
@@ -35,13 +35,25 @@
 
 namespace towline::sim {
 
-enum class DisturbanceKind { kCrash, kRejoin, kSlow, kLinkDown, kLinkUp };
+enum class DisturbanceKind {
+  kCrash,      // gone, with its KV; noticed after detect_seconds
+  kReclaim,    // the same, but announced: noticed at once
+  kRejoin,     // after a crash: loads its layers from disk, then takes part
+  kDrain,      // no new requests on it; those it has go on
+  kHang,       // stops computing and answering; noticed like a crash, and what it held is void then
+  kResume,     // after a hang: takes part again, its layers are still loaded
+  kSlow,       // batches take `factor` times as long from now on
+  kLinkDown,   // messages on it are lost; noticed after detect_seconds
+  kLinkUp,
+  kBandwidth,  // of a link: `factor` times that of the file
+  kLatency,
+};
 
 struct Disturbance {
   double at = 0;       // seconds
   DisturbanceKind kind = DisturbanceKind::kCrash;
-  int32_t target = 0;  // node, or link for kLinkDown and kLinkUp
-  double factor = 1;   // kSlow: batches take this much longer from now on; 1: as before
+  int32_t target = 0;  // node or link
+  double factor = 1;   // kSlow, kBandwidth, kLatency; 1: as before
 };
 
 struct StageProgress {
@@ -49,7 +61,26 @@ struct StageProgress {
   int64_t arrived = 0, ended = 0;
 };
 
+// What a client asks next in a session, `think` seconds after the answer.
+struct FollowUp {
+  double think = 0;
+  int32_t input = 0, output = 0;  // tokens; the input holds all that was said before
+};
+
+struct RequestRecord;
+
+// A look at everything, for time series. Sums since the start.
+struct StageLook {
+  double seconds = 0;
+  const HelixInput& input;
+  const VirtualCluster& cluster;
+  const policy::Host& host;
+};
+
 struct StageOptions {
+  policy::RouterKind router = policy::RouterKind::kFlow;
+  uint64_t seed = 1;                // of the routers that draw
+  int32_t sequences = 0;            // running at a time, at most; 0: no such limit
   policy::KvEstimator estimator;
   Calibration calibration;
   int32_t prompt_budget = 2048;     // tokens a step
@@ -68,6 +99,9 @@ struct StageOptions {
   std::vector<Disturbance> disturbances;  // in order of time
   double sample_seconds = 0;        // of the time series; 0: none
   int64_t trace_limit = 0;          // batches kept for the Chrome trace
+  // Sessions: asked once for every request that finishes.
+  std::function<std::optional<FollowUp>(const RequestRecord&)> follow_up;
+  std::function<void(const StageLook&)> on_sample;        // every sample_seconds; may be empty
   std::function<void(const StageProgress&)> on_progress;  // now and then; may be empty
   obs::JournalWriter* journal = nullptr;  // of the host's events; outlives the engine
 };
@@ -109,6 +143,7 @@ struct StageReport {
   Percentiles ttft, tpot, itl, e2e, queueing; // seconds
   double mean_in_system = 0;                  // requests, time average (Little's law holds)
   std::vector<double> node_busy;              // [node] share of time
+  double machine_cost = 0, egress_cost = 0;   // in the currency of the prices
   std::vector<StageSample> samples;
   std::vector<BatchTrace> batches;
   int64_t events = 0;

@@ -252,8 +252,8 @@ TEST(StageEngine, SurvivesAnyScript) {
     double at = 0;
     for (uint64_t i = rng.below(12); i > 0; --i) {
       at += 3 * rng.unit();
-      const auto kind = static_cast<DisturbanceKind>(rng.below(5));
-      const bool link = kind == DisturbanceKind::kLinkDown || kind == DisturbanceKind::kLinkUp;
+      const auto kind = static_cast<DisturbanceKind>(rng.below(11));
+      const bool link = kind >= DisturbanceKind::kLinkDown;
       const size_t targets = link ? input.links.size() : input.nodes.size();
       options.disturbances.push_back(
           {at, kind, static_cast<int32_t>(rng.below(targets)), 0.5 + rng.unit()});

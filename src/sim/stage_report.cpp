@@ -103,16 +103,33 @@ std::string_view disturbance_name(DisturbanceKind kind) {
   switch (kind) {
     case DisturbanceKind::kCrash:
       return "crash";
+    case DisturbanceKind::kReclaim:
+      return "reclaim";
     case DisturbanceKind::kRejoin:
       return "rejoin";
+    case DisturbanceKind::kDrain:
+      return "drain";
+    case DisturbanceKind::kHang:
+      return "hang";
+    case DisturbanceKind::kResume:
+      return "resume";
     case DisturbanceKind::kSlow:
       return "slow";
     case DisturbanceKind::kLinkDown:
       return "link down";
     case DisturbanceKind::kLinkUp:
       return "link up";
+    case DisturbanceKind::kBandwidth:
+      return "bandwidth";
+    case DisturbanceKind::kLatency:
+      return "latency";
   }
   return "";
+}
+
+double cost_per_million(const StageReport& r) {
+  const auto tokens = static_cast<double>(std::max<int64_t>(r.output_tokens, 1));
+  return (r.machine_cost + r.egress_cost) / tokens * 1e6;
 }
 
 }  // namespace
@@ -144,6 +161,20 @@ Json stage_summary(const HelixInput& input, const StageReport& r) {
                             {"events", r.events},
                             {"steps", r.steps},
                             {"out_of_profile", r.out_of_profile}});
+  // The same under the names of `towline bench`.
+  const double seconds = r.ended - r.started;
+  const auto rate = [&](int64_t n) { return seconds > 0 ? static_cast<double>(n) / seconds : 0; };
+  json.set("seconds", seconds);
+  json.set("answered", r.finished);
+  json.set("input_tokens", r.prompt_tokens);
+  json.set("requests_per_s", rate(r.finished));
+  json.set("input_tps", rate(r.prompt_tokens));
+  json.set("output_tps", rate(r.output_tokens));
+  if (r.machine_cost + r.egress_cost > 0) {
+    json.set("machine_cost", r.machine_cost);
+    json.set("egress_cost", r.egress_cost);
+    json.set("cost_per_million_output_tokens", cost_per_million(r));
+  }
   json.set("ttft", percentiles_json(r.ttft));
   json.set("tpot", percentiles_json(r.tpot));
   json.set("itl", percentiles_json(r.itl));
@@ -180,6 +211,10 @@ std::string stage_text(const HelixInput& input, const StageReport& r) {
   times("queueing", r.queueing);
   line("within the goals", format("{:.1f} % of finished, {:.3f} requests/s", 100 * r.attainment,
                                   r.goodput));
+  if (r.machine_cost + r.egress_cost > 0) {
+    line("cost", format("{:.2f} machines, {:.2f} traffic: {:.3f} a million output tokens",
+                        r.machine_cost, r.egress_cost, cost_per_million(r)));
+  }
   if (r.out_of_profile > 0) {
     line("OUT OF PROFILE", format("{} batches were larger than the tables; their cost is scaled up "
                                   "from the last entry", r.out_of_profile));

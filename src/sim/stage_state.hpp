@@ -18,6 +18,7 @@ enum class StageEvent : uint8_t {
   kDetected,     // number: index; the coordinator learns of it
   kSample,
   kClient,       // a client has thought enough
+  kTurn,         // number: index; the next turn of a session
 };
 
 // A request's slot is its RequestId and SeqId while it is not ended.
@@ -47,6 +48,7 @@ struct StageEngine::State {
   void pull_arrival();
   void serve_clients();
   void arrive();
+  void take_in(const spec::TraceRequest& request);
   void end_request(uint32_t slot, Outcome outcome, std::string_view reason);
 
   // stage_world.cpp
@@ -79,7 +81,10 @@ struct StageEngine::State {
   std::optional<Error> fault;
 
   // What the coordinator knows of the cluster.
-  std::vector<bool> link_known_up, node_known_up;
+  std::vector<bool> link_known_up, node_known_up, draining;
+  std::vector<double> flow;                  // [link] of the last plan
+  std::vector<FollowUp> turns;               // of clients that think
+  std::vector<uint32_t> free_turns;
   std::vector<int32_t> incarnation;          // [node]
   double max_flow = 0;
 

@@ -6,6 +6,7 @@
 
 #include "base/check.hpp"
 #include "sim/helix_load.hpp"
+#include "sim/path_flow.hpp"
 #include "sim/stage_state.hpp"
 
 namespace towline::sim {
@@ -13,37 +14,49 @@ namespace towline::sim {
 policy::HostOptions StageEngine::State::host_options() const {
   policy::HostOptions o;
   o.total_layers = input.total_layers;
+  o.router = options.router;
+  o.seed = options.seed;
   o.estimator = options.estimator;
   o.admission.waiting = options.queue_limit;
   if (options.places > 0) o.admission.placed = options.places;
   o.depth = options.depth;
   o.batching.step_tokens = options.prompt_budget;
   o.batching.chunk_tokens = options.chunk_tokens;
-  o.batching.sequences = std::numeric_limits<int32_t>::max();
+  o.batching.sequences =
+      options.sequences > 0 ? options.sequences : std::numeric_limits<int32_t>::max();
   o.batching.prefix_cache = false;
   // The chunks of a prompt follow each other through the pipeline.
   o.batching.ahead = std::max(input.total_layers, options.depth);
   return o;
 }
 
-// Maximum flow over the nodes and links that are known to be up.
+// Maximum flow over the nodes and links that are known to be up; those that are drained carry none,
+// but who is on them may go on.
 policy::HostPlan StageEngine::State::plan() {
   HelixInput left = input;
   left.links.clear();
-  std::vector<int32_t> ids;
+  std::vector<int32_t> ids, closed;
+  std::vector<double> before;
+  const auto drained = [&](int32_t place) { return place >= 0 && draining[place]; };
   const auto usable = [&](int32_t place) {
     return place < 0 || (node_known_up[place] && !input.nodes[place].layers.empty());
   };
   for (size_t i = 0; i < input.links.size(); ++i) {
     const HelixLink& link = input.links[i];
     if (!link_known_up[i] || !usable(link.from) || !usable(link.to)) continue;
+    if (drained(link.from) || drained(link.to)) {
+      closed.push_back(static_cast<int32_t>(i));
+      continue;
+    }
     left.links.push_back(link);
     ids.push_back(static_cast<int32_t>(i));
+    before.push_back(flow[i]);
   }
   for (size_t i = 0; i < input.nodes.size(); ++i) {
     if (!node_known_up[i]) left.nodes[i].layers = {};
   }
   plan_flow(left);
+  keep_to_few_ways(left, before);
   max_flow = left.max_flow;
   ++report.replans;
   policy::HostPlan plan;
@@ -55,9 +68,15 @@ policy::HostPlan StageEngine::State::plan() {
     node.incarnation = incarnation[i];
     plan.nodes.push_back(node);
   }
+  std::fill(flow.begin(), flow.end(), 0.0);
   for (size_t i = 0; i < left.links.size(); ++i) {
-    plan.links.push_back({ids[i], left.links[i].from, left.links[i].to, left.flow[i]});
+    plan.links.push_back({ids[i], left.links[i].from, left.links[i].to, left.flow[i], false});
+    flow[ids[i]] = left.flow[i];
   }
+  for (const int32_t i : closed) {
+    plan.links.push_back({i, input.links[i].from, input.links[i].to, 0, true});
+  }
+  std::ranges::sort(plan.links, {}, &policy::HostLink::id);
   return plan;
 }
 
@@ -74,6 +93,29 @@ void StageEngine::State::disturb(const Disturbance& d, uint32_t number) {
       if (!cluster.is_up(d.target)) return;
       cluster.node_down(d.target);
       return notice_later();
+    case DisturbanceKind::kReclaim:
+      if (!cluster.is_up(d.target)) return;
+      cluster.node_down(d.target);
+      return detected(d);
+    case DisturbanceKind::kDrain:
+      if (!node_known_up[d.target] || draining[d.target]) return;
+      draining[d.target] = true;
+      return replan();
+    case DisturbanceKind::kHang:
+      if (!cluster.is_up(d.target) || cluster.is_hung(d.target)) return;
+      cluster.hang(d.target);
+      return notice_later();
+    case DisturbanceKind::kResume:
+      if (!cluster.is_hung(d.target)) return;
+      cluster.go_on(d.target);
+      if (node_known_up[d.target]) return;  // before anybody noticed
+      node_known_up[d.target] = true;
+      ++incarnation[d.target];
+      return replan();
+    case DisturbanceKind::kBandwidth:
+      return cluster.set_bandwidth(d.target, input.links[d.target].bandwidth * d.factor);
+    case DisturbanceKind::kLatency:
+      return cluster.set_latency(d.target, input.links[d.target].latency * d.factor);
     case DisturbanceKind::kRejoin:
       if (cluster.is_up(d.target)) return;
       if (node_known_up[d.target]) detected({d.at, DisturbanceKind::kCrash, d.target, 1});
@@ -95,7 +137,8 @@ void StageEngine::State::detected(const Disturbance& d) {
   const bool link = d.kind == DisturbanceKind::kLinkDown;
   std::vector<bool>& known = link ? link_known_up : node_known_up;
   // Already noticed, or back again before it was (then the return noticed it).
-  const bool up = link ? cluster.is_link_up(d.target) : cluster.is_up(d.target);
+  const bool up = link ? cluster.is_link_up(d.target)
+                       : cluster.is_up(d.target) && !cluster.is_hung(d.target);
   if (!known[d.target] || up) return;
   known[d.target] = false;
   replan();
@@ -111,6 +154,7 @@ void StageEngine::State::sample() {
                             static_cast<double>(sampled_output) / options.sample_seconds,
                             host->real_pressure()});
   sampled_output = 0;
+  if (options.on_sample) options.on_sample({seconds(), input, cluster, *host});
   if (cluster.quiet()) return;  // nothing else will ever happen
   call_at(cluster.now() + ns(options.sample_seconds), StageEvent::kSample);
 }
@@ -165,6 +209,12 @@ StageReport StageEngine::State::make_report(bool interrupted) {
   for (size_t i = 0; i < input.nodes.size(); ++i) {
     const double busy = static_cast<double>(cluster.times(static_cast<int32_t>(i)).busy_ns) * 1e-9;
     report.node_busy.push_back(total > 0 ? busy / total : 0);
+    const double away = static_cast<double>(cluster.times(static_cast<int32_t>(i)).away_ns) * 1e-9;
+    report.machine_cost += input.nodes[i].price * std::max(total - away, 0.0) / 3600;
+  }
+  for (size_t i = 0; i < input.links.size(); ++i) {
+    report.egress_cost +=
+        input.links[i].price * cluster.link_bytes(static_cast<int32_t>(i)) * 1e-9;
   }
   return std::move(report);
 }

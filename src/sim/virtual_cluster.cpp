@@ -3,6 +3,7 @@
 #include "sim/virtual_cluster.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace towline::sim {
 namespace {
@@ -146,7 +147,12 @@ std::optional<VirtualCluster::Happening> VirtualCluster::step() {
       flows_changed();
       break;
     case Kind::kBatchDone:
-      if (event.number == nodes_[event.where].generation) finish_batch(event.where);
+      if (event.number != nodes_[event.where].generation) break;
+      if (nodes_[event.where].hung) {
+        nodes_[event.where].done_while_hung = true;
+      } else {
+        finish_batch(event.where);
+      }
       break;
     case Kind::kLoaded:
       if (event.number != nodes_[event.where].generation) break;
@@ -263,7 +269,7 @@ void VirtualCluster::flows_changed() {
 
 void VirtualCluster::start_batch(int32_t node) {
   Node& n = nodes_[node];
-  if (n.busy || !n.loaded) return;
+  if (n.busy || !n.loaded || n.hung) return;
   policy::NodeBatch batch(n.limits);
   n.batch.clear();
   rows_.clear();
@@ -340,7 +346,8 @@ void VirtualCluster::node_down(int32_t node) {
   Node& n = nodes_[node];
   if (!n.up) return;
   if (n.busy) n.times.busy_ns += now() - n.begin;
-  n.up = n.loaded = n.busy = false;
+  n.up = n.loaded = n.busy = n.hung = n.done_while_hung = false;
+  n.down_at = now();
   ++n.generation;
   ++n.wake;
   n.wake_at = INT64_MAX;
@@ -354,9 +361,25 @@ void VirtualCluster::node_up(int32_t node) {
   if (n.up) return;
   lose_inbox(node, -1);  // what came while it was away
   n.up = true;
+  n.times.away_ns += now() - n.down_at;
   const HelixNode& spec = input_.nodes[node];
   events_.push(now() + ns(input_.layer_bytes * spec.layers.size() / spec.disk),
                {Kind::kLoaded, 0, node, n.generation});
+}
+
+void VirtualCluster::hang(int32_t node) {
+  if (nodes_[node].up) nodes_[node].hung = true;
+}
+
+void VirtualCluster::go_on(int32_t node) {
+  Node& n = nodes_[node];
+  if (!n.hung) return;
+  n.hung = false;
+  if (std::exchange(n.done_while_hung, false)) {
+    finish_batch(node);
+  } else {
+    start_batch(node);
+  }
 }
 
 void VirtualCluster::link_down(int32_t link) {

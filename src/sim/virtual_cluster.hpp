@@ -12,8 +12,9 @@
 //   link     first in, first out. A message of up to 64 KiB takes size / bandwidth on its link and
 //            no part in sharing; larger ones share NICs and links max-min fairly
 //            (sim/fair_network.hpp). Latency comes on top and holds nothing up.
-//   faults   nodes go down and come up, links fail, nodes become slow, bandwidth changes. What is
-//            on a failed node or link is lost without a sound; the driver notices by itself.
+//   faults   nodes go down and come up, hang and go on, become slow; links fail, their bandwidth and
+//            latency change. What is on a failed node or link is lost without a sound; the driver
+//            notices by itself.
 //
 // The driver's own events share the queue, so that there is one total order of everything.
 // Not thread-safe; deterministic.
@@ -43,6 +44,7 @@ struct ParcelWork {
 
 struct NodeTimes {
   int64_t busy_ns = 0;
+  int64_t away_ns = 0;  // down, until now if it is
   int64_t batches = 0;
 };
 
@@ -87,16 +89,27 @@ class VirtualCluster {
   void node_down(int32_t node);
   // Layers are loaded from disk first; kReady follows.
   void node_up(int32_t node);
+  // It computes nothing until it goes on; what it has stays.
+  void hang(int32_t node);
+  void go_on(int32_t node);
   void set_slowness(int32_t node, double factor) { nodes_[node].slowness = factor; }
   void link_down(int32_t link);
   void link_up(int32_t link) { links_[link].up = true; }
   void set_bandwidth(int32_t link, double bytes_per_second);
+  void set_latency(int32_t link, double seconds) { links_[link].latency = ns(seconds); }
   bool is_up(int32_t node) const { return nodes_[node].up; }
+  bool is_hung(int32_t node) const { return nodes_[node].hung; }
   bool is_link_up(int32_t link) const { return links_[link].up; }
 
   // Seconds from time 0 until every node has loaded its layers.
   double load_seconds() const;
-  NodeTimes times(int32_t node) const { return nodes_[node].times; }
+  NodeTimes times(int32_t node) const {
+    const Node& n = nodes_[node];
+    NodeTimes times = n.times;
+    if (!n.up) times.away_ns += now() - n.down_at;
+    if (n.busy) times.busy_ns += now() - n.begin;
+    return times;
+  }
   double link_bytes(int32_t link) const { return links_[link].bytes; }
   int64_t events() const { return handled_; }
   const StageCost& cost() const { return cost_; }
@@ -150,7 +163,9 @@ class VirtualCluster {
     NodeTimes times;
     uint32_t generation = 0, wake = 0;
     double slowness = 1;
+    int64_t down_at = 0;
     bool up = true, loaded = true, busy = false;
+    bool hung = false, done_while_hung = false;
     int32_t machine = 0;
     policy::NodeLimits limits;
     int32_t prompt_tokens = 0, decodes = 0;

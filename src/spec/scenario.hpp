@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Scenario: one file that says what is served, on which machines, how, and under which load. The
-// same file is for `towline up` (real processes) and the simulator (which does not read it yet).
+// same file is for `towline up` (real processes) and `towline simulate --scenario`.
 // Pure data. Paths in it are relative to the file's own folder.
 //
 //   schema = 1

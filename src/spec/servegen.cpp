@@ -30,6 +30,7 @@ Result<std::vector<std::pair<int32_t, double>>> shares(std::string_view text,
                   source, TraceReader::kMaxTokens);
   };
   if (text.size() < 2 || text.front() != '{' || text.back() != '}') return fault();
+  if (trimmed(text.substr(1, text.size() - 2)).empty()) return list;  // a window without requests
   for (const std::string_view cell : csv_cells(text.substr(1, text.size() - 2))) {
     const size_t colon = cell.find(':');
     if (colon == std::string_view::npos) return fault();
@@ -43,7 +44,7 @@ Result<std::vector<std::pair<int32_t, double>>> shares(std::string_view text,
     sum += *share;
     list.emplace_back(static_cast<int32_t>(*tokens), sum);
   }
-  if (list.empty()) return fault();
+  if (list.empty()) return list;
   for (auto& [tokens, upto] : list) upto /= sum;
   list.back().second = 1;
   return list;
@@ -65,6 +66,7 @@ Result<void> read_dataset(std::string_view text, std::string_view source, ServeG
     lengths.begin = *begin;
     ASSIGN_OR_RETURN(lengths.input, shares(value["input_tokens"].as_string(), source));
     ASSIGN_OR_RETURN(lengths.output, shares(value["output_tokens"].as_string(), source));
+    if (lengths.input.empty() || lengths.output.empty()) continue;  // those of the window before
     client.lengths.push_back(std::move(lengths));
   }
   std::sort(client.lengths.begin(), client.lengths.end(),

@@ -1,0 +1,231 @@
+// SPDX-FileCopyrightText: 2026 The Towline Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/simulate_scenario.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+#include "base/fmt.hpp"
+#include "serve/cluster_engine.hpp"
+#include "sim/helix_load.hpp"
+#include "spec/plan_desc.hpp"
+
+namespace towline::cli {
+namespace {
+
+constexpr double kUnlimited = 1e12;  // bytes/s
+constexpr std::string_view kCoordinator = "coordinator";
+
+// Where the times are: --profile, else the scenario's, else those called like the model.
+std::string profile_name(const spec::Scenario& scenario, const std::string& given) {
+  if (!given.empty()) return given;
+  return scenario.emulation.profile.empty() ? scenario.model : scenario.emulation.profile;
+}
+
+Result<spec::Profile> profile_of(const spec::Scenario& scenario, const std::string& given) {
+  std::string name = profile_name(scenario, given);
+  if (name.ends_with(".json") || name.ends_with(".toml")) return spec::load_profile(name);
+  name = std::filesystem::path(name).filename().string();
+  auto builtin = spec::builtin_profile(name);
+  if (builtin) return builtin;
+  return errorf(Code::kInvalidArgument,
+                "there are no times for '{}': measure them with `towline profile {} --out p.toml` "
+                "and give --profile p.toml", name, scenario.model);
+}
+
+// The workers with their layers, in the scenario's order.
+Result<std::vector<serve::ClusterNode>> placed(const spec::Scenario& scenario, int32_t layers) {
+  std::vector<serve::ClusterNode> nodes;
+  for (const spec::ScenarioWorker& w : scenario.workers) {
+    serve::ClusterNode node;
+    node.name = w.name;
+    node.layers = w.layers.value_or(LayerRange{});
+    node.speed = w.speed;
+    nodes.push_back(std::move(node));
+  }
+  if (nodes.empty()) return Error(Code::kInvalidArgument, "the scenario names no [[workers]]");
+  if (!scenario.plan.empty()) {
+    ASSIGN_OR_RETURN(const spec::PlanDesc plan, spec::load_plan(scenario.plan));
+    for (serve::ClusterNode& node : nodes) {
+      const spec::PlannedNode* planned = plan.find(node.name);
+      if (planned != nullptr && node.layers.empty()) node.layers = planned->layers;
+    }
+  }
+  TRY(serve::assign_layers(nodes, layers));
+  for (const serve::ClusterNode& node : nodes) {
+    if (node.layers.end <= layers && node.layers.begin >= 0) continue;
+    return errorf(Code::kInvalidArgument, "worker {} holds layers {} to {}, the model has {}",
+                  node.name, node.layers.begin, node.layers.end - 1, layers);
+  }
+  return nodes;
+}
+
+Result<std::string> type_of(const spec::ScenarioWorker& w, const spec::Profile& profile) {
+  std::string type = w.type;
+  if (type.empty() && profile.devices.size() == 1) type = profile.devices.front().type;
+  if (w.tensor_parallel > 1 && profile.find(format("{}x{}", type, w.tensor_parallel)) != nullptr) {
+    type += format("x{}", w.tensor_parallel);
+  } else if (w.tensor_parallel > 1 && !type.empty()) {
+    return errorf(Code::kUnsupported, "worker {}: the profile has no times of {} ranks ('{}x{}')",
+                  w.name, w.tensor_parallel, type, w.tensor_parallel);
+  }
+  if (profile.find(type) != nullptr) return type;
+  return errorf(Code::kInvalidArgument, "worker {}: type '{}' is not in the profile", w.name, type);
+}
+
+// Both ways between the coordinator and the workers, wherever layers follow each other.
+void add_links(const spec::Scenario& scenario, sim::HelixInput& input) {
+  const auto name = [&](int32_t place) {
+    return place < 0 ? std::string(kCoordinator) : input.nodes[place].name;
+  };
+  const auto add = [&](int32_t from, int32_t to) {
+    sim::HelixLink link{from, to, 0, kUnlimited, 0};
+    if (const spec::ScenarioLink* l = scenario.link_between(name(from), name(to))) {
+      link.latency = l->latency.value + l->jitter.value / 2;
+      if (l->bandwidth.value > 0) link.bandwidth = l->bandwidth.value;
+      link.bandwidth *= 1 - std::min(l->loss, 0.99);
+    }
+    input.links.push_back(link);
+  };
+  const auto nodes = static_cast<int32_t>(input.nodes.size());
+  for (int32_t a = 0; a < nodes; ++a) {
+    const LayerRange layers = input.nodes[a].layers;
+    if (layers.empty()) continue;
+    if (layers.begin == 0) add(policy::kSourceNode, a);
+    if (layers.end == input.total_layers) add(a, policy::kSinkNode);
+    for (int32_t b = 0; b < nodes; ++b) {
+      const LayerRange next = input.nodes[b].layers;
+      if (!next.empty() && next.begin <= layers.end && layers.end < next.end) add(a, b);
+    }
+  }
+}
+
+Result<sim::HelixInput> listed_input(const spec::Scenario& scenario, const spec::Profile& profile) {
+  ASSIGN_OR_RETURN(const auto nodes, placed(scenario, profile.model.layers));
+  // As a cluster and a plan of the other form, whose loader knows the tables.
+  spec::HelixSimCluster cluster;
+  cluster.coordinator_nic_in.value = cluster.coordinator_nic_out.value = kUnlimited;
+  spec::HelixSolution solution;
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const spec::ScenarioWorker& w = scenario.workers[i];
+    ASSIGN_OR_RETURN(const std::string type, type_of(w, profile));
+    const spec::DeviceProfile& device = *profile.find(type);
+    const auto held = static_cast<size_t>(nodes[i].layers.size());
+    spec::HelixSimCluster::Node node;
+    node.name = spec::helix_node_name(static_cast<int32_t>(i));
+    node.machine_type = type;
+    node.nic_in.value = node.nic_out.value = kUnlimited;
+    node.disk.value = 1e9;
+    if (w.kv_tokens > 0) {
+      node.kv_capacity = w.kv_tokens * static_cast<int64_t>(held);
+    } else if (held > 0 && !device.kv_blocks.empty()) {
+      const size_t last = std::min(held, device.kv_blocks.size()) - 1;
+      node.kv_capacity =
+          device.kv_blocks[last] * spec::kBlockTokens * static_cast<int64_t>(held);
+    } else {
+      return errorf(Code::kInvalidArgument,
+                    "worker {}: its KV memory is not known; give kv_tokens", w.name);
+    }
+    cluster.nodes.push_back(std::move(node));
+    solution.nodes.push_back(nodes[i].layers);
+  }
+  ASSIGN_OR_RETURN(sim::HelixInput input,
+                   sim::make_helix_input(cluster, solution, profile, {}));
+  for (size_t i = 0; i < nodes.size(); ++i) input.nodes[i].name = nodes[i].name;
+  add_links(scenario, input);
+  return input;
+}
+
+// Every node of a plan is a worker: Helix's files, or a cluster and a plan of `towline plan`.
+Result<sim::HelixInput> planned_input(const spec::Scenario& s, const std::string& given) {
+  if (s.cluster.ends_with(".ini")) {
+    return sim::load_helix_input({s.cluster, s.plan, profile_name(s, given), "", "", ""}, false);
+  }
+  ASSIGN_OR_RETURN(const spec::Profile profile, profile_of(s, given));
+  ASSIGN_OR_RETURN(const spec::ClusterDesc cluster, spec::load_cluster(s.cluster));
+  ASSIGN_OR_RETURN(const spec::PlanDesc plan, spec::load_plan(s.plan));
+  spec::Scenario listed = s;
+  listed.plan.clear();
+  for (int32_t i = 0; i < cluster.size(); ++i) {
+    spec::ScenarioWorker worker;
+    worker.name = cluster.nodes[i].name;
+    worker.type = cluster.type_of(i).name;
+    const spec::PlannedNode* node = plan.find(worker.name);
+    if (node == nullptr || node->layers.empty()) continue;
+    worker.layers = node->layers;
+    listed.workers.push_back(std::move(worker));
+  }
+  ASSIGN_OR_RETURN(sim::HelixInput input, listed_input(listed, profile));
+  std::map<std::string, int32_t> places = {{cluster.endpoint_name(spec::kSource), policy::kSourceNode},
+                                           {cluster.endpoint_name(spec::kSink), policy::kSinkNode}};
+  for (size_t i = 0; i < input.nodes.size(); ++i) {
+    places[input.nodes[i].name] = static_cast<int32_t>(i);
+  }
+  std::map<std::pair<int32_t, int32_t>, const spec::ClusterLink*> links;
+  for (const spec::ClusterLink& link : cluster.links) {
+    const auto from = places.find(cluster.endpoint_name(link.from));
+    const auto to = places.find(cluster.endpoint_name(link.to));
+    if (from != places.end() && to != places.end()) links[{from->second, to->second}] = &link;
+  }
+  // Only what the cluster joins is joined.
+  std::erase_if(input.links, [&](const sim::HelixLink& l) { return !links.contains({l.from, l.to}); });
+  for (sim::HelixLink& link : input.links) {
+    const spec::ClusterLink& there = *links.at({link.from, link.to});
+    link.latency += there.latency.value;
+    if (there.bandwidth.value > 0) link.bandwidth = std::min(link.bandwidth, there.bandwidth.value);
+  }
+  return input;
+}
+
+}  // namespace
+
+Result<sim::HelixInput> scenario_input(const spec::Scenario& scenario, const std::string& given) {
+  Result<sim::HelixInput> made = Error(Code::kInternal, "");
+  if (scenario.emulation.plan_workers) {
+    made = planned_input(scenario, given);
+  } else {
+    ASSIGN_OR_RETURN(const spec::Profile profile, profile_of(scenario, given));
+    made = listed_input(scenario, profile);
+  }
+  if (!made) return made;
+  // As the emulated cluster does it: devices and links are slower by the same factor.
+  const double slowness = scenario.emulation.slowness;
+  for (sim::LayerTimes& times : made->times) {
+    for (double& t : times.prompt) t *= slowness;
+    for (double& t : times.decode) t *= slowness;
+  }
+  for (sim::HelixNode& node : made->nodes) node.rate /= slowness;
+  if (scenario.emulation.plan_workers) {
+    for (sim::HelixLink& link : made->links) {
+      link.latency *= slowness;
+      link.bandwidth /= slowness;
+    }
+  }
+  if (scenario.emulation.full_floats) made->activation_bytes *= 2;
+  return made;
+}
+Result<void> adopt_serving(const spec::Scenario& scenario, sim::StageOptions& options) {
+  const spec::ScenarioServing& s = scenario.serving;
+  const std::string router = s.router == "iwrr"             ? "flow"
+                             : s.router == "shortest_queue" ? "shortest-queue"
+                                                            : s.router;
+  ASSIGN_OR_RETURN(options.router, policy::router_named(router));
+  options.sequences = s.sequences;
+  options.prompt_budget = s.step_tokens;
+  options.chunk_tokens = std::min(s.chunk_tokens, s.step_tokens);
+  options.queue_limit = int64_t{s.queue} + s.sequences;
+  return {};
+}
+
+void adopt_workload(const spec::Scenario& scenario, SimulateOptions& o) {
+  const spec::ScenarioWorkload& w = scenario.workload;
+  const bool other = !o.arrivals_of.empty() || !o.servegen.empty();
+  if (o.trace.empty() && o.lengths.empty() && !other) o.trace = w.trace;
+  if (o.rate == 0 && o.arrivals_of.empty()) o.rate = w.rate;
+  if (o.requests == 0) o.requests = w.requests;
+  if (o.seed == 0) o.seed = w.seed;
+  if (!o.trace.empty() || o.rate > 0 || other) o.mode = "online";
+}
+
+}  // namespace towline::cli

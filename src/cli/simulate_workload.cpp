@@ -7,8 +7,8 @@
 
 #include "base/fmt.hpp"
 #include "obs/journal.hpp"
-#include "policy/host_journal.hpp"
 #include "sim/helix_load.hpp"
+#include "sim/journal_workload.hpp"
 #include "spec/servegen.hpp"
 #include "spec/workload.hpp"
 
@@ -28,36 +28,6 @@ Result<double> rate_of(const std::string& path) {
     last = request->arrival_ns;
   }
   return last > 0 ? static_cast<double>(count) / (static_cast<double>(last) * 1e-9) : 0.0;
-}
-
-// The requests that a journal's host was told of.
-Result<sim::StageEngine::Source> journal_source(const std::string& path, double stretch,
-                                                int64_t limit) {
-  ASSIGN_OR_RETURN(obs::JournalReader opened, obs::JournalReader::open(path));
-  auto reader = std::make_shared<obs::JournalReader>(std::move(opened));
-  return sim::StageEngine::Source([path, reader, stretch, left = limit, first = std::optional<int64_t>(),
-                                   last = int64_t{0}]() mutable -> Result<Request> {
-    if (left <= 0) return Request();
-    for (;;) {
-      ASSIGN_OR_RETURN(const std::optional<obs::JournalRecord> record, reader->next());
-      if (!record) return Request();
-      if (record->kind != obs::RecordKind::kEvent || record->machine != 0) continue;
-      const auto decoded = policy::decode_event(record->payload);
-      if (!decoded) return decoded.error();
-      const auto* arrival = std::get_if<policy::Arrive>(&decoded->event);
-      if (arrival == nullptr) continue;
-      if (!first) first = record->now;
-      --left;
-      spec::TraceRequest request;
-      last = std::max(last, record->now - *first);
-      request.arrival_ns = static_cast<int64_t>(static_cast<double>(last) * stretch);
-      request.input = arrival->prompt.empty() ? arrival->prompt_length
-                                              : static_cast<int32_t>(arrival->prompt.size());
-      request.output = std::max(arrival->max_tokens, 1);
-      if (request.input < 1) return Error(Code::kDataCorrupt, path + ": a request without a prompt");
-      return Request(request);
-    }
-  });
 }
 
 constexpr int32_t kLongestSession = 1'000'000;  // tokens
@@ -122,8 +92,8 @@ Result<Workload> load_workload(const SimulateOptions& o) {
     return Error(Code::kInvalidArgument, "give one of --trace, --arrivals-of and --servegen");
   }
   if (!o.arrivals_of.empty()) {
-    ASSIGN_OR_RETURN(const obs::JournalReader reader, obs::JournalReader::open(o.arrivals_of));
-    work.journal = o.arrivals_of;
+    ASSIGN_OR_RETURN(obs::JournalReader journal, obs::JournalReader::open(o.arrivals_of));
+    ASSIGN_OR_RETURN(work.recorded, sim::journal_workload(journal));
     if (o.rate > 0) return Error(Code::kInvalidArgument, "--arrivals-of keeps its own times");
     return work;
   }
@@ -163,7 +133,13 @@ Result<Workload> load_workload(const SimulateOptions& o) {
 Result<sim::StageEngine::Source> open_source(const Workload& work, const SimulateOptions& o,
                                              double rate, uint64_t seed) {
   const int64_t limit = o.requests > 0 ? o.requests : INT64_MAX;
-  if (!work.journal.empty()) return journal_source(work.journal, 1, limit);
+  if (!work.recorded.empty()) {
+    return sim::StageEngine::Source([&work, at = size_t{0},
+                                     left = limit]() mutable -> Result<Request> {
+      if (left-- <= 0 || at == work.recorded.size()) return Request();
+      return Request(work.recorded[at++]);
+    });
+  }
   if (!work.clients.empty()) {
     const double scale = rate > 0 ? rate / work.servegen_rate : 1;
     ASSIGN_OR_RETURN(spec::ServeGenSource made,

@@ -17,7 +17,8 @@
 namespace towline::cli {
 
 struct Workload {
-  std::string trace, journal;
+  std::string trace;
+  std::vector<spec::TraceRequest> recorded;          // of --arrivals-of
   std::vector<spec::ServeGenClient> clients;
   double servegen_rate = 0;                          // their mean requests/s
   double trace_rate = 0;                             // requests/s of the trace; 0: not counted

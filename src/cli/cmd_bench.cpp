@@ -209,7 +209,7 @@ Result<engine::Stage> load(const BenchOptions& o, const engine::KernelTable& ker
   }
   engine::StageOptions options;
   options.kv_blocks = static_cast<int32_t>(blocks);
-  options.max_rows = std::max({std::min(o.prompt, 512), widest, 1});
+  options.max_rows = std::max(512, widest);  // prompts and depths are filled 512 rows at a time
   options.max_logit_rows = widest;
   Progress progress("loading", o.progress);
   return engine::Stage::load(std::make_shared<engine::ModelFile>(std::move(file)), options, kernels,

@@ -135,18 +135,21 @@ Result<Stage> Stage::load(std::shared_ptr<const ModelFile> file, const StageOpti
 Result<void> Stage::allocate_buffers() {
   const spec::ModelDesc& d = own_;
   const int64_t rows = options_.max_rows;
-  cos_.resize(floats(rows, d.rope_dim / 2));
-  sin_.resize(floats(rows, d.rope_dim / 2));
-  q_.resize(floats(rows, d.q_width()));
-  k_.resize(floats(rows, d.kv_width()));
-  v_.resize(floats(rows, d.kv_width()));
-  mixed_.resize(floats(rows, d.q_width()));
-  gate_.resize(floats(rows, d.ffn));
-  up_.resize(floats(rows, d.ffn));
-  update_.resize(floats(rows, d.hidden));
-  normed_.resize(floats(rows, d.hidden));
-  if (weights_->is_last() && shard_.of == 1) {
-    logits_.resize(floats(options_.max_logit_rows, d.vocab));
+  const int64_t logit_rows =
+      weights_->is_last() && shard_.of == 1 ? options_.max_logit_rows : 0;
+  const std::pair<std::span<float>*, int64_t> buffers[] = {
+      {&cos_, rows * (d.rope_dim / 2)}, {&sin_, rows * (d.rope_dim / 2)},
+      {&q_, rows * d.q_width()},        {&k_, rows * d.kv_width()},
+      {&v_, rows * d.kv_width()},       {&mixed_, rows * d.q_width()},
+      {&gate_, rows * d.ffn},           {&up_, rows * d.ffn},
+      {&update_, rows * d.hidden},      {&normed_, rows * d.hidden},
+      {&logits_, logit_rows * d.vocab}};
+  constexpr int64_t kFloat = sizeof(float);
+  int64_t total = 0;
+  for (const auto& [buffer, count] : buffers) total += Arena::rounded(count * kFloat);
+  ASSIGN_OR_RETURN(buffers_, Arena::create(total));
+  for (const auto& [buffer, count] : buffers) {
+    *buffer = {reinterpret_cast<float*>(buffers_.take(count * kFloat)), static_cast<size_t>(count)};
   }
   const int64_t bytes = attention_scratch_floats(d.head_dim) * static_cast<int64_t>(sizeof(float));
   ASSIGN_OR_RETURN(scratch_arena_, Arena::create(Arena::rounded(bytes) * team_->threads()));

@@ -160,16 +160,18 @@ class Stage {
   LoraRows lora_;                           // of this step
   std::vector<float> lora_parts_;           // [R][kMaxLoraRank], if there is one rank
 
-  // Working memory of a step; R = max_rows. Widths are the rank's.
+  // Working memory of a step; R = max_rows. Widths are the rank's. The numbers lie in buffers_, whose
+  // pages become resident as steps get that large.
   std::vector<RowPlace> places_;            // [rows]
   std::vector<AttentionItem> items_;
-  std::vector<float> cos_, sin_;            // [R][rope_dim / 2]
-  std::vector<float> q_, k_, v_;            // [R][q_width], [R][kv_width] twice
-  std::vector<float> mixed_;                // [R][q_width] attention output
-  std::vector<float> gate_, up_;            // [R][ffn]
-  std::vector<float> update_;               // [R][hidden] what is added to the residual stream
-  std::vector<float> normed_;               // [R][hidden] input of the next products
-  std::vector<float> logits_;               // [max_logit_rows][vocab], if there is one rank
+  Arena buffers_;
+  std::span<float> cos_, sin_;              // [R][rope_dim / 2]
+  std::span<float> q_, k_, v_;              // [R][q_width], [R][kv_width] twice
+  std::span<float> mixed_;                  // [R][q_width] attention output
+  std::span<float> gate_, up_;              // [R][ffn]
+  std::span<float> update_;                 // [R][hidden] what is added to the residual stream
+  std::span<float> normed_;                 // [R][hidden] input of the next products
+  std::span<float> logits_;                 // [max_logit_rows][vocab], if there is one rank
   std::vector<float*> attention_scratch_;   // [threads], in scratch_arena_
   Arena scratch_arena_;
   static constexpr size_t kActKinds = 3;

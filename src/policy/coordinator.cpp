@@ -39,6 +39,9 @@ Coordinator::Coordinator(const CoordinatorOptions& options)
     : options_(options), membership_(options.membership), host_(make_host(host_options(options))) {
   options_.slots = std::max(options_.slots, 2 * options_.batch.sequences + 2);
   for (const std::string& name : options_.nodes) membership_.know(name);
+  for (const auto& [name, incarnation] : options_.fenced) {
+    membership_.fence(membership_.know(name), incarnation);
+  }
   nodes_.resize(static_cast<size_t>(membership_.size()));
 }
 

@@ -66,6 +66,8 @@ struct CoordinatorOptions {
   bool journal = false;              // HostRecord actions
   bool iterations = false;           // IterationNote and WayNote actions
   std::vector<std::string> nodes;    // names of the plan, in NodeId order; others may join
+  // Incarnations that belonged to earlier epochs: refused.
+  std::vector<std::pair<std::string, uint64_t>> fenced;
 };
 
 // What is known of a request's way, for people (GET /v1/requests/{id}).

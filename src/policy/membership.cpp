@@ -47,6 +47,10 @@ void Membership::set_busy(Instant now, NodeId node, bool busy) {
   m.busy = busy;
 }
 
+void Membership::fence(NodeId node, uint64_t incarnation) {
+  if (known(node) && !is_current(node, incarnation)) fenced_.insert({node.value, incarnation});
+}
+
 bool Membership::declare_dead(NodeId node) {
   if (!is_alive(node)) return false;
   Member& m = at(node);

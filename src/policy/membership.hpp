@@ -59,6 +59,8 @@ class Membership {
   bool beat(Instant now, NodeId node, uint64_t incarnation, int64_t runs);
   // Work was given, or all of it is done.
   void set_busy(Instant now, NodeId node, bool busy);
+  // This incarnation is not to be let in: it belonged to an earlier life of the coordinator.
+  void fence(NodeId node, uint64_t incarnation);
   // False if it was not alive.
   bool declare_dead(NodeId node);
   // Nodes whose lease ran out or that hang, with the reason; the caller declares them dead.

@@ -24,6 +24,17 @@ TEST(Membership, ANameKeepsItsIdOverIncarnations) {
   EXPECT_EQ(m.hello(at(1), "a", 3).verdict, Membership::Verdict::kAlreadyHere);
 }
 
+TEST(Membership, IncarnationsOfEarlierEpochsStayOut) {
+  Membership m({seconds(3), seconds(60)});
+  const NodeId a = m.know("a");
+  m.fence(a, 7);
+  m.fence(NodeId(5), 7);  // nobody
+  EXPECT_EQ(m.hello(Instant{1}, "a", 7).verdict, Membership::Verdict::kFenced);
+  EXPECT_EQ(m.hello(Instant{1}, "a", 8).verdict, Membership::Verdict::kWelcome);
+  m.fence(a, 8);  // it is here: nothing to refuse
+  EXPECT_TRUE(m.is_current(a, 8));
+}
+
 TEST(Membership, SilenceEndsTheLeaseAndABeatRenewsIt) {
   Membership m({.lease = seconds(3), .hang = seconds(60)});
   const NodeId a = m.hello(at(0), "a", 1).node;

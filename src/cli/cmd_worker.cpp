@@ -22,14 +22,16 @@ namespace {
 
 struct WorkerOptions {
   worker::NodeAgentOptions agent;
-  int threads = 0, tensor_parallel = 0, connect_seconds = 30, parent = 0;
+  int threads = 0, tensor_parallel = 0, connect_seconds = 30, parent = 0, rejoin_seconds = 0;
   std::string log_level = "info";
 };
 
 OptionTable table(WorkerOptions& o) {
   OptionTable t("worker", "Be a node of a cluster: hold some layers of a model and evaluate them.");
-  t.value("connect", &o.agent.coordinator, "the coordinator's address, e.g. tcp://10.0.0.7:7100")
-      .required();
+  t.value("connect", &o.agent.coordinator, "the coordinator's address, e.g. tcp://10.0.0.7:7100");
+  t.value("registry", &o.agent.registry,
+          "instead: where the coordinator is told, etcd://HOST:PORT[,HOST:PORT]/PREFIX or "
+          "file:///FOLDER; the node follows whoever leads there");
   t.value("name", &o.agent.name, "this node's name in the plan; unique in the cluster").required();
   t.value("listen", &o.agent.listen,
           "address for the other nodes; default: a free port of the interface that leads to the "
@@ -41,8 +43,13 @@ OptionTable table(WorkerOptions& o) {
       .range(0, 64);
   t.value("keys", &o.agent.key_file, "the cluster's key file (zmq)");
   t.flag("insecure", &o.agent.insecure, "zmq without keys and encryption");
-  t.value("connect-seconds", &o.connect_seconds, "how long to try to reach the coordinator")
-      .range(1, 86400);
+  t.value("connect-seconds", &o.connect_seconds,
+          "how long to look for a coordinator; with --registry, again when one is lost; 0: for ever")
+      .range(0, 86400);
+  t.value("rejoin", &o.rejoin_seconds,
+          "with --connect: when the coordinator is lost, look for it again for so many seconds, the "
+          "weights kept; 0: end")
+      .range(0, 86400);
   t.value("parent", &o.parent, "end when the process of this id, which is the parent, ends")
       .range(0, 1 << 22);
   t.value("log-level", &o.log_level, "debug, info, warn, error or off")
@@ -50,6 +57,7 @@ OptionTable table(WorkerOptions& o) {
   t.describe("The coordinator (towline up, towline serve --cluster) says which layers to load. Goes "
              "on until the cluster ends or SIGTERM.");
   t.example("towline worker --connect tcp://10.0.0.7:7100 --name attic");
+  t.example("towline worker --registry etcd://10.0.0.5:2379/garage --name attic --connect-seconds 0");
   t.example("towline worker --connect zmq://10.0.0.7:7100 --keys cluster.keys --name attic "
             "--listen zmq://10.0.0.8:7101");
   return t;
@@ -106,7 +114,15 @@ Result<int> run(std::span<const std::string> args) {
   // Ctrl-C reaches the whole group: the parent ends the cluster in order.
   action.sa_handler = o.parent > 0 ? SIG_IGN : on_stop;
   ::sigaction(SIGINT, &action, nullptr);
-  if (o.agent.listen.empty()) o.agent.listen = listen_towards(o.agent.coordinator);
+  if (o.agent.coordinator.empty() == o.agent.registry.empty()) {
+    return Error(Code::kInvalidArgument, "say where the coordinator is: --connect ADDRESS, or --registry URL");
+  }
+  if (o.rejoin_seconds > 0 && o.agent.coordinator.empty()) {
+    return Error(Code::kInvalidArgument,
+                 "--rejoin belongs to --connect; with --registry it is --connect-seconds");
+  }
+  o.agent.listen_towards = listen_towards;
+  o.agent.rejoin_seconds = o.rejoin_seconds;
   o.agent.threads = o.threads;
   o.agent.tensor_parallel = o.tensor_parallel;
   o.agent.connect_seconds = o.connect_seconds;

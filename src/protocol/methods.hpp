@@ -28,6 +28,7 @@ enum class Method : uint16_t {
   kHealth,
   kStateHash,
   kAbort,
+  kForget,            // begin anew: sequences, KV contents and adapters go, weights stay
 };
 
 }  // namespace towline::protocol

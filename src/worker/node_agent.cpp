@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
-#include "worker/node_agent.hpp"
+#include "worker/node_session.hpp"
 
 #include <unistd.h>
 
@@ -29,16 +29,27 @@ using protocol::MessageKind;
 
 constexpr const char* kBuild = "0.1.0";
 constexpr Duration kBeat = milliseconds(500);
+constexpr Duration kReachSlice = seconds(3);    // of one try to reach the coordinator
+constexpr Duration kRunPatience = seconds(60);  // with a run that the conversation left behind
 constexpr Duration kRetry = milliseconds(2);  // when a channel took nothing for want of credits
 constexpr int32_t kMostRanks = 64;
 constexpr int kMeasures = 3;
 
 class NodeAgent {
  public:
-  NodeAgent(const NodeAgentOptions& options, const std::atomic<bool>& stop)
-      : o_(options), stop_(stop) {}
+  NodeAgent(const NodeAgentOptions& options, const NodePlace& place, NodeHoldings& kept,
+            const std::atomic<bool>& stop)
+      : o_(options), place_(place), kept_(kept), stop_(stop) {}
 
   Result<void> run() {
+    Result<void> ended = converse();
+    if (coordinator_) coordinator_->close(ended ? "the node leaves" : ended.error().message());
+    hand_back_ranks();
+    return ended;
+  }
+
+ private:
+  Result<void> converse() {
     TRY(connect());
     net::Deadline next_beat = net::steady_now();
     for (;;) {
@@ -49,6 +60,9 @@ class NodeAgent {
       if (net::steady_now() >= next_beat) {
         next_beat = net::deadline_in(kBeat);
         if (peer_) beat();
+        if (place_.superseded && place_.superseded(std::max(place_.epoch, epoch_.value))) {
+          return Error(Code::kUnavailable, "a coordinator of a later epoch leads now");
+        }
       }
       const bool stuck = flush_links();
       auto event = inbox_.wait(stuck ? net::deadline_in(kRetry) : next_beat);
@@ -60,7 +74,29 @@ class NodeAgent {
     }
   }
 
- private:
+  // The ranks, with their weights, are for the next conversation. What is under way ends first: its
+  // answer would be taken for one of the next.
+  void hand_back_ranks() {
+    const net::Deadline patience = net::deadline_in(kRunPatience);
+    while (ranks_ && outstanding_ > 0 && !stop_.load(std::memory_order_relaxed)) {
+      while (std::optional<RankEvent> event = ranks_->take()) {
+        if (std::holds_alternative<RanksLost>(*event)) {
+          ranks_.reset();
+          break;
+        }
+        --outstanding_;
+      }
+      if (outstanding_ == 0 || !ranks_) break;
+      if (net::steady_now() >= patience) {
+        ranks_.reset();
+        break;
+      }
+      (void)inbox_.wait(net::deadline_in(kBeat));
+    }
+    kept_.waker->set(nullptr);
+    if (ranks_ && staged_ == 0 && !asleep_) kept_.ranks = std::move(ranks_);
+  }
+
   // A frame for another node: activations, with rows of a run's output that several may share, or a
   // feed. Rows are not copied here, nor in what arrives: they are most of what a node moves.
   struct Outgoing {
@@ -82,11 +118,12 @@ class NodeAgent {
 
   Result<void> connect() {
     net::TransportOptions t;
-    ASSIGN_OR_RETURN(t.kind, net::kind_of_address(o_.coordinator));
+    ASSIGN_OR_RETURN(t.kind, net::kind_of_address(place_.address));
     t.identity = o_.name;
     t.key_file = o_.key_file;
     t.insecure = o_.insecure;
     t.listen = o_.listen;
+    if (t.listen.empty() && o_.listen_towards) t.listen = o_.listen_towards(place_.address);
     if (t.listen.empty()) {
       // shm has names instead of ports.
       t.listen = t.kind == net::TransportKind::kShm
@@ -94,19 +131,31 @@ class NodeAgent {
                      : format("{}://127.0.0.1:0", net::kind_name(t.kind));
     }
     ASSIGN_OR_RETURN(transport_, net::Transport::open(std::move(t), inbox_));
-    Result<std::shared_ptr<net::Channel>> channel = transport_->connect(
-        o_.coordinator, net::deadline_in(seconds(o_.connect_seconds)));
-    if (!channel) {
-      return std::move(channel.error()).context(format("reaching the coordinator at {}",
-                                                       o_.coordinator));
-    }
-    coordinator_ = std::move(channel).value();
+    ASSIGN_OR_RETURN(coordinator_, reach());
     mine_.role = "node";
     mine_.build = kBuild;
     mine_.name = o_.name;
     mine_.address = transport_->address();
     mine_.incarnation = transport_->self().incarnation;
     return tell(MessageKind::kHandshake, protocol::encode(mine_));
+  }
+
+  // In short tries, so that a stop and another coordinator are noticed.
+  Result<std::shared_ptr<net::Channel>> reach() {
+    for (;;) {
+      const net::Deadline now = net::steady_now();
+      Result<std::shared_ptr<net::Channel>> channel =
+          transport_->connect(place_.address, std::min(place_.latest, now + kReachSlice));
+      if (channel) return channel;
+      const Code code = channel.error().code();
+      const bool later = code == Code::kUnavailable || code == Code::kDeadline;
+      const bool other = place_.moved && place_.moved();
+      if (!later || other || net::steady_now() >= place_.latest ||
+          stop_.load(std::memory_order_relaxed)) {
+        return std::move(channel.error())
+            .context(format("reaching the coordinator at {}", place_.address));
+      }
+    }
   }
 
   Result<void> tell(MessageKind kind, std::vector<uint8_t> bytes) {
@@ -173,12 +222,19 @@ class NodeAgent {
     TRY(protocol::decode(frame.payload, theirs));
     TRY(protocol::check_handshake(mine_, theirs));
     ASSIGN_OR_RETURN(const Json extra, parse_json(theirs.extra, "the coordinator's handshake"));
+    const int64_t epoch = extra["epoch"].as_int();
+    if (epoch < kept_.epoch) {
+      return errorf(Code::kUnavailable, "the coordinator at {} has epoch {}, this node knows one of "
+                    "epoch {}: it is an old one", place_.address, epoch, kept_.epoch);
+    }
     if (!extra["assign"].is_null()) {
       TRY(emulate_links(extra["links"]));
       return load(extra["assign"], theirs);
     }
     node_ = theirs.node;
-    epoch_ = Epoch(extra["epoch"].as_int());
+    epoch_ = Epoch(epoch);
+    kept_.epoch = epoch;
+    kept_.welcomed = true;
     async_ = extra["async"].as_bool();
     policy::PeerLimits limits;
     limits.run_rows = mine_.max_rows;
@@ -235,18 +291,34 @@ class NodeAgent {
     options.ranks = static_cast<int32_t>(ranks);
     mine_.max_rows = static_cast<int32_t>(description["max_rows"].as_int(512));
     options.limits = mirror_limits(theirs);
-    options.wake = [this] { inbox_.wake(); };
+    kept_.waker->set(&inbox_);
+    options.wake = [waker = kept_.waker] { waker->wake(); };
+    // What was loaded in an earlier conversation and fits this one stays.
+    const std::string what = format("{} x{} {:016x} slots {} context {} vocabulary {}",
+                                    description.dump(), ranks, mine_.model_hash, theirs.slots,
+                                    theirs.context, theirs.vocab);
+    const bool fits = kept_.ranks && kept_.what == what;
     options.executor = std::move(description);
-    ASSIGN_OR_RETURN(ranks_, start_ranks(std::move(options)));
+    if (fits) {
+      ranks_ = std::move(kept_.ranks);
+      TRY(call_now(Method::kForget, Json::object()));
+      log_info("node", "the weights stay", {{"name", o_.name}});
+    } else {
+      kept_.ranks.reset();
+      ASSIGN_OR_RETURN(ranks_, start_ranks(std::move(options)));
+      kept_.what = what;
+      kept_.rate = 0;
+    }
     const Geometry& geometry = ranks_->geometry();
     mine_.layers = geometry.layers;
     mine_.kv_blocks = geometry.kv_blocks;
     mine_.hidden_width = geometry.hidden_width;
     mine_.max_rows = geometry.max_rows;
-    double rate = assignment["rate"].as_double(0);
+    double rate = assignment["rate"].as_double(kept_.rate);
     if (rate <= 0) {
       ASSIGN_OR_RETURN(rate, measure_rate());
     }
+    kept_.rate = rate;
     mine_.extra = Json::object({{"layer_rows_per_s", rate}, {"ranks", ranks}}).dump();
     return tell(MessageKind::kHandshake, protocol::encode(mine_));
   }
@@ -271,7 +343,7 @@ class NodeAgent {
   // Before the welcome, when nothing else goes on.
   Result<Json> call_now(Method method, const Json& args) {
     const uint64_t id = next_call_++;
-    ranks_->call(id, method, args);
+    give_call(id, method, args);
     for (;;) {
       auto event = inbox_.wait(net::deadline_in(kBeat));
       if (event && event->kind != net::Inbox::Event::kWake) {
@@ -283,8 +355,11 @@ class NodeAgent {
       }
       while (std::optional<RankEvent> from_ranks = ranks_->take()) {
         if (const auto* lost = std::get_if<RanksLost>(&*from_ranks)) {
-          return Error(Code::kUnavailable, lost->reason);
+          const std::string reason = lost->reason;
+          ranks_.reset();
+          return Error(Code::kUnavailable, reason);
         }
+        --outstanding_;
         auto* call = std::get_if<CallEnded>(&*from_ranks);
         if (call != nullptr && call->id == id) return std::move(call->answer);
       }
@@ -379,6 +454,7 @@ class NodeAgent {
       }
       job.pieces.push_back(std::move(piece));
     }
+    ++outstanding_;
     ranks_->run(std::move(job));
   }
 
@@ -387,9 +463,11 @@ class NodeAgent {
     while (std::optional<RankEvent> event = ranks_->take()) {
       if (auto* lost = std::get_if<RanksLost>(&*event)) {
         // A node is all of its ranks: the requests that run here are routed elsewhere.
-        coordinator_->close(lost->reason);
-        return Error(Code::kUnavailable, lost->reason);
+        const std::string reason = lost->reason;
+        ranks_.reset();
+        return Error(Code::kUnavailable, reason);
       }
+      --outstanding_;
       if (auto* call = std::get_if<CallEnded>(&*event)) {
         reply(*call);
         continue;
@@ -410,9 +488,10 @@ class NodeAgent {
     TRY(protocol::decode(frame.payload, request));
     const MethodRow* row = find_method(request.method);
     Result<Json> args = parse_json(request.args.empty() ? "{}" : request.args, "a call's arguments");
-    // The first begins a node's life and the second ends it; both are the node's own business.
+    // How a node's life begins, begins anew and ends is its own business.
     const bool own = row != nullptr && (row->method == Method::kInitModel ||
-                                        row->method == Method::kShutdown);
+                                        row->method == Method::kShutdown ||
+                                        row->method == Method::kForget);
     if (row == nullptr || own || !ranks_ || !args) {
       CallEnded refused{next_call_++, Error(Code::kUnsupported,
                                             format("method {} cannot be called here",
@@ -424,8 +503,19 @@ class NodeAgent {
     }
     const uint64_t id = next_call_++;
     calls_[id] = request.id;
-    ranks_->call(id, row->method, *args);
+    // What kForget does not undo.
+    if (row->method == Method::kStageAdapter) ++staged_;
+    if (row->method == Method::kCommitAdapter || row->method == Method::kDiscardAdapter) --staged_;
+    if (row->method == Method::kSleep || row->method == Method::kWake) {
+      asleep_ = row->method == Method::kSleep;
+    }
+    give_call(id, row->method, *args);
     return {};
+  }
+
+  void give_call(uint64_t id, Method method, const Json& args) {
+    ++outstanding_;
+    ranks_->call(id, method, args);
   }
 
   void reply(CallEnded& call) {
@@ -552,6 +642,8 @@ class NodeAgent {
   }
 
   const NodeAgentOptions o_;
+  const NodePlace place_;
+  NodeHoldings& kept_;
   const std::atomic<bool>& stop_;
   net::Inbox inbox_;
   std::unique_ptr<net::Transport> transport_;  // after the inbox: closes first
@@ -561,6 +653,9 @@ class NodeAgent {
   Epoch epoch_{0};
   std::optional<policy::Peer> peer_;           // from the welcome on
   std::unique_ptr<NodeRanks> ranks_;           // from the assignment on
+  int64_t outstanding_ = 0;                    // runs and calls given to them
+  int64_t staged_ = 0;                         // adapters, not committed
+  bool asleep_ = false;
   std::vector<uint8_t> message_;               // the step message being applied, as it came
   std::map<uint64_t, uint64_t> calls_;         // ours -> the coordinator's
   uint64_t next_call_ = 1;
@@ -572,8 +667,9 @@ class NodeAgent {
 
 }  // namespace
 
-Result<void> run_node(const NodeAgentOptions& options, const std::atomic<bool>& stop) {
-  return std::make_unique<NodeAgent>(options, stop)->run();
+Result<void> run_session(const NodeAgentOptions& options, const NodePlace& place,
+                         NodeHoldings& kept, const std::atomic<bool>& stop) {
+  return std::make_unique<NodeAgent>(options, place, kept, stop)->run();
 }
 
 }  // namespace towline::worker

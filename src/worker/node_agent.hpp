@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// NodeAgent: one node of a cluster, from the moment it dials the coordinator to the end of that
-// conversation. It computes nothing: policy::Peer decides, the ranks (worker/node_ranks.hpp)
+// NodeAgent: one node of a cluster, in one conversation with a coordinator after another
+// (worker/node_session.hpp is one). It computes nothing: policy::Peer decides, the ranks (worker/node_ranks.hpp)
 // evaluate, and this moves frames between them, the coordinator and the other nodes. Collective
 // calls of the coordinator are passed to all ranks, in the order of the steps.
 //
@@ -21,6 +21,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <string>
 
 #include "base/result.hpp"
@@ -36,11 +37,19 @@ struct NodeAgentOptions {
   bool insecure = false;       // zmq without keys
   int32_t threads = 0;         // compute threads of each rank; 0: as assigned
   int32_t tensor_parallel = 0; // ranks; 0: as assigned
+  // How long to look for a coordinator; with a registry, again whenever one is lost. 0: for ever.
   int32_t connect_seconds = 30;
+  std::string registry;        // URL: where the coordinator is told; `coordinator` is empty then
+  int32_t rejoin_seconds = 0;  // without a registry: how long to look for a lost coordinator; 0: not
+  // The address to listen on for a coordinator at the given one, if `listen` is empty.
+  std::function<std::string(const std::string& coordinator)> listen_towards;
 };
 
-// Until the coordinator ends the conversation in order (success), something fails, or `stop` is set
-// (looked at a few times a second): then it says that it leaves.
+// Until `stop` is set (looked at a few times a second; it says that it leaves), something fails for
+// good, or the conversation with the coordinator has ended: in order (success) or not. With a
+// registry or `rejoin_seconds` the end of a conversation is the beginning of the next: weights that
+// fit what the next coordinator assigns stay loaded, and coordinators of older epochs than one that
+// this node has known are refused.
 Result<void> run_node(const NodeAgentOptions& options, const std::atomic<bool>& stop);
 
 // Identifies a model file by its size and samples of its bytes; a directory by its files' names,

@@ -104,6 +104,13 @@ Result<Json> list_adapters(RankContext& rank, const Nothing&) {
 
 Result<Json> warm_up(RankContext& rank, const Nothing&) { return done(rank.executor->warm_up()); }
 Result<Json> reset_kv(RankContext& rank, const Nothing&) { return done(rank.executor->reset_kv()); }
+Result<Json> forget(RankContext& rank, const Nothing&) {
+  if (Adapters* const adapters = rank.executor->adapters()) {
+    for (const int32_t id : adapters->list()) TRY(adapters->remove(id));
+  }
+  *rank.mirror = policy::StepMirror(rank.mirror->limits());
+  return done(rank.executor->reset_kv());
+}
 Result<Json> sleep(RankContext& rank, const SleepArgs& a) {
   return done(rank.executor->sleep(a.level));
 }
@@ -221,6 +228,8 @@ constexpr MethodRow kMethods[] = {
      "hash of the mirror after the last frame", "{}"},
     {Method::kAbort, "abort", Band::kOut, Reduction::kSame, typed<Nothing, abort_step>,
      "leave the collective that is under way", "{}"},
+    {Method::kForget, "forget", Band::kIn, Reduction::kSame, typed<Nothing, forget>,
+     "be as after loading: no sequences, no adapters", "{}"},
     {Method::kShutdown, "shutdown", Band::kIn, Reduction::kSame, typed<Nothing, shutdown>,
      "leave the loop", "{}"},
 };

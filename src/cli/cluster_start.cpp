@@ -24,6 +24,7 @@ namespace towline::cli {
 namespace {
 
 constexpr int32_t kOfflineQueue = 1 << 20;
+constexpr Duration kLastWords = seconds(2);
 
 struct StartedNode {
   std::string name;
@@ -114,13 +115,38 @@ std::string reachable(const std::string& address, const std::string& host) {
                                   : address.substr(0, any + 3) + host + address.substr(any + 10);
 }
 
-// A coordinator from its address to its end.
+std::string host_name() {
+  char host[256] = "HOST";
+  ::gethostname(host, sizeof(host) - 1);
+  return host;
+}
+
+// A coordinator from its files to its end.
 class ClusterRun {
  public:
   explicit ClusterRun(ClusterStart start) : start_(std::move(start)) {}
 
   Result<int> run() {
     TRY(open());
+    ASSIGN_OR_RETURN(tenure_, Tenure::start(loop_, start_.tenure, [this](Result<void> begun) {
+      if (begun) begun = begin();
+      if (begun) return;
+      failure_ = std::move(begun.error());
+      loop_.stop();
+    }));
+    loop_.run();
+    if (failure_) return std::move(*failure_);
+    log_info("up", "stopped");
+    return 0;
+  }
+  // Another process became the coordinator.
+  bool deposed() const { return deposed_; }
+
+ private:
+  // This process is the coordinator now.
+  Result<void> begin() {
+    tenure_->settle(options_, [this](const std::string& reason) { on_deposed(reason); });
+    TRY(open_coordinator());
     TRY(start_workers());
     if (start_.ready_seconds > 0) {
       ready_timer_ = loop_.after(seconds(start_.ready_seconds), [this] {
@@ -128,13 +154,17 @@ class ClusterRun {
       });
     }
     if (start_.announce_waiting && !ready_) announce_waiting();
-    loop_.run();
-    if (failure_) return std::move(*failure_);
-    log_info("up", "stopped");
-    return 0;
+    return {};
   }
 
- private:
+  // The requests have failed; the last answers go out.
+  void on_deposed(const std::string& reason) {
+    deposed_ = true;
+    failure_ = Error(Code::kUnavailable, reason);
+    if (server_) server_->drain();
+    loop_.after(kLastWords, [this] { loop_.stop(); });
+  }
+
   Result<void> open() {
     ASSIGN_OR_RETURN(served_, load_served_cluster(start_.scenario, start_.kv_tokens));
     TRY(settle_keys(start_, own_keys_));
@@ -146,6 +176,10 @@ class ClusterRun {
     loop_.on_signal(SIGTERM, [this] { end(); });
     loop_.on_signal(SIGINT, [this] { end(); });
     loop_.on_signal(SIGCHLD, [this] { on_child(); });
+    return {};
+  }
+
+  Result<void> open_coordinator() {
     ASSIGN_OR_RETURN(engine_, serve::ClusterEngine::start(served_.model, options_, hub_.sink()));
     hub_.attach(engine_.get());
     serve::ApiServerOptions api = start_.api;
@@ -158,6 +192,8 @@ class ClusterRun {
         options_.offline ? options_.queue : start_.scenario.serving.queue;
     model_name_ = api.model_name;
     ASSIGN_OR_RETURN(server_, serve::ApiServer::start(loop_, hub_, *served_.text, api));
+    tenure_->publish(reachable(engine_->address(), host_name()), server_->url(),
+                     [engine = engine_.get()] { engine->ask_whether_to_act(); });
     return {};
   }
 
@@ -181,10 +217,11 @@ class ClusterRun {
   }
 
   std::string worker_command(const std::string& name) const {
-    char host[256] = "HOST";
-    ::gethostname(host, sizeof(host) - 1);
     std::string command = format("towline worker --connect {} --name {}",
-                                 reachable(engine_->address(), host), name);
+                                 reachable(engine_->address(), host_name()), name);
+    if (!start_.tenure.registry.empty()) {
+      command = format("towline worker --registry {} --name {}", start_.tenure.registry, name);
+    }
     if (!start_.key_file.empty()) command += " --keys " + start_.key_file;
     if (start_.insecure && engine_->address().starts_with("zmq")) command += " --insecure";
     return command;
@@ -287,11 +324,12 @@ class ClusterRun {
   std::vector<StartedNode> nodes_;
   ChildProcesses children_;  // they end after everything below has
   Loop loop_;
+  std::unique_ptr<Tenure> tenure_;  // ends when nobody acts by it any more
   serve::GenerationHub hub_{loop_};
   std::unique_ptr<serve::ClusterEngine> engine_;
   std::unique_ptr<serve::ApiServer> server_;
   Loop::TimerId ready_timer_ = 0;
-  bool ready_ = false;
+  bool ready_ = false, deposed_ = false;
   std::optional<Error> failure_;
 };
 
@@ -315,10 +353,18 @@ void add_cluster_rows(OptionTable& t, ClusterStart& o) {
           "seconds that requests wait when too few nodes are left; then they fail")
       .range(0, 86400);
   t.value("lease", &o.lease, "seconds of silence after which a node counts as dead").range(0.5, 600);
+  add_tenure_rows(t, o.tenure);
   t.value("picture", &o.picture, "write a picture of the plan (HTML or SVG) to this file");
 }
 
-Result<int> run_cluster(ClusterStart start) { return ClusterRun(std::move(start)).run(); }
+Result<int> run_cluster(ClusterStart start) {
+  for (;;) {
+    ClusterRun run(start);
+    Result<int> ended = run.run();
+    if (!run.deposed() || !start.tenure.standby) return ended;
+    log_warn("up", "standing by again", {{"why", ended.error().message()}});
+  }
+}
 
 LogLevel level_named(const std::string& name) {
   if (name == "debug") return LogLevel::kDebug;

@@ -4,7 +4,8 @@
 // ClusterStart: from a scenario to a running coordinator with its API. `towline up` and `towline
 // serve --cluster` are this with different options; the first also starts the workers.
 //
-// Order: everything that can be wrong with the files; the coordinator's address; the API (it
+// Order: everything that can be wrong with the files; with a registry, the lead (a standby waits
+// here); the coordinator's address; the API (it
 // answers at once: /health/ready says 503 until a way through all layers is there); the workers or
 // what to start by hand; then one loop until SIGTERM or Ctrl-C has drained it. A second signal
 // stops now.
@@ -16,6 +17,7 @@
 #include "base/log.hpp"
 #include "base/options.hpp"
 #include "base/result.hpp"
+#include "cli/tenure.hpp"
 #include "serve/api_server.hpp"
 #include "serve/cluster_records.hpp"
 #include "spec/scenario.hpp"
@@ -39,6 +41,7 @@ struct ClusterStart {
   bool json = false;               // ready line as JSON
   bool announce_waiting = false;   // say on stdout, before that, what to start
   std::vector<std::string> adapters;  // LoRA, NAME=DIRECTORY: every node loads them before it serves
+  TenureOptions tenure;            // registry, standby, state
   std::string picture;             // file for a picture of the plan
   std::string log_level = "info";  // of the workers as well
 };

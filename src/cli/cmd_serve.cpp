@@ -69,6 +69,8 @@ OptionTable table(ServeOptions& o) {
           "seconds to go on answering 503 after SIGTERM, for load balancers to notice")
       .range(0, 3600);
   add_cluster_rows(t, o.start);
+  t.flag("standby", &o.start.tenure.standby,
+         "with --registry: wait for as long as another process leads, then take over");
   t.flag("json", &o.json, "print one JSON line when ready: {url, port, model, pid}");
   t.value("log-level", &o.log_level, "debug, info, warn, error or off")
       .one_of({"debug", "info", "warn", "error", "off"});
@@ -196,6 +198,11 @@ Result<int> run(std::span<const std::string> args) {
   }
   if (!o.start.listen.empty()) {
     return Error(Code::kInvalidArgument, "--listen is where workers join: it needs --cluster SCENARIO");
+  }
+  const TenureOptions& tenure = o.start.tenure;
+  if (!tenure.registry.empty() || !tenure.state.empty() || tenure.standby) {
+    return Error(Code::kInvalidArgument,
+                 "--registry, --standby and --state are a coordinator's: they need --cluster SCENARIO");
   }
   ASSIGN_OR_RETURN(engine::ModelFile opened, engine::ModelFile::open(o.model));
   const auto file = std::make_shared<engine::ModelFile>(std::move(opened));

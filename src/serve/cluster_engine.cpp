@@ -77,6 +77,7 @@ Result<std::unique_ptr<ClusterEngine>> ClusterEngine::start(
   host.batch.ahead = options.async_steps ? 1 : kChunksAhead;
   host.batch.placeholders = options.async_steps;
   host.membership.lease = options.lease;
+  host.fenced = options.fenced;
   host.wait_for_nodes = options.wait_for_nodes;
   for (const ClusterNode& node : options.nodes) host.nodes.push_back(node.name);
   host.admission.offline = options.offline;
@@ -215,6 +216,10 @@ void ClusterEngine::loop() {
       const std::lock_guard lock(mutex_);
       commands = std::exchange(commands_, {});
     }
+    if (!deposed_ && options_.may_act) {
+      const Result<void> may = options_.may_act();
+      if (!may) stand_down(may.error().message());
+    }
     for (const auto& command : commands) command();
     if (event && event->kind != net::Inbox::Event::kWake) {
       on_event(*event);
@@ -259,6 +264,10 @@ void ClusterEngine::on_event(net::Inbox::Event& event) {
   const auto caller = static_cast<int64_t>(event.channel.value);
   switch (event.kind) {
     case Event::kOpened:
+      if (deposed_) {
+        event.opened->close("another process is the coordinator");
+        break;
+      }
       guests_[caller].channel = event.opened;
       break;
     case Event::kFrame:
@@ -280,6 +289,20 @@ void ClusterEngine::on_event(net::Inbox::Event& event) {
     default:
       break;
   }
+}
+
+// Another process is the coordinator: what this one still sent would be refused, so it says goodbye
+// and fails what it has.
+void ClusterEngine::stand_down(const std::string& reason) {
+  deposed_ = true;
+  const std::map<int64_t, Guest> guests = std::exchange(guests_, {});
+  for (const auto& [caller, guest] : guests) guest.channel->close(reason);
+  for (const auto& [caller, guest] : guests) {
+    calls_->on_gone(caller, reason);
+    if (guest.node.value < 0) continue;
+    tell_host(policy::NodeGone{guest.node, guest.theirs.incarnation, reason});
+  }
+  if (options_.on_deposed) options_.on_deposed(reason);
 }
 
 void ClusterEngine::drop(int64_t caller, const std::string& reason) {
@@ -390,6 +413,7 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
     mine.extra =
         Json::object({{"assign", assign},
                       {"layers", int64_t{model().layers}},
+                      {"epoch", options_.epoch.value},
                       {"links", EmulatedLinks::to_json(options_.links.from(theirs.name))}})
             .dump();
     return guest.channel->send(static_cast<uint16_t>(MessageKind::kHandshake), 0,
@@ -514,6 +538,7 @@ void ClusterEngine::act(policy::FenceNode& action) {
 }
 
 void ClusterEngine::act(policy::AskPlan& ask) {
+  if (options_.on_nodes) options_.on_nodes(host_->nodes());
   std::map<NodeId, NodeRate> rates;
   for (const auto& [node, layers] : ask.nodes) {
     if (const Guest* guest = guest_of(node)) rates[node] = {guest->theirs.name, guest->rate};

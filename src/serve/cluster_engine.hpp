@@ -61,7 +61,8 @@ struct ClusterOptions {
   policy::RouterKind router = policy::RouterKind::kFlow;
   Duration lease = seconds(3);
   Duration wait_for_nodes = seconds(0);
-  Epoch epoch{1};
+  Epoch epoch{1};              // greater than that of any coordinator before
+  std::vector<std::pair<std::string, uint64_t>> fenced;  // incarnations of earlier epochs: refused
   bool offline = false;        // requests wait as long as it takes and are fed by the KV estimate
   RecordFiles records;
   EmulatedLinks links;         // what is sent over them suffers as they say
@@ -69,6 +70,13 @@ struct ClusterOptions {
   std::function<void(bool ready)> on_ready;
   std::vector<PlannedLink> planned_links;  // of a plan file; empty: every link that layers allow
   std::vector<std::pair<std::string, std::string>> adapters;  // (name, directory), from the start
+  // By the coordinator's thread too. May this process still be the coordinator? Asked before
+  // anything is sent; may wait shortly. An error is for good: nothing is sent any more, requests
+  // fail, and on_deposed is told.
+  std::function<Result<void>()> may_act;
+  std::function<void(const std::string& reason)> on_deposed;
+  // The set of nodes changed; must not wait.
+  std::function<void(const std::vector<policy::NodeView>&)> on_nodes;
 };
 
 class ClusterEngine final : public Generator {
@@ -94,6 +102,8 @@ class ClusterEngine final : public Generator {
   Json explain(RequestId id) const override;
   Result<void> drain_node(const std::string& name) override;
 
+  // Has may_act asked now. Any thread.
+  void ask_whether_to_act() { inbox_.wake(); }
   std::string address() const { return transport_->address(); }
   // The plan in force, for print_report() and pictures.
   plan::FlowReport plan_report() const;
@@ -156,6 +166,7 @@ class ClusterEngine final : public Generator {
   Json by_node(const NodeCalls::Answers& answers) const;
   void sleep_or_wake(bool sleeps, const Json& args, const CallDone& done);
   void drop(int64_t caller, const std::string& reason);
+  void stand_down(const std::string& reason);
   void publish_stats();
   void measure_flow();
   Guest* guest_of(NodeId node);
@@ -178,6 +189,7 @@ class ClusterEngine final : public Generator {
   std::deque<policy::CoordinatorEvent> later_;
   Instant now_{};                      // of the event being handled
   ClusterRecords records_;
+  bool deposed_ = false;               // another process is the coordinator
   plan::FlowReport report_;
   std::vector<GenerationEvent> events_;
   int64_t generation_tokens_ = 0;

@@ -80,6 +80,7 @@ struct StageLook {
 struct StageOptions {
   policy::RouterKind router = policy::RouterKind::kFlow;
   uint64_t seed = 1;                // of the routers that draw
+  bool few_ways = false;            // of all maximum flows one along few ways (sim/path_flow.hpp)
   int32_t sequences = 0;            // running at a time, at most; 0: no such limit
   policy::KvEstimator estimator;
   Calibration calibration;

@@ -56,7 +56,7 @@ policy::HostPlan StageEngine::State::plan() {
     if (!node_known_up[i]) left.nodes[i].layers = {};
   }
   plan_flow(left);
-  keep_to_few_ways(left, before);
+  if (options.few_ways) keep_to_few_ways(left, before);
   max_flow = left.max_flow;
   ++report.replans;
   policy::HostPlan plan;

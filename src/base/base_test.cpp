@@ -106,6 +106,15 @@ TEST(Options, FlagsReachFields) {
   EXPECT_TRUE(f.verbose);
 }
 
+TEST(Options, APositionalMayComeAfterAnOption) {
+  Fields f;
+  const auto outcome = parse(f, {"--port", "9", "--batch", "1,8", "m.gguf"});
+  ASSERT_TRUE(outcome) << outcome.error().to_string();
+  EXPECT_EQ(f.model, "m.gguf");
+  EXPECT_EQ(f.port, 9);
+  EXPECT_EQ(f.batch, (std::vector<int>{1, 8}));
+}
+
 TEST(Options, EachMistakeIsNamed) {
   const auto message = [](std::vector<std::string> args) {
     Fields f;

@@ -255,8 +255,8 @@ Result<ParseOutcome> OptionTable::parse(std::span<const std::string> args) {
     if (list && row.positional_) parsed.back()->expected(0, 1 << 20);
     if (list && !row.positional_) parsed.back()->allow_extra_args(false)->take_all();
     if (!list) parsed.back()->take_last();
-    // Or a positional swallows the words meant for those after it.
-    if (!list && row.positional_) parsed.back()->allow_extra_args(false);
+    // Or an option or a positional swallows the words meant for the positionals after it.
+    if (!list) parsed.back()->allow_extra_args(false);
   }
   try {
     app.parse(std::vector<std::string>(args.rbegin(), args.rend()));

@@ -229,7 +229,7 @@ class ClusterRun {
 
   void on_child() {
     children_.reap();
-    if (!ready_ && children_.started() > 0 && children_.alive() == 0) fail("all of them have ended");
+    if (!ready_ && children_.alive() < children_.started()) fail("one has ended before all was ready");
   }
 
   void on_ready(bool ready) {

@@ -66,8 +66,9 @@ OptionTable table(WorkerOptions& o) {
 // A free port on the interface from which packets to the coordinator leave: what other machines
 // reach if the coordinator does. Empty (the agent's own default) where that cannot be told.
 std::string listen_towards(const std::string& coordinator) {
+  if (coordinator.starts_with("shm://")) return format("shm://towline-worker-{}", ::getpid());
   const size_t scheme = coordinator.find("://"), port = coordinator.rfind(':');
-  if (scheme == std::string::npos || port <= scheme || coordinator.starts_with("shm")) return {};
+  if (scheme == std::string::npos || port <= scheme) return {};
   addrinfo hints{};
   hints.ai_family = AF_INET;
   hints.ai_socktype = SOCK_DGRAM;

@@ -20,6 +20,7 @@ extern const Command kClusterShow;
 extern const Command kCompare;
 extern const Command kCompletions;
 extern const Command kModelCheck;
+extern const Command kDeploy;
 extern const Command kDoctor;
 extern const Command kFlow;
 extern const Command kModelInfo;

@@ -21,6 +21,7 @@ std::span<const Command> commands() {
       &kTop,
       &kDrain,
       &kCall,
+      &kDeploy,
       &kModelInfo,
       &kModelCheck,
       &kModelQuantize,

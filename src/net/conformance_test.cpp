@@ -23,7 +23,10 @@
 namespace towline::net {
 namespace {
 
-const Deadline kSoon = deadline_in(seconds(120));  // a bound for the test, never expected
+// A bound for one wait, never expected to be reached; counted from its use.
+const struct {
+  operator Deadline() const { return deadline_in(seconds(120)); }
+} kSoon;
 
 std::vector<uint8_t> bytes_of(std::string_view text) { return {text.begin(), text.end()}; }
 std::string text_of(const Frame& frame) { return {frame.payload.begin(), frame.payload.end()}; }

@@ -134,7 +134,7 @@ void Hub::on_hello(LineId line, RawFrame frame) {
                             ? decode_hello(frame.payload)
                             : Error(Code::kDataCorrupt, "a line must begin with a greeting");
   if (!hello) {
-    log_warn("net", "line refused", {{"reason", hello.error().message()}});
+    warn_within(stranger_log_, "line refused", hello.error().message());
     return refuse(line, hello.error().message());
   }
   ChannelPtr& channel = accepted_[{hello->incarnation, hello->session}];
@@ -218,7 +218,7 @@ void Hub::line_down(LineId line, LineEnd end, std::string reason) {
   const ChannelPtr channel = found->second.channel;
   lines_.erase(found);
   if (!channel) {
-    if (end != LineEnd::kLost) log_warn("net", "line dropped", {{"reason", reason}});
+    if (end != LineEnd::kLost) warn_within(stranger_log_, "line dropped", reason);
     return;
   }
   channel->line_ = kNoLine;

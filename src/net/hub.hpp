@@ -18,6 +18,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "net/log_budget.hpp"
 #include "net/session.hpp"
 #include "net/wire.hpp"
 
@@ -162,6 +163,7 @@ class Hub final : public WireEvents, public std::enable_shared_from_this<Hub> {
   Instant sleeping_until_{0};  // what the I/O thread's poll() waits for
   bool stopping_ = false;
   BulkSink* bulk_sink_ = nullptr;
+  LogBudget stranger_log_;
 };
 
 }  // namespace towline::net

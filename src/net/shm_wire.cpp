@@ -26,7 +26,7 @@
 #include <vector>
 
 #include "base/fmt.hpp"
-#include "base/log.hpp"
+#include "net/log_budget.hpp"
 #include "net/shm_region.hpp"
 #include "net/wire.hpp"
 
@@ -270,7 +270,8 @@ class ShmWire final : public Wire {
       Fd socket(::accept4(listener_.n, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
       if (socket.n < 0) return;
       if (!same_user(socket.n) || pending_.size() >= kMaxPending) {
-        log_warn("net", "a caller on the shm address was turned away (another user, or too many)");
+        warn_within(stranger_log_, "a caller on the shm address was turned away",
+                    "another user, or too many");
         continue;
       }
       const uint64_t tag = kPendingTag | ++last_inbound_;
@@ -305,7 +306,7 @@ class ShmWire final : public Wire {
     if (n != sizeof kCall || std::memcmp(text, kCall, sizeof kCall) != 0 || fds[2] < 0) return;
     Result<ShmRegion> region = ShmRegion::attach(std::exchange(region_fd.n, -1), sizeof(Shared));
     if (!region) {
-      log_warn("net", "a caller on the shm address was turned away", {{"reason", region.error().message()}});
+      warn_within(stranger_log_, "a caller on the shm address was turned away", region.error().message());
       return;
     }
     end->region = std::move(*region);
@@ -404,6 +405,7 @@ class ShmWire final : public Wire {
   std::map<uint64_t, Fd> pending_;  // accepted, their call not read yet
   std::vector<News> news_;
   uint64_t last_inbound_ = 0;
+  LogBudget stranger_log_;
 };
 
 }  // namespace

@@ -277,12 +277,23 @@ class TcpWire final : public Wire {
     while (!bytes.empty() && !c->ended) {
       Result<std::optional<RawFrame>> frame = c->parser.next(bytes);
       if (!frame) {
+        say_why(*c, frame.error().message());
         down_locked(c, LineEnd::kCorrupt, frame.error().message());
         return false;
       }
       if (*frame) events_.line_frame(c->id, std::move(**frame));
     }
     return true;
+  }
+
+  // To a peer of another release, say: it hears the reason, where it can. What is queued may end in
+  // the middle of a frame, and then nothing can be said.
+  static void say_why(const Connection& c, std::string_view reason) {
+    if (!c.queue.empty()) return;
+    FrameHeader header;
+    header.type = FrameType::kRefuse;
+    const FrameBytes frame = finish_frame(draft_text(reason), header);
+    (void)::send(c.fd, frame->data(), frame->size(), MSG_NOSIGNAL | MSG_DONTWAIT);
   }
 
   static void send_queued(Connection& c) {

@@ -27,8 +27,8 @@
 #include <vector>
 
 #include "base/fmt.hpp"
-#include "base/log.hpp"
 #include "net/keys.hpp"
+#include "net/log_budget.hpp"
 #include "net/wire.hpp"
 
 namespace towline::net {
@@ -365,7 +365,7 @@ class ZmqWire final : public Wire {
     while (next_event(router_monitor_.handle, &event, &value)) {
       if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH || event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL ||
           event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) {
-        log_warn("net", "a peer without this cluster's keys was refused");
+        warn_within(stranger_log_, "line refused", "the peer has not this cluster's keys");
       }
       if (event != ZMQ_EVENT_DISCONNECTED) continue;
       forget_inbound(static_cast<int>(value));
@@ -519,6 +519,7 @@ class ZmqWire final : public Wire {
   std::unordered_map<std::string, Inbound> inbound_;  // by routing id
   std::unordered_map<LineId, std::string> inbound_ids_;
   uint64_t last_inbound_ = 0;
+  LogBudget stranger_log_;
   bool timer_armed_ = false;
   std::vector<zmq_pollitem_t> items_;
 };

@@ -535,8 +535,13 @@ void ApiServer::drain() {
 }
 
 void ApiServer::stop_now() {
-  state_->http->close();
-  state_->loop.stop();
+  State& s = *state_;
+  s.context.hub.end_all(Error(Code::kUnavailable, "the server was stopped before this was finished"));
+  // A moment for the last bytes to leave.
+  s.loop.after(milliseconds(50), [&s] {
+    s.http->close();
+    s.loop.stop();
+  });
 }
 
 Result<std::vector<std::string>> read_key_file(const std::string& path) {

@@ -21,6 +21,8 @@ constexpr int64_t kDefaultKvBytes = int64_t{1} << 30;
 constexpr int64_t kEmulatedSteps = 4;      // steps of one run of an emulated device
 // Chunks of a prompt follow each other through a pipeline, as many as a lane has steps on their way.
 constexpr int32_t kChunksAhead = 64;
+constexpr Duration kHelloPatience = seconds(10);
+constexpr size_t kComplaintsKept = 32;
 constexpr Duration kSendPatience = seconds(2);  // a node that takes nothing for so long is lost
 
 FinishReason finish_reason(policy::CoordinatorFinish finish) {
@@ -228,6 +230,7 @@ void ClusterEngine::loop() {
     }
     publish_stats();
     measure_flow();
+    drop_silent();
     if (!events_.empty()) sink_(std::exchange(events_, {}));
   }
   std::deque<std::function<void()>> commands;
@@ -269,6 +272,7 @@ void ClusterEngine::on_event(net::Inbox::Event& event) {
         break;
       }
       guests_[caller].channel = event.opened;
+      guests_[caller].since = net::steady_now();
       break;
     case Event::kFrame:
       if (const auto at = guests_.find(caller); at != guests_.end()) {
@@ -305,15 +309,36 @@ void ClusterEngine::stand_down(const std::string& reason) {
   if (options_.on_deposed) options_.on_deposed(reason);
 }
 
+// Who dials again and again fills neither the log nor the memory.
+void ClusterEngine::complain(std::string_view what, const std::string& node,
+                             const std::string& why) {
+  if (complaint_log_.spend(net::steady_now())) {
+    log_warn("cluster", what, {{"node", node}, {"why", why},
+                               {"unwritten_before", complaint_log_.unwritten()}});
+  }
+  remember_complaint(why);
+}
+
+void ClusterEngine::remember_complaint(const std::string& why) {
+  const std::lock_guard lock(mutex_);
+  if (complaints_.size() == kComplaintsKept) complaints_.erase(complaints_.begin());
+  complaints_.push_back(why);
+}
+
+// A channel that says nothing holds a place: it is closed.
+void ClusterEngine::drop_silent() {
+  const Instant now = net::steady_now();
+  std::vector<int64_t> silent;
+  for (const auto& [caller, guest] : guests_) {
+    if (!guest.assigned && now >= guest.since + kHelloPatience) silent.push_back(caller);
+  }
+  for (const int64_t caller : silent) drop(caller, "connected, but said nothing");
+}
+
 void ClusterEngine::drop(int64_t caller, const std::string& reason) {
   const auto at = guests_.find(caller);
   if (at == guests_.end()) return;
-  log_warn("cluster", "conversation ended",
-           {{"node", at->second.channel->peer().name}, {"why", reason}});
-  {
-    const std::lock_guard lock(mutex_);
-    complaints_.push_back(reason);
-  }
+  complain("conversation ended", at->second.channel->peer().name, reason);
   const Guest guest = at->second;
   guests_.erase(at);
   guest.channel->close(reason);
@@ -520,9 +545,7 @@ void ClusterEngine::act(policy::RefuseNode& action) {
   guests_.erase(at);
   guest.channel->close(action.reason);
   calls_->on_gone(action.caller, action.reason);
-  log_warn("cluster", "node refused", {{"why", action.reason}});
-  const std::lock_guard lock(mutex_);
-  complaints_.push_back(action.reason);
+  complain("node refused", guest.channel->peer().name, action.reason);
 }
 
 void ClusterEngine::act(policy::FenceNode& action) {
@@ -590,8 +613,7 @@ void ClusterEngine::act(policy::CoordinatorNote& action) {
     log_info("cluster", action.text);
   } else {
     log_warn("cluster", action.text);
-    const std::lock_guard lock(mutex_);
-    complaints_.push_back(action.text);
+    remember_complaint(action.text);
   }
 }
 

@@ -27,6 +27,7 @@
 #include <thread>
 #include <vector>
 
+#include "net/log_budget.hpp"
 #include "net/transport.hpp"
 #include "policy/coordinator.hpp"
 #include "protocol/messages.hpp"
@@ -113,6 +114,7 @@ class ClusterEngine final : public Generator {
  private:
   struct Guest {                       // a conversation with a node
     std::shared_ptr<net::Channel> channel;
+    Instant since;
     protocol::Handshake theirs;
     NodeId node{-1};
     bool assigned = false;
@@ -167,6 +169,9 @@ class ClusterEngine final : public Generator {
   void sleep_or_wake(bool sleeps, const Json& args, const CallDone& done);
   void drop(int64_t caller, const std::string& reason);
   void stand_down(const std::string& reason);
+  void drop_silent();
+  void complain(std::string_view what, const std::string& node, const std::string& why);
+  void remember_complaint(const std::string& why);
   void publish_stats();
   void measure_flow();
   Guest* guest_of(NodeId node);
@@ -193,6 +198,7 @@ class ClusterEngine final : public Generator {
   plan::FlowReport report_;
   std::vector<GenerationEvent> events_;
   int64_t generation_tokens_ = 0;
+  net::LogBudget complaint_log_;
   FlowMeter flow_;                     // rows a second, by node
   std::unique_ptr<NodeCalls> calls_;
   std::unique_ptr<ClusterAdapters> adapters_;

@@ -3,6 +3,7 @@
 #include "serve/generation_hub.hpp"
 
 #include <utility>
+#include <vector>
 
 namespace towline::serve {
 
@@ -25,6 +26,21 @@ void GenerationHub::cancel(RequestId id) {
   if (at == listeners_.end() || !at->second) return;
   at->second = nullptr;
   generator_->cancel(id);
+}
+
+void GenerationHub::end_all(const Error& error) {
+  std::vector<std::pair<RequestId, Listener>> all;
+  for (auto& [id, listener] : listeners_) {
+    if (listener) all.emplace_back(id, std::exchange(listener, nullptr));
+  }
+  for (const auto& [id, listener] : all) {
+    generator_->cancel(id);
+    GenerationEvent event;
+    event.id = id;
+    event.finish = FinishReason::kError;
+    event.error = error;
+    listener(std::move(event));
+  }
 }
 
 void GenerationHub::deliver(std::vector<GenerationEvent>&& events) {

@@ -30,6 +30,8 @@ class GenerationHub {
   Result<RequestId> submit(GenerationRequest request, Listener listener);
   // The listener is not called any more; the generator stops at its next step.
   void cancel(RequestId id);
+  // Ends every sequence with this error, as if the generator had; it stops them at its next step.
+  void end_all(const Error& error);
   // Sequences that the generator still holds, cancelled ones included until they end.
   int64_t live() const { return static_cast<int64_t>(listeners_.size()); }
   // Called after each of the generator's steps that had events.

@@ -45,12 +45,12 @@ class Server:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, method=method,
                                          headers={"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             return json.loads(answer.read())
 
     def stop(self, signal_number=signal.SIGTERM):
         self.process.send_signal(signal_number)
-        code = self.process.wait(timeout=60)
+        code = self.process.wait(timeout=300)
         self.process.stdout.close()
         return code
 
@@ -68,7 +68,7 @@ def wait_gone(pid):
         watched = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    ready, _, _ = select.select([watched], [], [], 60)
+    ready, _, _ = select.select([watched], [], [], 300)
     os.close(watched)
     assert ready, f"process {pid} is left behind"
 

@@ -93,6 +93,7 @@ class Deployment {
     s_.links.clear();
     s_.cluster.clear();
     s_.plan.clear();
+    s_.emulation = {};
     if (!o_.model.empty()) s_.model = o_.model;
     for (ScenarioWorker& worker : s_.workers) worker.emulate = false;
   }

@@ -1,11 +1,12 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// ServedCluster: what a scenario asks for, read from its files: the model and its text, the nodes with
-// their layers, the plan's flows.
+// ServedCluster: what a scenario asks for, read from its files: the model and its text, the nodes
+// with their layers, the plan's flows.
 //
-// Either all workers hold the real model, or all are emulated: what they hand on differs. An emulated
-// cluster needs no model file; `model` is a built-in name, and StandInText stands in for its text.
+// Either all workers hold the real model, or all are emulated: what they hand on differs. An
+// emulated cluster needs no model file; `model` is a built-in name, and StandInText stands in for
+// its text.
 #pragma once
 
 #include <cstdint>

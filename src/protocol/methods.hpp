@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// The numbers of collective calls (RpcRequest::method). What each does, its arguments and its answer
-// are rows of the registry in worker/rpc.hpp; here only so that the coordinator can name them.
+// The numbers of collective calls (RpcRequest::method). What each does, its arguments and its
+// answer are rows of the registry in worker/rpc.hpp; here only so that the coordinator can name
+// them.
 #pragma once
 
 #include <cstdint>

@@ -145,7 +145,8 @@ void ClusterAdapters::bring_up(std::shared_ptr<Arrival> arrival) {
   if (loading_) return arrivals_.push_back(std::move(arrival));
   const std::vector<int64_t> node = {arrival->node};
   for (const int32_t id : arrival->has) {
-    if (!adapters_.contains(id)) calls_.call(node, Method::kRemoveAdapter, args_of(id, ""), kNobodyAsks);
+    if (adapters_.contains(id)) continue;
+    calls_.call(node, Method::kRemoveAdapter, args_of(id, ""), kNobodyAsks);
   }
   std::erase_if(arrival->has, [&](int32_t id) { return !adapters_.contains(id); });
   for (const auto& [id, adapter] : adapters_) {

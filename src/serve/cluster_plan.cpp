@@ -15,10 +15,10 @@ namespace {
 constexpr double kBoundless = 1e12;
 constexpr double kUnknownRate = 1000;  // of a node that has measured nothing
 
-// Of all maximum flows one that loads the nodes evenly: the greatest share of a node's speed that is
-// used is made as small as it can be; nodes that cannot do with less are settled, and so on with the
-// rest. (A maximum flow as the algorithm finds it may leave one of two equal nodes idle.) The first
-// `nodes` arcs are the nodes'.
+// Of all maximum flows one that loads the nodes evenly: the greatest share of a node's speed that
+// is used is made as small as it can be; nodes that cannot do with less are settled, and so on with
+// the rest. (A maximum flow as the algorithm finds it may leave one of two equal nodes idle.) The
+// first `nodes` arcs are the nodes'.
 plan::MaxFlow even_max_flow(plan::FlowGraph graph, size_t nodes, int32_t source, int32_t sink) {
   constexpr size_t kMostRounds = 64;
   const plan::MaxFlow best = plan::max_flow(graph, source, sink);

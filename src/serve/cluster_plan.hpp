@@ -1,11 +1,11 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the nodes of a running cluster hold, and how much should flow between them: contiguous layers
-// in proportion to speed where nobody says otherwise, and the maximum flow over the nodes that are
-// there. Without a plan file every link that layers allow is taken, and is boundless. With one, links
-// carry what it says and no other link is used; while all of its nodes and links are there, its own
-// flows are taken as they are. Pure functions.
+// What the nodes of a running cluster hold, and how much should flow between them: contiguous
+// layers in proportion to speed where nobody says otherwise, and the maximum flow over the nodes
+// that are there. Without a plan file every link that layers allow is taken, and is boundless. With
+// one, links carry what it says and no other link is used; while all of its nodes and links are
+// there, its own flows are taken as they are. Pure functions.
 #pragma once
 
 #include <map>
@@ -27,7 +27,7 @@ struct ClusterNode {
   double speed = 1;            // relative, until it has measured itself
   double rate = 0;             // rows a second through one layer; 0: as it measures itself
   int32_t tensor_parallel = 1; // ranks
-  Json executor;               // what replaces the real decoder ({"kind": "emulated", ...}); or null
+  Json executor;               // what replaces the decoder ({"kind": "emulated", ...}); or null
 };
 
 Json layers_json(LayerRange layers);  // [begin, end]
@@ -52,8 +52,8 @@ struct PlannedLink {
   double flow = 0;             // tokens/s
 };
 
-// A node carries its rate divided by the layers it holds. Without a plan file, of all maximum flows one
-// that loads the nodes evenly.
+// A node carries its rate divided by the layers it holds. Without a plan file, of all maximum flows
+// one that loads the nodes evenly.
 ClusterPlan plan_cluster(const policy::AskPlan& ask, const std::map<NodeId, NodeRate>& rates,
                          int32_t total_layers, const std::vector<PlannedLink>& planned = {});
 

@@ -37,7 +37,8 @@ void NodeCalls::end_if_complete(uint64_t number) {
 
 void NodeCalls::on_reply(int64_t node, const protocol::RpcReply& reply) {
   if (reply.ok) {
-    answer(reply.id, node, parse_json(reply.result.empty() ? "{}" : reply.result, "a node's answer"));
+    answer(reply.id, node,
+           parse_json(reply.result.empty() ? "{}" : reply.result, "a node's answer"));
   } else {
     answer(reply.id, node, Error(reply.code, reply.message));
   }

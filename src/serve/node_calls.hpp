@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// NodeCalls: collective calls under way to the nodes of a cluster (worker/rpc.hpp has the methods). A
-// call goes to several nodes and ends once, when each has answered or has gone.
+// NodeCalls: collective calls under way to the nodes of a cluster (worker/rpc.hpp has the methods).
+// A call goes to several nodes and ends once, when each has answered or has gone.
 //
 // A node does in-band calls in the order of the steps it is sent, because both travel on one
 // channel; so a step that follows a call finds it done.

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// StandInText: text for a model that is not there (emulated devices, docs/cluster.md). A prompt's bytes
-// are its tokens; a token that is no byte prints as its number, " t1234". Nothing ends an answer but
-// its length. It makes every interface work on an emulated cluster, and means nothing.
+// StandInText: text for a model that is not there (emulated devices, docs/cluster.md). A prompt's
+// bytes are its tokens; a token that is no byte prints as its number, " t1234". Nothing ends an
+// answer but its length. It makes every interface work on an emulated cluster, and means nothing.
 #pragma once
 
 #include <memory>

@@ -1,14 +1,14 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// GroupRanks: a RankGroup as the ranks of a node. The agent's messages, feeds and runs become frames of
-// the ring: what came since the last run travels with the next one, in the agent's order, byte for
-// byte as the coordinator sent it. What the ring has no room for waits here; it is bounded, because
-// a node has one run outstanding and the coordinator a few steps for each lane.
+// GroupRanks: a RankGroup as the ranks of a node. The agent's messages, feeds and runs become
+// frames of the ring: what came since the last run travels with the next one, in the agent's order,
+// byte for byte as the coordinator sent it. What the ring has no room for waits here; it is
+// bounded, because a node has one run outstanding and the coordinator a few steps for each lane.
 //
-// A run that fails on one rank alone leaves that rank without the tokens that the others sampled: what
-// is in flight then is void, and a full form puts all in the same state again. The loss of a rank, or
-// ranks that disagree at any other time, is RanksLost: a node is all of its ranks or none.
+// A run that fails on one rank alone leaves that rank without the tokens that the others sampled:
+// what is in flight then is void, and a full form puts all in the same state again. The loss of a
+// rank, or ranks that disagree at any other time, is RanksLost: a node is all of its ranks or none.
 //
 // Threading: worker/node_ranks.hpp.
 #pragma once

@@ -12,8 +12,8 @@
 // Activations go straight to the next node of a lane, over a channel that is dialled at first use.
 // A next node that cannot be reached is reported to the coordinator, which routes around the link.
 //
-// The model file is found at the path that the coordinator names, or at `model`; it must be the same
-// file (a hash of its size and samples of its bytes is compared).
+// The model file is found at the path that the coordinator names, or at `model`; it must be the
+// same file (a hash of its size and samples of its bytes is compared).
 //
 // A node is all of its ranks: when one dies, the node says why and leaves.
 //

@@ -7,7 +7,8 @@
 //   several       worker/group_ranks.hpp  child processes on a broadcast ring (tensor parallelism)
 //
 // Both evaluate the same bits (docs/engine.md, "Exact bits") and answer the same calls
-// (worker/rpc.hpp). Everything given is done in the order given, but for calls that are out of band.
+// (worker/rpc.hpp). Everything given is done in the order given, but for calls that are out of
+// band.
 //
 // Threading: the agent's thread alone. `wake` is called on other threads whenever take() may have
 // something. Nothing blocks but the start and the end.

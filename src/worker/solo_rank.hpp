@@ -1,9 +1,10 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// SoloRank: the one rank of a node without tensor parallelism, as threads of the node's process: one
-// for steps, runs and in-band calls, one for the calls that must work meanwhile. It keeps its own
-// mirror, applies what the agent forwards in the agent's order, and evaluates runs one at a time.
+// SoloRank: the one rank of a node without tensor parallelism, as threads of the node's process:
+// one for steps, runs and in-band calls, one for the calls that must work meanwhile. It keeps its
+// own mirror, applies what the agent forwards in the agent's order, and evaluates runs one at a
+// time.
 //
 // Threading: worker/node_ranks.hpp.
 #pragma once

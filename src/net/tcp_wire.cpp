@@ -75,6 +75,7 @@ struct Connection {
   const LineId id;
   int fd = -1;              // once connected
   bool ended = false;       // no more events, no more writes
+  bool understood = false;  // a frame has come that was one
   bool write_armed = false;  // the I/O thread waits for room in the socket
   std::deque<FrameBytes> queue;
   size_t front_sent = 0;  // bytes of queue.front() that are out
@@ -277,17 +278,21 @@ class TcpWire final : public Wire {
     while (!bytes.empty() && !c->ended) {
       Result<std::optional<RawFrame>> frame = c->parser.next(bytes);
       if (!frame) {
-        say_why(*c, frame.error().message());
+        if (frame.error().code() == Code::kUnsupported && !c->understood) {
+          say_why(*c, frame.error().message());
+        }
         down_locked(c, LineEnd::kCorrupt, frame.error().message());
         return false;
       }
-      if (*frame) events_.line_frame(c->id, std::move(**frame));
+      if (!*frame) continue;
+      c->understood = true;
+      events_.line_frame(c->id, std::move(**frame));
     }
     return true;
   }
 
-  // To a peer of another release, say: it hears the reason, where it can. What is queued may end in
-  // the middle of a frame, and then nothing can be said.
+  // To a peer of another release: it hears the reason, where it can. Not for damage on the way, which
+  // a new line cures. What is queued may end in the middle of a frame, and then nothing can be said.
   static void say_why(const Connection& c, std::string_view reason) {
     if (!c.queue.empty()) return;
     FrameHeader header;

@@ -79,7 +79,12 @@ class TestEtcd {
     ::waitpid(pid_, nullptr, 0);
     pid_ = -1;
   }
-  void pause() const { ::kill(pid_, SIGSTOP); }
+  // All of its threads stand when this returns.
+  void pause() const {
+    ::kill(pid_, SIGSTOP);
+    int status = 0;
+    ::waitpid(pid_, &status, WUNTRACED);
+  }
   void resume() const { ::kill(pid_, SIGCONT); }
 
   std::string url(const std::string& prefix = "test") const {

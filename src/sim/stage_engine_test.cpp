@@ -14,25 +14,10 @@
 #include "sim/fair_network.hpp"
 #include "sim/stage_grid.hpp"
 #include "sim/stage_report.hpp"
+#include "sim/testing_trial.hpp"
 
 namespace towline::sim {
 namespace {
-
-struct Trial {
-  StageReport report;
-  std::vector<RequestRecord> records;
-};
-
-Trial run(const HelixInput& input, const StageOptions& options, StageEngine::Source source) {
-  Trial result;
-  auto engine = StageEngine::make(input, options, std::move(source),
-                                  [&](const RequestRecord& r) { result.records.push_back(r); });
-  EXPECT_TRUE(engine) << (engine ? "" : engine.error().to_string());
-  auto report = engine->run();
-  EXPECT_TRUE(report) << (report ? "" : report.error().to_string());
-  result.report = *std::move(report);
-  return result;
-}
 
 TEST(StageEngine, OneRequestTakesWhatItsPartsTake) {
   const Trial r = run(grid(2, 1), {}, list_source({{0, 100, 3}}));

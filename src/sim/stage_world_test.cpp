@@ -6,25 +6,10 @@
 
 #include "sim/stage_engine.hpp"
 #include "sim/stage_grid.hpp"
+#include "sim/testing_trial.hpp"
 
 namespace towline::sim {
 namespace {
-
-struct Trial {
-  StageReport report;
-  std::vector<RequestRecord> records;
-};
-
-Trial run(const HelixInput& input, const StageOptions& options, StageEngine::Source source) {
-  Trial result;
-  auto engine = StageEngine::make(input, options, std::move(source),
-                                  [&](const RequestRecord& r) { result.records.push_back(r); });
-  EXPECT_TRUE(engine) << (engine ? "" : engine.error().to_string());
-  auto report = engine->run();
-  EXPECT_TRUE(report) << (report ? "" : report.error().to_string());
-  result.report = *std::move(report);
-  return result;
-}
 
 std::vector<spec::TraceRequest> stream(int64_t count, int64_t every_ms, int32_t output) {
   std::vector<spec::TraceRequest> list;

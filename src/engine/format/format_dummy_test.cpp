@@ -9,28 +9,16 @@
 #include "engine/format/dummy_model.hpp"
 #include "engine/format/model_file.hpp"
 #include "engine/format/test_files.hpp"
+#include "engine/testing_model.hpp"
 #include "spec/model_shapes.hpp"
 
 namespace towline::engine {
 namespace {
 
-// A shape with every 256-element type possible, small enough to write in a blink.
-spec::ModelDesc small_shape(std::string_view architecture) {
-  spec::ModelDesc d;
-  d.name = "small";
-  d.architecture = std::string(architecture);
-  d.layers = 3;
-  d.hidden = 256;
-  d.ffn = 512;
-  d.heads = 8;
-  d.kv_heads = 2;
-  d.head_dim = d.rope_dim = 32;
-  d.vocab = 300;
+// Small enough to write in a blink.
+spec::ModelDesc tiny_shape(const std::string& architecture) {
+  spec::ModelDesc d = small_shape(architecture, 3);
   d.context = 64;
-  d.qkv_bias = architecture == "qwen2";
-  d.qk_norm = architecture == "qwen3";
-  d.rope_pairing = architecture == "llama" ? spec::RopePairing::kInterleaved
-                                           : spec::RopePairing::kHalfSplit;
   return d;
 }
 
@@ -53,7 +41,7 @@ TEST(DummyModel, OpensWithTheShapeAndSaneWeightsInEveryType) {
   const TempDir dir;
   for (const char* type : {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k_m",
                            "q4_k_s", "q5_k_m", "q5_k_s", "q6_k"}) {
-    const spec::ModelDesc d = small_shape("llama");
+    const spec::ModelDesc d = tiny_shape("llama");
     const std::string path = dir / type;
     ASSERT_TRUE(make_dummy_model(d, *quant_recipe(type), 1, path, {}));
     const Result<ModelFile> model = ModelFile::open(path);
@@ -101,7 +89,7 @@ TEST(DummyModel, DescriptionSurvivesTheFile) {
 
 TEST(DummyModel, BytesDependOnTheSeedAndNotOnTheThreads) {
   const TempDir dir;
-  const spec::ModelDesc d = small_shape("qwen2");
+  const spec::ModelDesc d = tiny_shape("qwen2");
   const QuantRecipe recipe = *quant_recipe("q4_k_m");
   int64_t last = 0, total = 0;
   WriteOptions two{2, [&](int64_t done, int64_t all) {
@@ -125,7 +113,7 @@ TEST(DummyModel, BytesDependOnTheSeedAndNotOnTheThreads) {
 
 TEST(DummyModel, FailureLeavesNoFile) {
   const TempDir dir;
-  const spec::ModelDesc d = small_shape("llama");
+  const spec::ModelDesc d = tiny_shape("llama");
   const Result<void> r = make_dummy_model(d, *quant_recipe("q4_0"), 1, dir / "absent/f", {});
   ASSERT_FALSE(r);
   EXPECT_EQ(r.error().code(), Code::kNotFound);
@@ -159,7 +147,7 @@ int64_t resident_bytes(const std::string& path) {
 // A worker that holds layers [4, 5) of 8 maps the file and touches little more than that layer.
 TEST(DummyModel, ALayerRangeTouchesItsOwnBytes) {
   const TempDir dir;
-  spec::ModelDesc d = small_shape("llama");
+  spec::ModelDesc d = tiny_shape("llama");
   d.layers = 8;
   d.ffn = 2048;
   const std::string path = dir / "m.gguf";

@@ -51,11 +51,13 @@ Result<Value> Interpreter::eval(const Expr& e, Scope* scope) {
 }
 
 Result<Value> Interpreter::eval_inner(const Expr& e, Scope* scope) {
-  TRY(charge(1));
+  TRY(charge(1 + static_cast<int64_t>(e.name.size() / 32)));
   switch (e.kind) {
     case Expr::Kind::kConstant: return e.value;
     case Expr::Kind::kName: {
-      const Value* found = scope->find(e.name);
+      int64_t looked = 0;
+      const Value* found = scope->find(e.name, looked);
+      TRY(charge(looked / 4));
       return found ? *found : Value(Undefined{e.name});
     }
     case Expr::Kind::kList:
@@ -115,7 +117,8 @@ Result<Value> Interpreter::eval_dict(const Expr& e, Scope* scope) {
     ASSIGN_OR_RETURN(Value key, eval(*e.args[i], scope));
     ASSIGN_OR_RETURN(Value value, eval(*e.args[i + 1], scope));
     if (key.is_container()) return fail("line {}: a {} cannot be a key", e.line, key.type_name());
-    TRY(charge(static_cast<int64_t>(members.size()) / 8, 2 * sizeof(Value)));
+    TRY(charge(static_cast<int64_t>(members.size()) * (1 + key.weight() / 4) / 8,
+               2 * sizeof(Value)));
     const auto same = std::find_if(members.begin(), members.end(),
                                    [&](const auto& member) { return member.first == key; });
     if (same != members.end()) {
@@ -138,7 +141,7 @@ Result<Value> Interpreter::eval_slice(const Expr& e, Scope* scope) {
   if (object.is_undefined()) return undefined_error(object);
   if (object.is_string()) {
     const std::string& s = object.string();
-    TRY(charge(1, static_cast<int64_t>(s.size())));
+    TRY(charge(1, static_cast<int64_t>(s.size() * (1 + 2 * sizeof(size_t)))));
     std::vector<size_t> starts;  // of each code point, and the end
     for (size_t i = 0; i < s.size(); ++i) {
       if ((static_cast<unsigned char>(s[i]) & 0xc0) != 0x80) starts.push_back(i);
@@ -155,6 +158,7 @@ Result<Value> Interpreter::eval_slice(const Expr& e, Scope* scope) {
   }
   if (!object.is_list()) return fail("line {}: a {} has no slices", e.line, object.type_name());
   const auto count = static_cast<int64_t>(object.items().size());
+  TRY(charge(1, count * static_cast<int64_t>(sizeof(size_t))));
   ASSIGN_OR_RETURN(const auto indices, slice_indices(count, parts[0], parts[1], parts[2]));
   std::vector<Value> out;
   for (const int64_t i : indices) out.push_back(object.items()[static_cast<size_t>(i)]);
@@ -169,6 +173,7 @@ Result<Arguments> Interpreter::eval_arguments(const Expr& e, Scope* scope) {
   }
   for (const auto& [name, arg] : e.named) {
     ASSIGN_OR_RETURN(Value v, eval(*arg, scope));
+    TRY(charge(static_cast<int64_t>(name.size() / 32)));
     out.named.emplace_back(name, std::move(v));
   }
   return out;
@@ -213,27 +218,29 @@ Result<Value> Interpreter::filter_chain(const Expr& e, Value input, Scope* scope
 Result<Value> Interpreter::attribute(const Value& object, std::string_view name) {
   if (object.is_undefined()) return undefined_error(object);
   if (object.is_namespace()) {
-    for (const auto& [n, v] : object.name_space().members) {
+    const Namespace& space = object.name_space();
+    TRY(charge(static_cast<int64_t>((space.members.size() + name.size()) / 16)));
+    for (const auto& [n, v] : space.members) {
       if (n == name) return v;
     }
-    return Value(Undefined{std::string(name)});
+    return space.loop ? loop_attribute(space.loop, name) : Value(Undefined(name));
   }
   const Value method = find_method(object, name);
   if (!method.is_undefined()) return method;
   if (object.is_map()) {
-    TRY(charge(static_cast<int64_t>(object.map().members.size()) / 16));
+    TRY(charge(static_cast<int64_t>(object.map().members.size() * (1 + name.size() / 64)) / 16));
     if (const Value* found = object.map().find(name)) return *found;
   }
-  return Value(Undefined{std::string(name)});
+  return Value(Undefined(name));
 }
 
 Result<Value> Interpreter::item(const Value& object, const Value& key) {
   if (object.is_undefined()) return undefined_error(object);
   if (object.is_map()) {
-    TRY(charge(static_cast<int64_t>(object.map().members.size()) / 16));
     if (key.is_container()) return fail("a {} cannot be a key", key.type_name());
-    if (const Value* found = object.map().find(key)) return *found;
-    return key.is_string() ? attribute(object, key.string()) : Value(Undefined{key.str()});
+    ASSIGN_OR_RETURN(const Value* found, find(object.map(), key));
+    if (found != nullptr) return *found;
+    return key.is_string() ? attribute(object, key.string()) : Value(Undefined(key.str()));
   }
   if (object.is_list() && key.is_int()) {
     const auto size = static_cast<int64_t>(object.items().size());
@@ -243,7 +250,7 @@ Result<Value> Interpreter::item(const Value& object, const Value& key) {
   }
   if (object.is_string() && key.is_int()) {
     const std::string& s = object.string();
-    TRY(charge(1 + static_cast<int64_t>(s.size()) / 64));
+    TRY(charge_scan(s.size()));
     const int64_t size = code_point_count(s);
     const int64_t i = key.integer() < 0 ? key.integer() + size : key.integer();
     if (i < 0 || i >= size) return Value(Undefined{format("index {}", key.integer())});
@@ -251,7 +258,7 @@ Result<Value> Interpreter::item(const Value& object, const Value& key) {
     return Value(s.substr(begin, code_point_offset(std::string_view(s).substr(begin), 1)));
   }
   if (key.is_string()) return attribute(object, key.string());
-  return Value(Undefined{std::string(key.type_name()) + " subscript"});
+  return Value(Undefined(std::string(key.type_name()) + " subscript"));
 }
 
 Result<std::vector<Value>> Interpreter::iterate(const Value& v) {
@@ -281,13 +288,13 @@ Result<bool> Interpreter::contains(const Value& container, const Value& wanted) 
     if (!wanted.is_string()) {
       return fail("'in' a string needs a string, not a {}", wanted.type_name());
     }
-    TRY(charge(1 + static_cast<int64_t>(container.string().size()) / 64));
-    return container.string().find(wanted.string()) != std::string::npos;
+    TRY(charge_scan(container.string().size()));
+    return find_text(container.string(), wanted.string(), 0) != std::string::npos;
   }
   if (container.is_map()) {
-    TRY(charge(static_cast<int64_t>(container.map().members.size()) / 16));
     if (wanted.is_container()) return fail("a {} cannot be a key", wanted.type_name());
-    return container.map().find(wanted) != nullptr;
+    ASSIGN_OR_RETURN(const Value* found, find(container.map(), wanted));
+    return found != nullptr;
   }
   if (container.is_list()) {
     for (const Value& v : container.items()) {
@@ -317,13 +324,15 @@ Result<Value> Interpreter::eval_binary(const Expr& e, Scope* scope) {
   if (e.name == "+" && a.is_string() && b.is_string()) {
     TRY(charge(1, static_cast<int64_t>(a.string().size() + b.string().size())));
     if (!a.is_markup() && !b.is_markup()) return Value(a.string() + b.string());
+    TRY(charge(1, static_cast<int64_t>(kEscapedGrowth * (a.string().size() + b.string().size()))));
     return Value::markup((a.is_markup() ? a.string() : escaped_text(a.string())) +
                          (b.is_markup() ? b.string() : escaped_text(b.string())));
   }
   if (e.name == "+" && a.is_list() && b.is_list() && a.is_tuple() == b.is_tuple()) {
+    TRY(charge(1, static_cast<int64_t>((a.items().size() + b.items().size()) * sizeof(Value))));
     std::vector<Value> items = a.items();
     items.insert(items.end(), b.items().begin(), b.items().end());
-    return list(std::move(items), a.is_tuple());
+    return Value::list(std::move(items), a.is_tuple());
   }
   if (e.name == "%" && a.is_string()) {
     return filter("format", a, Arguments{b.is_tuple() ? b.items() : std::vector<Value>{b}, {}});
@@ -422,8 +431,8 @@ Result<Value> Interpreter::eval_compare(const Expr& e, Scope* scope) {
     } else {
       if (left.is_undefined()) return undefined_error(left);
       if (right.is_undefined()) return undefined_error(right);
-      ASSIGN_OR_RETURN(const int order, compare(left, right));
-      holds = op == "<" ? order < 0 : op == ">" ? order > 0 : op == "<=" ? order <= 0 : order >= 0;
+      ASSIGN_OR_RETURN(const int sign, order(left, right));
+      holds = op == "<" ? sign < 0 : op == ">" ? sign > 0 : op == "<=" ? sign <= 0 : sign >= 0;
     }
     if (!holds) return Value(false);
     left = std::move(right);

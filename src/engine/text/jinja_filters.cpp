@@ -25,13 +25,13 @@ Result<Value> tojson(Interpreter& in, const Value& v, const Arguments& a) {
     style.indent = static_cast<int>(std::clamp<int64_t>(indent.integer(), 0, 64));
   const Value separators = a.get(2, "separators", Value(None{}));
   if (separators.is_list() && separators.items().size() == 2) {
-    style.item_separator = separators.items()[0].str();
-    style.key_separator = separators.items()[1].str();
+    ASSIGN_OR_RETURN(style.item_separator, in.show(separators.items()[0]));
+    ASSIGN_OR_RETURN(style.key_separator, in.show(separators.items()[1]));
   }
   style.sort_keys = a.get(3, "sort_keys", Value(false)).truthy();
-  TRY(in.charge(1, v.weight() * 32));
+  TRY(in.charge(v.weight(), v.weight() * 32));
   if (v.is_undefined()) return Interpreter::fail("tojson: '{}' is undefined", v.undefined_name());
-  ASSIGN_OR_RETURN(std::string text, to_json(v, style));
+  ASSIGN_OR_RETURN(std::string text, to_json(v, style, in.memory_left()));
   return in.text(std::move(text));
 }
 
@@ -41,8 +41,11 @@ Result<Value> default_value(Interpreter&, const Value& v, const Arguments& a) {
   return use ? a.get(0, "default_value", Value("")) : v;
 }
 
-Result<Value> length(Interpreter&, const Value& v, const Arguments&) {
-  if (v.is_string()) return Value(code_point_count(v.string()));
+Result<Value> length(Interpreter& in, const Value& v, const Arguments&) {
+  if (v.is_string()) {
+    TRY(in.charge_scan(v.string().size()));
+    return Value(code_point_count(v.string()));
+  }
   if (v.is_list()) return Value(v.items().size());
   if (v.is_map()) return Value(v.map().members.size());
   if (v.is_undefined()) return Value(0);
@@ -52,6 +55,7 @@ Result<Value> length(Interpreter&, const Value& v, const Arguments&) {
 template <std::string (*change)(std::string_view)>
 Result<Value> changed(Interpreter& in, const Value& v, const Arguments&) {
   ASSIGN_OR_RETURN(const std::string text, in.show(v));
+  TRY(in.charge_characters(text.size()));
   return in.text(change(text));
 }
 
@@ -63,7 +67,11 @@ Result<Value> string(Interpreter& in, const Value& v, const Arguments&) {
 Result<Value> trim(Interpreter& in, const Value& v, const Arguments& a) {
   ASSIGN_OR_RETURN(const std::string text, in.show(v));
   const Value chars = a.get(0, "chars", Value(None{}));
-  if (chars.is_string()) return in.text(stripped_of(text, chars.string(), true, true));
+  TRY(in.charge_scan(text.size()));
+  if (chars.is_string()) {
+    TRY(in.charge_characters(chars.string().size()));
+    return in.text(stripped_of(text, chars.string(), true, true));
+  }
   return in.text(std::string(trimmed_left(trimmed_right(text))));
 }
 
@@ -110,7 +118,8 @@ Result<Value> safe(Interpreter& in, const Value& v, const Arguments&) {
 
 Result<Value> escape(Interpreter& in, const Value& v, const Arguments&) {
   ASSIGN_OR_RETURN(const std::string text, in.show(v));
-  TRY(in.charge(1, static_cast<int64_t>(text.size())));
+  TRY(in.charge(static_cast<int64_t>(text.size() / 16),
+                static_cast<int64_t>(kEscapedGrowth * text.size())));
   return v.is_markup() ? v : Value::markup(escaped_text(text));
 }
 
@@ -124,10 +133,11 @@ Result<Value> truncate(Interpreter& in, const Value& v, const Arguments& a) {
   ASSIGN_OR_RETURN(const std::string text, in.show(v));
   const Value length = a.get(0, "length", Value(255));
   const bool kill = a.get(1, "killwords", Value(false)).truthy();
-  const std::string end = a.get(2, "end", Value("...")).str();
+  ASSIGN_OR_RETURN(const std::string end, in.show(a.get(2, "end", Value("..."))));
   const Value leeway = a.get(3, "leeway", Value(5));
   if (!length.is_int() || !leeway.is_int())
     return Interpreter::fail("truncate: a length is wanted");
+  TRY(in.charge_scan(text.size() + end.size()));
   const int64_t keep = length.integer() - code_point_count(end);
   if (keep < 0) return Interpreter::fail("truncate: the length is below that of the end mark");
   if (code_point_count(text) <= length.integer() + leeway.integer()) return v;
@@ -138,6 +148,7 @@ Result<Value> truncate(Interpreter& in, const Value& v, const Arguments& a) {
 
 Result<Value> word_count(Interpreter& in, const Value& v, const Arguments&) {
   ASSIGN_OR_RETURN(const std::string text, in.show(v));
+  TRY(in.charge_characters(2 * text.size()));
   int64_t words = 0;
   for (size_t i = 0; i < text.size(); ++i) {
     words += is_word_after(text, i) && !is_word_before(text, i);
@@ -147,18 +158,23 @@ Result<Value> word_count(Interpreter& in, const Value& v, const Arguments&) {
 
 Result<Value> url_encode(Interpreter& in, const Value& v, const Arguments&) {
   ASSIGN_OR_RETURN(const std::string text, in.show(v));
+  TRY(in.charge(1 + static_cast<int64_t>(text.size() / 2)));
   std::string out;
   for (const char c : text) {
     const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
                        std::string_view("_.-~/").find(c) != std::string_view::npos;
-    out += plain ? std::string(1, c) : format("%{:02X}", static_cast<unsigned char>(c));
+    if (plain) {
+      out += c;
+    } else {
+      out += format("%{:02X}", static_cast<unsigned char>(c));
+    }
   }
   return in.text(std::move(out));
 }
 
 // --- numbers -------------------------------------------------------------------------------------
 
-Result<Value> to_int(Interpreter&, const Value& v, const Arguments& a) {
+Result<Value> to_int(Interpreter& in, const Value& v, const Arguments& a) {
   const Value fallback = a.get(0, "default", Value(0));
   const Value base = a.get(1, "base", Value(10));
   if (v.is_undefined()) return Interpreter::fail("'{}' is undefined", v.undefined_name());
@@ -167,6 +183,7 @@ Result<Value> to_int(Interpreter&, const Value& v, const Arguments& a) {
   if (v.is_float()) {
     number = v.number();
   } else if (v.is_string()) {
+    TRY(in.charge_characters(v.string().size()));
     const std::string text(trimmed_left(trimmed_right(v.string())));
     int64_t whole = 0;
     const char* first = text.data() + (text.starts_with('+') ? 1 : 0);
@@ -186,10 +203,11 @@ Result<Value> to_int(Interpreter&, const Value& v, const Arguments& a) {
   return Value(static_cast<int64_t>(number));
 }
 
-Result<Value> to_float(Interpreter&, const Value& v, const Arguments& a) {
+Result<Value> to_float(Interpreter& in, const Value& v, const Arguments& a) {
   if (v.is_undefined()) return Interpreter::fail("'{}' is undefined", v.undefined_name());
   if (v.is_number()) return Value(v.number());
   if (v.is_string()) {
+    TRY(in.charge_characters(v.string().size()));
     const std::string text(trimmed_left(trimmed_right(v.string())));
     char* stop = nullptr;
     const double number = std::strtod(text.c_str(), &stop);
@@ -208,19 +226,33 @@ Result<Value> absolute(Interpreter&, const Value& v, const Arguments&) {
 Result<Value> round(Interpreter&, const Value& v, const Arguments& a) {
   if (!v.is_number()) return Interpreter::fail("round of a {}", v.type_name());
   const Value precision = a.get(0, "precision", Value(0));
-  const std::string method = a.get(1, "method", Value("common")).str();
+  const Value method = a.get(1, "method", Value("common"));
   const double scale =
       std::pow(10.0, precision.is_int() ? static_cast<double>(precision.integer()) : 0.0);
   const double scaled = v.number() * scale;
-  if (method == "ceil") return Value(std::ceil(scaled) / scale);
-  if (method == "floor") return Value(std::floor(scaled) / scale);
+  if (method == Value("ceil")) return Value(std::ceil(scaled) / scale);
+  if (method == Value("floor")) return Value(std::floor(scaled) / scale);
   return Value(std::nearbyint(scaled) / scale);  // half to even, as Python
+}
+
+constexpr int kMaxFormatWidth = 100;
+
+// The largest number in a format's flags: its width or its precision.
+int widest(std::string_view spec) {
+  int most = 0;
+  int number = 0;
+  for (const char c : spec) {
+    number = c >= '0' && c <= '9' ? std::min(number * 10 + (c - '0'), 1'000'000) : 0;
+    most = std::max(most, number);
+  }
+  return most;
 }
 
 // "%s and %05.2f" % (a, b): s, r, d, i, x, X, f, e, g and %%.
 Result<Value> percent_format(Interpreter& in, const Value& v, const Arguments& a) {
   if (!v.is_string()) return Interpreter::fail("format of a {}", v.type_name());
   const std::string& s = v.string();
+  TRY(in.charge_characters(s.size()));
   std::string out;
   size_t next = 0;
   for (size_t i = 0; i < s.size(); ++i) {
@@ -239,6 +271,7 @@ Result<Value> percent_format(Interpreter& in, const Value& v, const Arguments& a
     }
     if (next >= a.positional.size()) return Interpreter::fail("format: too few values");
     const Value& arg = a.positional[next++];
+    TRY(in.charge(8));
     if (kind == 's' || kind == 'r') {
       ASSIGN_OR_RETURN(const std::string shown, in.show(arg));
       out += kind == 's' ? shown : arg.repr();
@@ -247,10 +280,7 @@ Result<Value> percent_format(Interpreter& in, const Value& v, const Arguments& a
     if (!arg.is_number() || std::string_view("diuxXfFeEgG").find(kind) == std::string_view::npos) {
       return Interpreter::fail("format: '%{}' of a {}", kind, arg.type_name());
     }
-    const size_t digits = spec.find_first_of("123456789");
-    if (digits != std::string::npos && spec.size() - digits > 6) {
-      return Interpreter::fail("format: '{}' is too wide", spec);
-    }
+    if (widest(spec) > kMaxFormatWidth) return Interpreter::fail("format: '{}' is too wide", spec);
     const bool whole = std::string_view("diuxX").find(kind) != std::string_view::npos;
     char buffer[512];
     if (whole) {

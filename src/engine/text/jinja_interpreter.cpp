@@ -5,27 +5,58 @@
 #include "engine/text/jinja_interpreter.hpp"
 
 #include <algorithm>
-#include <optional>
 
 namespace towline::engine::jinja {
+namespace {
 
-void Scope::set(std::string_view name, Value value) {
-  for (auto& [n, v] : names) {
-    if (n == name) {
-      v = std::move(value);
-      return;
-    }
+// A namespace may refer to itself: without this it would never be freed.
+void let_go(Namespace& n) {
+  n.members.clear();
+  if (n.loop) {
+    n.loop->items.clear();
+    n.loop->changed = Value();
+    n.loop = nullptr;
   }
-  names.emplace_back(std::string(name), std::move(value));
 }
 
-const Value* Scope::find(std::string_view name) const {
-  for (const Scope* s = this; s != nullptr; s = s->parent) {
-    for (const auto& [n, v] : s->names) {
-      if (n == name) return &v;
-    }
+}  // namespace
+
+size_t Scope::place(std::string_view name) const {
+  if (index_) {
+    const auto at = index_->find(name);
+    return at == index_->end() ? names_.size() : at->second;
+  }
+  size_t i = 0;
+  while (i < names_.size() && names_[i].first != name) ++i;
+  return i;
+}
+
+void Scope::set(std::string_view name, Value value) {
+  const size_t at = place(name);
+  if (at < names_.size()) {
+    names_[at].second = std::move(value);
+    return;
+  }
+  names_.emplace_back(std::string(name), std::move(value));
+  if (names_.size() == kIndexFrom) {
+    index_ = std::make_unique<Index>();
+    for (size_t i = 0; i < names_.size(); ++i) index_->emplace(names_[i].first, i);
+  } else if (index_) {
+    index_->emplace(names_.back().first, at);
+  }
+}
+
+const Value* Scope::find(std::string_view name, int64_t& looked) const {
+  for (const Scope* s = this; s != nullptr; s = s->parent_) {
+    ++looked;
+    if (const size_t at = s->place(name); at < s->names_.size()) return &s->names_[at].second;
   }
   return nullptr;
+}
+
+void Scope::clear() {
+  names_.clear();
+  index_.reset();
 }
 
 Interpreter::Interpreter(int64_t now, Limits limits)
@@ -35,13 +66,12 @@ Interpreter::Interpreter(int64_t now, Limits limits)
 
 Interpreter::~Interpreter() {
   // Macros and namespaces may refer to each other: let go of their contents first.
-  for (Scope& scope : scopes_) scope.names.clear();
-  for (const auto& n : namespaces_) n->members.clear();
+  for (Scope& scope : scopes_) scope.clear();
+  for (const auto& n : namespaces_) let_go(*n);
 }
 
 Scope* Interpreter::new_scope(Scope* parent) {
-  scopes_.push_back({parent, {}});
-  return &scopes_.back();
+  return &scopes_.emplace_back(parent);
 }
 
 Result<void> Interpreter::charge(int64_t steps, int64_t bytes) {
@@ -57,6 +87,14 @@ Result<void> Interpreter::charge(int64_t steps, int64_t bytes) {
   return {};
 }
 
+Result<void> Interpreter::charge_scan(size_t bytes) {
+  return charge(1 + static_cast<int64_t>(bytes / 32));
+}
+
+Result<void> Interpreter::charge_characters(size_t bytes) {
+  return charge(1 + static_cast<int64_t>(bytes / 8));
+}
+
 Result<Value> Interpreter::text(std::string s) {
   TRY(charge(1, static_cast<int64_t>(s.size())));
   return Value(std::move(s));
@@ -68,19 +106,36 @@ Result<Value> Interpreter::list(std::vector<Value> items, bool tuple) {
 }
 
 Result<std::string> Interpreter::show(const Value& v) {
-  TRY(charge(1, v.weight() * 16));
+  if (v.is_string()) {
+    TRY(charge(1, static_cast<int64_t>(v.string().size())));
+    return v.string();
+  }
+  TRY(charge(v.weight(), v.weight() * 64));  // an escaped byte becomes four
   return v.str();
 }
 
-Result<bool> Interpreter::equal(const Value& a, const Value& b) {
-  int64_t cost = std::min(a.weight(), b.weight());
+// The lighter of the two decides how much there is to compare.
+int64_t Interpreter::comparison_cost(const Value& a, const Value& b) {
+  const int64_t weight = std::min({a.weight(), b.weight(), int64_t{1} << 30});
   // Looking up the members of a map in another is quadratic.
-  if (a.is_container() && b.is_container()) {
-    const int64_t bounded = std::min(cost, int64_t{1} << 30);
-    cost += bounded * bounded / 64;
-  }
-  TRY(charge(1 + cost / 4));
+  const bool both = a.is_container() && b.is_container();
+  return 1 + weight / 4 + (both ? weight * weight / 256 : 0);
+}
+
+Result<bool> Interpreter::equal(const Value& a, const Value& b) {
+  TRY(charge(comparison_cost(a, b)));
   return a == b;
+}
+
+Result<int> Interpreter::order(const Value& a, const Value& b) {
+  TRY(charge(2 * comparison_cost(a, b)));
+  return compare(a, b);
+}
+
+Result<const Value*> Interpreter::find(const Map& map, const Value& key) {
+  const auto members = static_cast<int64_t>(map.members.size());
+  TRY(charge(1 + members * (1 + key.weight() / 4) / 16));
+  return map.find(key);
 }
 
 Value Interpreter::make_namespace(std::vector<std::pair<std::string, Value>> members) {
@@ -119,7 +174,7 @@ Result<Interpreter::Flow> Interpreter::run(const std::vector<Stmt>& body, Scope*
     return errorf(Code::kExhausted, "the chat template nests deeper than {} levels", limits_.depth);
   }
   for (const Stmt& s : body) {
-    TRY(charge(1));
+    TRY(charge(1 + static_cast<int64_t>(s.text.size() / 256)));
     ASSIGN_OR_RETURN(const Flow flow, run_one(s, scope));
     if (flow != Flow::kNext) return flow;
   }
@@ -192,23 +247,26 @@ Result<Interpreter::Flow> Interpreter::run_one(const Stmt& s, Scope* scope) {
 
 Result<void> Interpreter::assign(const Expr& target, Value value, Scope* scope) {
   if (target.kind == Expr::Kind::kName) {
+    TRY(charge(1 + static_cast<int64_t>(target.name.size() / 32)));
     scope->set(target.name, std::move(value));
     return {};
   }
   if (target.kind == Expr::Kind::kAttribute) {
     ASSIGN_OR_RETURN(const Value object, eval(*target.args[0], scope));
-    if (!object.is_namespace()) {
+    if (!object.is_namespace() || object.name_space().loop != nullptr) {
       return fail("line {}: '{}' is assigned on a {}; only namespaces can change", target.line,
                   target.name, object.type_name());
     }
-    for (auto& [name, v] : object.name_space().members) {
+    auto& members = object.name_space().members;
+    TRY(charge(static_cast<int64_t>((members.size() + target.name.size()) / 16)));
+    for (auto& [name, v] : members) {
       if (name == target.name) {
         v = std::move(value);
         return {};
       }
     }
-    TRY(charge(1, sizeof(Value)));
-    object.name_space().members.emplace_back(target.name, std::move(value));
+    TRY(charge(1, static_cast<int64_t>(sizeof(Value) + target.name.size())));
+    members.emplace_back(target.name, std::move(value));
     return {};
   }
   ASSIGN_OR_RETURN(const std::vector<Value> items, iterate(value));
@@ -221,32 +279,6 @@ Result<void> Interpreter::assign(const Expr& target, Value value, Scope* scope) 
 
 // --- loops ---------------------------------------------------------------------------------------
 
-// What `loop` refers to. The items are held here; attributes are computed when asked for.
-struct Interpreter::Loop {
-  std::vector<Value> items;
-  size_t index = 0;
-  int depth = 0;
-  std::optional<Value> changed;
-
-  Value attribute(std::string_view name) const {
-    const auto at = static_cast<int64_t>(index);
-    const auto count = static_cast<int64_t>(items.size());
-    if (name == "index") return Value(at + 1);
-    if (name == "index0") return Value(at);
-    if (name == "revindex") return Value(count - at);
-    if (name == "revindex0") return Value(count - at - 1);
-    if (name == "first") return Value(at == 0);
-    if (name == "last") return Value(at + 1 == count);
-    if (name == "length") return Value(count);
-    if (name == "depth") return Value(depth + 1);
-    if (name == "depth0") return Value(depth);
-    if (name == "previtem") return at > 0 ? items[index - 1] : Value(Undefined{"loop.previtem"});
-    if (name == "nextitem")
-      return at + 1 < count ? items[index + 1] : Value(Undefined{"loop.nextitem"});
-    return Value(Undefined{"loop." + std::string(name)});
-  }
-};
-
 Result<Interpreter::Flow> Interpreter::run_for(const Stmt& s, Scope* scope) {
   ASSIGN_OR_RETURN(const Value iterable, eval(*s.expr, scope));
   TRY(run_loop(s, scope, iterable, 0));
@@ -254,7 +286,7 @@ Result<Interpreter::Flow> Interpreter::run_for(const Stmt& s, Scope* scope) {
 }
 
 Result<void> Interpreter::run_loop(const Stmt& s, Scope* scope, const Value& iterable, int depth) {
-  auto loop = std::make_shared<Loop>();
+  auto loop = std::make_shared<LoopState>();
   loop->depth = depth;
   ASSIGN_OR_RETURN(loop->items, iterate(iterable));
   if (s.test) {
@@ -271,58 +303,56 @@ Result<void> Interpreter::run_loop(const Stmt& s, Scope* scope, const Value& ite
     TRY(run(s.orelse, scope));
     return {};
   }
-  // `loop` is a namespace whose members are refreshed for each item.
   const Value view = make_namespace({});
-  static constexpr std::string_view kAttributes[] = {
-      "index", "index0", "revindex", "revindex0", "first",    "last",
-      "length", "depth", "depth0",   "previtem",  "nextitem"};
-  auto& members = view.name_space().members;
-  for (const std::string_view name : kAttributes) members.emplace_back(name, Value());
-  const auto add = [&](std::string_view name, auto call) {
-    members.emplace_back(name, Value(std::make_shared<const Function>(
-                                   Function{std::string(name), std::move(call)})));
-  };
-  add("cycle", [loop](Interpreter&, const Arguments& a) -> Result<Value> {
-    if (a.positional.empty()) return fail("loop.cycle() needs values");
-    return a.positional[loop->index % a.positional.size()];
-  });
-  add("changed", [loop](Interpreter& in, const Arguments& a) -> Result<Value> {
-    ASSIGN_OR_RETURN(Value now, in.list(a.positional, true));
-    bool changed = true;
-    if (loop->changed) {
-      ASSIGN_OR_RETURN(const bool same, in.equal(*loop->changed, now));
-      changed = !same;
-    }
-    loop->changed = std::move(now);
-    return Value(changed);
-  });
+  const std::shared_ptr<Namespace> shown = namespaces_.back();
+  shown->loop = loop;
   if (s.recursive) {
-    add("recurse", [this, &s, scope, depth](Interpreter&, const Arguments& a) -> Result<Value> {
+    auto recurse = [this, &s, scope, depth](Interpreter&, const Arguments& a) -> Result<Value> {
       std::string text;
       std::string* const outer = std::exchange(out_, &text);
       Result<void> done = run_loop(s, scope, a.get(0, "iterable", Value()), depth + 1);
       out_ = outer;
       if (!done) return std::move(done.error());
-      return Value(std::move(text));
-    });
+      return this->text(std::move(text));
+    };
+    shown->members.emplace_back("recurse", Value(std::make_shared<const Function>(Function{
+                                               "recurse", std::move(recurse)})));
   }
   Scope* inner = new_scope(scope);
   TRY(charge(8, 1024));
   for (; loop->index < loop->items.size(); ++loop->index) {
-    TRY(charge(1));
-    inner->names.clear();
-    for (size_t i = 0; i < std::size(kAttributes); ++i) {
-      members[i].second = loop->attribute(kAttributes[i]);
-    }
+    TRY(charge(4));
+    inner->clear();
     inner->set("loop", view);
     TRY(assign(*s.target, loop->items[loop->index], inner));
     ASSIGN_OR_RETURN(const Flow flow, run(s.body, inner));
     if (flow == Flow::kBreak) break;
   }
-  members.clear();  // lets go of the items
-  inner->names.clear();
-  if (&namespaces_.back()->members == &members) namespaces_.pop_back();
+  let_go(*shown);
+  inner->clear();
+  if (namespaces_.back() == shown) namespaces_.pop_back();
   return {};
+}
+
+Value Interpreter::loop_attribute(const std::shared_ptr<LoopState>& loop, std::string_view name) {
+  const auto function = [&](auto call) {
+    return Value(std::make_shared<const Function>(Function{std::string(name), std::move(call)}));
+  };
+  if (name == "cycle") {
+    return function([loop](Interpreter&, const Arguments& a) -> Result<Value> {
+      if (a.positional.empty()) return fail("loop.cycle() needs values");
+      return a.positional[loop->index % a.positional.size()];
+    });
+  }
+  if (name == "changed") {
+    return function([loop](Interpreter& in, const Arguments& a) -> Result<Value> {
+      ASSIGN_OR_RETURN(Value now, in.list(a.positional, true));
+      ASSIGN_OR_RETURN(const bool same, in.equal(loop->changed, now));
+      loop->changed = std::move(now);
+      return Value(!same);
+    });
+  }
+  return loop->attribute(name);
 }
 
 // --- macros --------------------------------------------------------------------------------------
@@ -335,10 +365,13 @@ Value Interpreter::make_macro(const Stmt& s, std::string name, Scope* scope) {
 }
 
 Result<Value> Interpreter::call_macro(const Stmt& s, Scope* closure, const Arguments& arguments) {
-  TRY(charge(4, sizeof(Scope)));
+  // Each parameter is looked for among the named arguments, and each of those among them.
+  TRY(charge(4 + static_cast<int64_t>(s.parameters.size() * (1 + arguments.named.size()) / 4),
+             sizeof(Scope)));
   Scope* scope = new_scope(closure);
   const size_t first_default = s.parameters.size() - s.defaults.size();
   for (size_t i = 0; i < s.parameters.size(); ++i) {
+    TRY(charge(static_cast<int64_t>(s.parameters[i].size() / 32)));
     Value fallback(Undefined{s.parameters[i]});
     if (i >= first_default && !arguments.has(i, s.parameters[i])) {
       ASSIGN_OR_RETURN(fallback, eval(*s.defaults[i - first_default], scope));
@@ -362,7 +395,7 @@ Result<Value> Interpreter::call_macro(const Stmt& s, Scope* closure, const Argum
   ASSIGN_OR_RETURN(Value kwargs, Value::map(std::move(named)));
   scope->set("kwargs", std::move(kwargs));
   ASSIGN_OR_RETURN(std::string text, capture(s.body, scope));
-  scope->names.clear();
+  scope->clear();
   return Value(std::move(text));
 }
 

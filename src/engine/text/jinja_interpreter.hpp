@@ -7,9 +7,11 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -20,19 +22,38 @@
 
 namespace towline::engine::jinja {
 
+// What one rendering may cost. A step is about 50 ns of work (so all of them about 0.1 s): a node
+// evaluated, an item looped over, 256 bytes made. Whatever else takes time is counted in steps too,
+// and before it is done: each operation's own lines say how much.
 struct Limits {
-  int64_t steps = 2'000'000;        // nodes evaluated, items looped over, 256 bytes of text made
+  int64_t steps = 2'000'000;
   int64_t memory = 256 << 20;       // bytes of all values made
   size_t output = 32 << 20;         // bytes of the rendered text
   int depth = 500;                  // of evaluation, macros included
 };
 
 // One level of names. Scopes live until the rendering ends, because macros refer to them.
-struct Scope {
-  Scope* parent = nullptr;
-  std::vector<std::pair<std::string, Value>> names;
+// Many names (a client may send thousands of variables) are found through an index.
+class Scope {
+ public:
+  explicit Scope(Scope* parent) : parent_(parent) {}
   void set(std::string_view name, Value value);
-  const Value* find(std::string_view name) const;  // here or in a parent
+  // Here or in a parent; `looked` grows by the number of scopes looked through.
+  const Value* find(std::string_view name, int64_t& looked) const;
+  void clear();
+  size_t size() const { return names_.size(); }
+
+ private:
+  static constexpr size_t kIndexFrom = 16;  // names; fewer are looked through
+  struct Hash {
+    using is_transparent = void;
+    size_t operator()(std::string_view name) const { return std::hash<std::string_view>()(name); }
+  };
+  using Index = std::unordered_map<std::string, size_t, Hash, std::equal_to<>>;
+  size_t place(std::string_view name) const;  // names_.size() if it is not here
+  Scope* parent_;
+  std::vector<std::pair<std::string, Value>> names_;
+  std::unique_ptr<Index> index_;
 };
 
 class Interpreter {
@@ -45,12 +66,19 @@ class Interpreter {
   void define(std::string_view name, Value value) { globals_->set(name, std::move(value)); }
   Result<std::string> render(const Template& t);
 
-  // For filters, tests and methods.
+  // For filters, tests and methods: what they are about to do, in steps and bytes of values made.
   Result<void> charge(int64_t steps, int64_t bytes = 0);
+  Result<void> charge_scan(size_t bytes);        // text searched, compared or copied
+  Result<void> charge_characters(size_t bytes);  // text decoded character by character
+  int64_t memory_left() const { return limits_.memory - memory_; }
   Result<Value> text(std::string s);                     // charged
   Result<Value> list(std::vector<Value> items, bool tuple = false);
   Result<std::string> show(const Value& v);              // v.str(), charged first
   Result<bool> equal(const Value& a, const Value& b);    // a == b, charged first
+  Result<int> order(const Value& a, const Value& b);     // compare(a, b), charged first
+  static int64_t comparison_cost(const Value& a, const Value& b);  // in steps
+  // map[key], charged first; null if there is none. `key` is no container.
+  Result<const Value*> find(const Map& map, const Value& key);
   Result<bool> contains(const Value& container, const Value& item);  // item in container
   Result<Value> call(const Value& function, const Arguments& arguments);
   Result<Value> attribute(const Value& object, std::string_view name);
@@ -68,7 +96,6 @@ class Interpreter {
 
  private:
   enum class Flow { kNext, kBreak, kContinue };
-  struct Loop;
   // Counts nesting while in scope.
   struct Depth {
     explicit Depth(int& depth) : depth_(depth) { ++depth_; }
@@ -82,6 +109,8 @@ class Interpreter {
   Result<void> run_loop(const Stmt& s, Scope* scope, const Value& iterable, int depth);
   Result<std::string> capture(const std::vector<Stmt>& body, Scope* scope);
   Result<void> assign(const Expr& target, Value value, Scope* scope);
+  // loop.cycle, loop.changed, or one of LoopState's attributes.
+  Value loop_attribute(const std::shared_ptr<LoopState>& loop, std::string_view name);
   Value make_macro(const Stmt& s, std::string name, Scope* scope);
   Result<Value> call_macro(const Stmt& s, Scope* closure, const Arguments& arguments);
   Result<void> emit(std::string_view text);

@@ -17,19 +17,22 @@ namespace {
 using Method = Result<Value> (*)(Interpreter&, const Value& self, const Arguments&);
 using Table = std::map<std::string_view, Method>;
 
-Result<std::string> text_argument(const Arguments& a, size_t i, std::string_view name,
-                                  std::string_view method) {
-  const Value v = a.get(i, name, Value());
+// A string; the value shares it, and it may be long.
+Result<Value> text_argument(const Arguments& a, size_t i, std::string_view name,
+                            std::string_view method) {
+  Value v = a.get(i, name, Value());
   if (!v.is_string()) {
     return Interpreter::fail("{}() needs a string, not a {}", method, v.type_name());
   }
-  return v.string();
+  return v;
 }
 
 template <bool left, bool right>
 Result<Value> strip(Interpreter& in, const Value& self, const Arguments& a) {
   const Value chars = a.get(0, "chars", Value(None{}));
+  TRY(in.charge_scan(self.string().size()));
   if (chars.is_string()) {
+    TRY(in.charge_characters(chars.string().size()));
     return in.text(stripped_of(self.string(), chars.string(), left, right));
   }
   std::string_view s = self.string();
@@ -43,37 +46,35 @@ Result<Value> split(Interpreter& in, const Value& self, const Arguments& a) {
   const Value separator = a.get(0, "sep", Value(None{}));
   const Value limit = a.get(1, "maxsplit", Value(-1));
   if (!limit.is_int()) return Interpreter::fail("split() needs a number of splits");
-  std::vector<std::string> parts;
+  std::vector<Value> parts;
   if (separator.is_none()) {
-    parts = split_white_space(self.string(), limit.integer(), from_right);
+    ASSIGN_OR_RETURN(parts, split_white_space(in, self.string(), limit.integer(), from_right));
   } else if (separator.is_string() && !separator.string().empty()) {
-    parts = split_text(self.string(), separator.string(), limit.integer(), from_right);
+    ASSIGN_OR_RETURN(parts, split_text(in, self.string(), separator.string(), limit.integer(),
+                                       from_right));
   } else {
     return Interpreter::fail("split() needs a separator that is not empty");
   }
-  TRY(in.charge(1, static_cast<int64_t>(self.string().size())));
-  std::vector<Value> items;
-  for (std::string& part : parts) items.emplace_back(std::move(part));
-  return in.list(std::move(items));
+  return in.list(std::move(parts));
 }
 
 Result<Value> splitlines(Interpreter& in, const Value& self, const Arguments& a) {
   const bool keep = a.get(0, "keepends", Value(false)).truthy();
   std::vector<Value> items;
   std::string_view s = self.string();
+  TRY(in.charge_scan(s.size()));
   while (!s.empty()) {
     const size_t end = std::min(s.find_first_of("\n\r"), s.size());
     size_t next = std::min(end + 1, s.size());
     if (s.substr(end).starts_with("\r\n")) next = end + 2;
-    items.emplace_back(s.substr(0, keep ? next : end));
+    TRY(add_part(in, items, s.substr(0, keep ? next : end)));
     s.remove_prefix(next);
   }
-  TRY(in.charge(1, static_cast<int64_t>(self.string().size())));
   return in.list(std::move(items));
 }
 
 template <bool at_start>
-Result<Value> has_affix(Interpreter&, const Value& self, const Arguments& a) {
+Result<Value> has_affix(Interpreter& in, const Value& self, const Arguments& a) {
   const Value v = a.get(0, at_start ? "prefix" : "suffix", Value());
   const std::vector<Value> one = {v};
   for (const Value& affix : v.is_tuple() ? v.items() : one) {
@@ -82,6 +83,7 @@ Result<Value> has_affix(Interpreter&, const Value& self, const Arguments& a) {
                                affix.type_name());
     }
     const std::string& s = self.string();
+    TRY(in.charge_scan(std::min(s.size(), affix.string().size())));
     if (at_start ? s.starts_with(affix.string()) : s.ends_with(affix.string())) return Value(true);
   }
   return Value(false);
@@ -89,38 +91,45 @@ Result<Value> has_affix(Interpreter&, const Value& self, const Arguments& a) {
 
 template <bool at_start>
 Result<Value> remove_affix(Interpreter& in, const Value& self, const Arguments& a) {
-  ASSIGN_OR_RETURN(const std::string affix, text_argument(a, 0, "affix", "removeprefix"));
+  ASSIGN_OR_RETURN(const Value given, text_argument(a, 0, "affix", "removeprefix"));
+  const std::string& affix = given.string();
   std::string_view s = self.string();
+  TRY(in.charge_scan(std::min(s.size(), affix.size())));
   if (at_start && s.starts_with(affix)) s.remove_prefix(affix.size());
   if (!at_start && s.ends_with(affix)) s.remove_suffix(affix.size());
   return in.text(std::string(s));
 }
 
 Result<Value> replace(Interpreter& in, const Value& self, const Arguments& a) {
-  ASSIGN_OR_RETURN(const std::string from, text_argument(a, 0, "old", "replace"));
-  ASSIGN_OR_RETURN(const std::string to, text_argument(a, 1, "new", "replace"));
+  ASSIGN_OR_RETURN(const Value from, text_argument(a, 0, "old", "replace"));
+  ASSIGN_OR_RETURN(const Value to, text_argument(a, 1, "new", "replace"));
   const Value count = a.get(2, "count", Value(-1));
-  return replace_text(in, self.string(), from, to, count.is_int() ? count.integer() : -1);
+  return replace_text(in, self.string(), from.string(), to.string(),
+                      count.is_int() ? count.integer() : -1);
 }
 
 template <bool last, bool must>
 Result<Value> find(Interpreter& in, const Value& self, const Arguments& a) {
-  ASSIGN_OR_RETURN(const std::string what, text_argument(a, 0, "sub", "find"));
+  ASSIGN_OR_RETURN(const Value what, text_argument(a, 0, "sub", "find"));
   const std::string& s = self.string();
-  TRY(in.charge(1 + static_cast<int64_t>(s.size()) / 64));
-  const size_t at = last ? s.rfind(what) : s.find(what);
+  TRY(in.charge_scan(2 * s.size()));
+  const size_t at = last ? rfind_text(s, what.string()) : find_text(s, what.string(), 0);
   if (at != std::string::npos) return Value(code_point_count(std::string_view(s).substr(0, at)));
   if (must) return Interpreter::fail("index(): substring not found");
   return Value(-1);
 }
 
 Result<Value> count(Interpreter& in, const Value& self, const Arguments& a) {
-  ASSIGN_OR_RETURN(const std::string what, text_argument(a, 0, "sub", "count"));
+  ASSIGN_OR_RETURN(const Value given, text_argument(a, 0, "sub", "count"));
+  const std::string& what = given.string();
   const std::string& s = self.string();
-  TRY(in.charge(1 + static_cast<int64_t>(s.size()) / 64));
+  TRY(in.charge_scan(s.size()));
   if (what.empty()) return Value(code_point_count(s) + 1);
   int64_t n = 0;
-  for (size_t at = 0; (at = s.find(what, at)) != std::string::npos; at += what.size()) ++n;
+  for (size_t at = 0; (at = find_text(s, what, at)) != std::string::npos; at += what.size()) {
+    TRY(in.charge(1));
+    ++n;
+  }
   return Value(n);
 }
 
@@ -138,21 +147,26 @@ Result<Value> join(Interpreter& in, const Value& self, const Arguments& a) {
 
 template <std::string (*change)(std::string_view)>
 Result<Value> changed(Interpreter& in, const Value& self, const Arguments&) {
+  TRY(in.charge_characters(self.string().size()));
   return in.text(change(self.string()));
 }
 
 template <bool (*is)(std::string_view)>
 Result<Value> predicate(Interpreter& in, const Value& self, const Arguments&) {
-  TRY(in.charge(1 + static_cast<int64_t>(self.string().size()) / 16));
+  TRY(in.charge_characters(2 * self.string().size()));
   return Value(is(self.string()));
 }
 
 template <bool from_right>
 Result<Value> partition(Interpreter& in, const Value& self, const Arguments& a) {
-  ASSIGN_OR_RETURN(const std::string what, text_argument(a, 0, "sep", "partition"));
+  ASSIGN_OR_RETURN(const Value given, text_argument(a, 0, "sep", "partition"));
+  const std::string& what = given.string();
   const std::string& s = self.string();
-  const size_t at = what.empty() ? std::string::npos : from_right ? s.rfind(what) : s.find(what);
+  TRY(in.charge_scan(2 * s.size()));
   TRY(in.charge(1, static_cast<int64_t>(s.size())));
+  const size_t at = what.empty() ? std::string::npos
+                    : from_right ? rfind_text(s, what)
+                                 : find_text(s, what, 0);
   std::vector<Value> parts = {Value(s), Value(""), Value("")};
   if (at != std::string::npos) {
     parts = {Value(s.substr(0, at)), Value(what), Value(s.substr(at + what.size()))};
@@ -180,6 +194,7 @@ Result<Value> zfill(Interpreter& in, const Value& self, const Arguments& a) {
 Result<Value> format_method(Interpreter& in, const Value& self, const Arguments& a) {
   std::string out;
   const std::string& s = self.string();
+  TRY(in.charge_characters(s.size()));
   size_t automatic = 0;
   for (size_t i = 0; i < s.size(); ++i) {
     if ((s[i] == '{' || s[i] == '}') && i + 1 < s.size() && s[i + 1] == s[i]) {
@@ -196,13 +211,13 @@ Result<Value> format_method(Interpreter& in, const Value& self, const Arguments&
         v = a.get(SIZE_MAX, field, Value());
       }
       if (v.is_undefined()) return Interpreter::fail("format(): nothing given for '{{{}}}'", field);
+      TRY(in.charge(4 + static_cast<int64_t>(a.named.size() / 16)));
       ASSIGN_OR_RETURN(const std::string shown, in.show(v));
       out += shown;
       i = end;
     } else {
       out += s[i];
     }
-    TRY(in.charge(0, 1));
   }
   return in.text(std::move(out));
 }
@@ -270,10 +285,9 @@ Result<Value> members(Interpreter& in, const Value& self, const Arguments&) {
 }
 
 Result<Value> get(Interpreter& in, const Value& self, const Arguments& a) {
-  TRY(in.charge(1 + static_cast<int64_t>(self.map().members.size()) / 16));
   const Value key = a.get(0, "key", Value(None{}));
   if (key.is_container()) return Interpreter::fail("a {} cannot be a key", key.type_name());
-  const Value* found = self.map().find(key);
+  ASSIGN_OR_RETURN(const Value* found, in.find(self.map(), key));
   return found ? *found : a.get(1, "default", Value(None{}));
 }
 

@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <optional>
 
@@ -14,11 +15,13 @@ namespace {
 Result<Value> deep_attribute(Interpreter& in, const Value& v, const Value& path) {
   if (path.is_int()) return in.item(v, path);
   if (!path.is_string()) return Interpreter::fail("an attribute's name is wanted");
+  ASSIGN_OR_RETURN(const std::vector<Value> parts, split_text(in, path.string(), ".", 64, false));
   Value at = v;
-  for (const std::string& part : split_text(path.string(), ".", 64, false)) {
+  for (const Value& key : parts) {
+    const std::string& part = key.string();
     const bool number = !part.empty() && part.size() < 10 &&
                         part.find_first_not_of("0123456789") == std::string::npos;
-    ASSIGN_OR_RETURN(at, in.item(at, number ? Value(int64_t{std::stol(part)}) : Value(part)));
+    ASSIGN_OR_RETURN(at, in.item(at, number ? Value(int64_t{std::stol(part)}) : key));
   }
   return at;
 }
@@ -81,12 +84,13 @@ Result<Value> map_items(Interpreter& in, const Value& v, const Arguments& a) {
   if (attribute.is_none() && (a.positional.empty() || !a.positional[0].is_string())) {
     return Interpreter::fail("map: a filter's name or attribute= is wanted");
   }
+  const Arguments rest = without_first(a, 1);
   for (Value& item : items) {
     if (!attribute.is_none()) {
       ASSIGN_OR_RETURN(item, deep_attribute(in, item, attribute));
       if (item.is_undefined() && !fallback.is_none()) item = fallback;
     } else {
-      ASSIGN_OR_RETURN(item, in.filter(a.positional[0].string(), item, without_first(a, 1)));
+      ASSIGN_OR_RETURN(item, in.filter(a.positional[0].string(), item, rest));
     }
   }
   return in.list(std::move(items));
@@ -118,17 +122,26 @@ Result<Value> select(Interpreter& in, const Value& v, const Arguments& a) {
 }
 
 // What a value sorts by: letter case is ignored unless asked for.
-Value sort_key(const Value& v, bool case_sensitive) {
-  return v.is_string() && !case_sensitive ? Value(lower_text(v.string())) : v;
+Result<Value> sort_key(Interpreter& in, const Value& v, bool case_sensitive) {
+  if (!v.is_string() || case_sensitive) return v;
+  TRY(in.charge_characters(v.string().size()));
+  return in.text(lower_text(v.string()));
 }
 
 // Sorts (key, value) pairs by key, keeping the order of equals.
 Result<void> sort_pairs(Interpreter& in, std::vector<std::pair<Value, Value>>& pairs,
                         bool descending) {
-  for (size_t i = 0; i + 1 < pairs.size(); ++i) TRY(compare(pairs[i].first, pairs[i + 1].first));
-  int64_t weight = 0;
-  for (const auto& pair : pairs) weight = std::max(weight, pair.first.weight());
-  TRY(in.charge(static_cast<int64_t>(pairs.size()) * weight));
+  // The heaviest compared with itself, as often as merging n of them compares.
+  const Value* heaviest = nullptr;
+  for (const auto& pair : pairs) {
+    if (heaviest == nullptr || pair.first.weight() > heaviest->weight()) heaviest = &pair.first;
+  }
+  if (heaviest == nullptr) return {};
+  for (size_t i = 0; i + 1 < pairs.size(); ++i) TRY(in.order(pairs[i].first, pairs[i + 1].first));
+  const auto rounds = static_cast<int64_t>(std::bit_width(pairs.size()));
+  const int64_t each = Interpreter::comparison_cost(*heaviest, *heaviest);
+  TRY(in.charge(static_cast<int64_t>(pairs.size()) * rounds *
+                std::min(2 * each, int64_t{1} << 30)));
   std::optional<Error> error;
   std::stable_sort(pairs.begin(), pairs.end(), [&](const auto& a, const auto& b) {
     const Result<int> order = descending ? compare(b.first, a.first) : compare(a.first, b.first);
@@ -150,7 +163,8 @@ Result<Value> sort(Interpreter& in, const Value& v, const Arguments& a) {
     if (!attribute.is_none()) {
       ASSIGN_OR_RETURN(key, deep_attribute(in, item, attribute));
     }
-    pairs.emplace_back(sort_key(key, case_sensitive), item);
+    ASSIGN_OR_RETURN(key, sort_key(in, key, case_sensitive));
+    pairs.emplace_back(std::move(key), item);
   }
   TRY(sort_pairs(in, pairs, descending));
   std::vector<Value> out;
@@ -167,12 +181,13 @@ Result<Value> dict_items(Interpreter& in, const Value& v, const Arguments&) {
 Result<Value> dict_sort(Interpreter& in, const Value& v, const Arguments& a) {
   if (!v.is_map()) return Interpreter::fail("dictsort of a {}", v.type_name());
   const bool case_sensitive = a.get(0, "case_sensitive", Value(false)).truthy();
-  const bool by_value = a.get(1, "by", Value("key")).str() == "value";
+  const bool by_value = a.get(1, "by", Value("key")) == Value("value");
   const bool descending = a.get(2, "reverse", Value(false)).truthy();
   std::vector<std::pair<Value, Value>> pairs;
   for (const auto& [key, value] : v.map().members) {
     ASSIGN_OR_RETURN(Value pair, in.list({key, value}, true));
-    pairs.emplace_back(sort_key(by_value ? value : key, case_sensitive), std::move(pair));
+    ASSIGN_OR_RETURN(Value by, sort_key(in, by_value ? value : key, case_sensitive));
+    pairs.emplace_back(std::move(by), std::move(pair));
   }
   TRY(sort_pairs(in, pairs, descending));
   std::vector<Value> out;
@@ -190,7 +205,7 @@ Result<Value> unique(Interpreter& in, const Value& v, const Arguments& a) {
     if (!attribute.is_none()) {
       ASSIGN_OR_RETURN(key, deep_attribute(in, item, attribute));
     }
-    key = sort_key(key, case_sensitive);
+    ASSIGN_OR_RETURN(key, sort_key(in, key, case_sensitive));
     bool seen = false;
     for (const Value& k : keys) {
       ASSIGN_OR_RETURN(const bool same, in.equal(k, key));
@@ -216,10 +231,9 @@ Result<Value> extreme(Interpreter& in, const Value& v, const Arguments& a) {
     if (!attribute.is_none()) {
       ASSIGN_OR_RETURN(key, deep_attribute(in, key, attribute));
     }
-    key = sort_key(key, case_sensitive);
-    TRY(in.charge(key.weight()));
+    ASSIGN_OR_RETURN(key, sort_key(in, key, case_sensitive));
     if (i > 0) {
-      ASSIGN_OR_RETURN(const int order, compare(key, best_key));
+      ASSIGN_OR_RETURN(const int order, in.order(key, best_key));
       if (largest ? order <= 0 : order >= 0) continue;
     }
     best = i;

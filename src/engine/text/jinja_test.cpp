@@ -102,6 +102,86 @@ TEST(Jinja, HostileTemplatesEnd) {
   EXPECT_EQ(text("{% set n = namespace() %}{% set n.me = n %}{{ n.me.me == n }}"), "True");
 }
 
+// Work that makes little or no output, or all of it in one operation: each of these ran for minutes
+// or took all memory when only what an operation made was counted, and only after it was made.
+TEST(Jinja, HostileOperationsAreCountedBeforeTheyAreDone) {
+  const std::string heavy = "{% set n = namespace(x=[1]) %}{% for i in range(50) %}"
+                            "{% set n.x = [n.x, n.x] %}{% endfor %}";
+  for (const char* use :
+       {"{{ n.x < n.x }}", "{{ n.x is lt(n.x) }}", "{{ [n.x, n.x] | sort }}",
+        "{{ [n.x, n.x] | max }}",
+        "{{ n.x is upper }}", "{{ ('x' * 300) | truncate(255, end=n.x) }}",
+        "{{ [1] | tojson(separators=(n.x, ':')) }}",
+        "{% for i in [1, 2] %}{{ loop.changed(n.x) }}{% endfor %}"}) {
+    EXPECT_TRUE(fails_with(heavy + use, "more than")) << use;
+  }
+  const std::string large = "{% set s = ' ' * 20000000 %}{% for i in range(99999) %}";
+  for (const char* use :
+       {"{{ s | length }}", "{{ s.strip() }}", "{{ s | trim }}", "{{ s.strip(' ') }}",
+        "{{ s | int }}", "{{ s | float }}", "{{ s.startswith(s) }}", "{{ s.endswith((s, s)) }}",
+        "{{ s.removeprefix(s) }}", "{{ s.split() }}", "{{ s < s }}", "{{ s.isdigit() }}",
+        "{{ s | wordcount }}", "{{ s.zfill(3) | length }}", "{{ s[5] }}", "{{ {s: 1}[s] }}"}) {
+    EXPECT_TRUE(fails_with(large + use + "{% endfor %}", "more than")) << use;
+  }
+  for (const char* use :
+       {"{{ ('a' * 20000000).split('a') }}", "{{ (' a' * 20000000).split() }}",
+        "{{ ('\\n' * 20000000).splitlines() }}", "{{ (['x' * 1000000] * 99999) | sort }}",
+        "{{ (['x' * 1000000] * 99999) | unique }}", "{{ ('&' * 60000000) | escape }}",
+        "{{ (range(99999) | list) | tojson(separators=('x' * 1000000, ':')) }}",
+        "{{ ('x' * 40000000)[::1] }}", "{{ ('x' * 40000000).replace('x', 'yy') }}"}) {
+    EXPECT_TRUE(fails_with(use, "more than")) << use;
+  }
+  EXPECT_TRUE(fails_with("{{ '%99999d' % 1 }}", "too wide"));
+  EXPECT_TRUE(fails_with("{{ '%.99999f' % 1 }}", "too wide"));
+}
+
+TEST(Jinja, SearchesTakeTimeByLengthNotByTheirProduct) {
+  const std::string s = "{% set s = 'a' * 1000000 %}{% set t = s ~ s %}";
+  EXPECT_EQ(text(s + "{{ (s ~ 'b') in t }} {{ t.find(s ~ 'b') }} {{ t.rfind('b' ~ s) }} "
+                     "{{ t.count(s) }} {{ t.split(s ~ 'b') | length }} "
+                     "{{ t.rpartition('b' ~ s)[2] | length }} {{ t.replace(s, 'c') }}"),
+            "False -1 -1 2 1 2000000 cc");
+}
+
+TEST(Jinja, SplitsAndFindsFromBothEnds) {
+  EXPECT_EQ(text("{{ 'a,b,,c'.split(',') }}{{ 'a,b,,c'.split(',', 2) }}"
+                 "{{ 'a,b,,c'.rsplit(',', 2) }}"),
+            "['a', 'b', '', 'c']['a', 'b', ',c']['a,b', '', 'c']");
+  EXPECT_EQ(text("{{ 'aaa'.split('aa') }}{{ 'aaa'.rsplit('aa') }}{{ 'aaa'.rfind('aa') }}"),
+            "['', 'a']['a', '']1");
+  EXPECT_EQ(text("{{ '  a b  c '.split() }}{{ ' a b  c '.split(none, 1) }}"
+                 "{{ ' a b  c '.rsplit(none, 1) }}{{ '  '.split() }}"),
+            "['a', 'b', 'c']['a', 'b  c '][' a b', 'c'][]");
+  EXPECT_EQ(text("{{ '\u00e9a\u00e9'.strip('\u00e9') }}{{ 'xxyxx'.lstrip('x') }}"
+                 "{{ 'xx'.rstrip('x') }}|"), "ayxx|");
+}
+
+// What a client may send along as variables.
+TEST(ChatTemplate, AHundredThousandVariablesAreNotLookedThroughOneByOne) {
+  std::string many = "{\"v0\": 0";
+  for (int i = 1; i < 100'000; ++i) {
+    const std::string n = std::to_string(i);
+    many += ", \"v" + n + "\": " + n;
+  }
+  auto variables = parse_json(many + "}", "variables");
+  ASSERT_TRUE(variables);
+  RenderOptions options;
+  options.variables = std::move(*variables);
+  const auto t = ChatTemplate::parse("{{ v0 }} {{ v99999 }} {% set v7 = 1 %}{{ v7 }}", "", "");
+  ASSERT_TRUE(t);
+  EXPECT_EQ(*t->render(Json::array(), Json(), options), "0 99999 1");
+}
+
+TEST(Jinja, LoopTellsWhereItIs) {
+  EXPECT_EQ(text("{% for x in 'abc' %}{{ loop.index }}{{ loop.revindex0 }}{{ loop.first }}"
+                 "{{ loop.previtem }}{{ loop.nextitem }}{{ loop.cycle('p', 'q') }}"
+                 "{{ loop.changed(x == 'a') }} {% endfor %}"),
+            "12TruebpTrue 21FalseacqTrue 30FalsebpFalse ");
+  EXPECT_EQ(text("{% for x in [1, [2, [3]]] recursive %}{{ loop(x) if x is iterable else x }}"
+                 "{{ loop.depth }}{% endfor %}"), "11223321");
+  EXPECT_TRUE(fails_with("{% for x in [1] %}{% set loop.index = 5 %}{% endfor %}", "namespaces"));
+}
+
 TEST(ChatTemplate, DefaultForModelsWithoutOne) {
   const Json messages = Json::array(
       {Json::object({{"role", "system"}, {"content", "S"}}),

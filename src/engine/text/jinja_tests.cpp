@@ -21,8 +21,8 @@ Result<bool> type_is(Interpreter&, const Value& v, const Arguments&) {
 
 // eq, ne, lt, ...: -1, 0, 1 wanted, or not.
 template <int order, bool equals>
-Result<bool> ordered(Interpreter&, const Value& v, const Arguments& a) {
-  ASSIGN_OR_RETURN(const int found, compare(v, a.get(0, "other", Value())));
+Result<bool> ordered(Interpreter& in, const Value& v, const Arguments& a) {
+  ASSIGN_OR_RETURN(const int found, in.order(v, a.get(0, "other", Value())));
   return found == order || (equals && found == 0);
 }
 
@@ -30,6 +30,13 @@ template <bool wanted>
 Result<bool> equal(Interpreter& in, const Value& v, const Arguments& a) {
   ASSIGN_OR_RETURN(const bool same, in.equal(v, a.get(0, "other", Value())));
   return same == wanted;
+}
+
+template <bool (*is)(std::string_view)>
+Result<bool> letter_case(Interpreter& in, const Value& v, const Arguments&) {
+  ASSIGN_OR_RETURN(const std::string text, in.show(v));
+  TRY(in.charge_characters(2 * text.size()));
+  return is(text);
 }
 
 template <int64_t rest>
@@ -73,12 +80,8 @@ const std::map<std::string_view, Test>& tests() {
          }
          return by.integer() == -1 || v.integer() % by.integer() == 0;
        }},
-      {"upper", [](Interpreter&, const Value& v, const Arguments&) -> Result<bool> {
-         return is_upper_text(v.str());
-       }},
-      {"lower", [](Interpreter&, const Value& v, const Arguments&) -> Result<bool> {
-         return is_lower_text(v.str());
-       }},
+      {"upper", letter_case<is_upper_text>},
+      {"lower", letter_case<is_lower_text>},
       {"in", [](Interpreter& in, const Value& v, const Arguments& a) -> Result<bool> {
          return in.contains(a.get(0, "seq", Value()), v);
        }},
@@ -131,9 +134,10 @@ Result<Value> range(Interpreter& in, const Arguments& a) {
   const __int128 stride = step > 0 ? static_cast<__int128>(step) : -static_cast<__int128>(step);
   const __int128 count = distance <= 0 ? 0 : (distance + stride - 1) / stride;
   if (count > 100'000) return Interpreter::fail("range() of more than 100000 numbers");
-  std::vector<Value> items;
-  for (int64_t i = 0; i < static_cast<int64_t>(count); ++i) items.emplace_back(from + i * step);
   TRY(in.charge(static_cast<int64_t>(count)));
+  std::vector<Value> items;
+  items.reserve(static_cast<size_t>(count));
+  for (int64_t i = 0; i < static_cast<int64_t>(count); ++i) items.emplace_back(from + i * step);
   return in.list(std::move(items));
 }
 
@@ -141,10 +145,13 @@ Result<Value> name_space(Interpreter& in, const Arguments& a) {
   std::vector<std::pair<std::string, Value>> members;
   for (const Value& v : a.positional) {
     if (!v.is_map()) return Interpreter::fail("namespace() takes name=value and dicts");
-    for (const auto& [key, value] : v.map().members) members.emplace_back(key.str(), value);
+    for (const auto& [key, value] : v.map().members) {
+      ASSIGN_OR_RETURN(std::string name, in.show(key));
+      members.emplace_back(std::move(name), value);
+    }
   }
   members.insert(members.end(), a.named.begin(), a.named.end());
-  TRY(in.charge(1, static_cast<int64_t>(64 + members.size() * 2 * sizeof(Value))));
+  TRY(in.charge(1, static_cast<int64_t>(128 + members.size() * 2 * sizeof(Value))));
   return in.make_namespace(std::move(members));
 }
 
@@ -152,6 +159,7 @@ Result<Value> dict(Interpreter& in, const Arguments& a) {
   std::vector<std::pair<Value, Value>> members;
   if (!a.positional.empty() && a.positional[0].is_map()) members = a.positional[0].map().members;
   for (const auto& [name, value] : a.named) {
+    TRY(in.charge(1 + static_cast<int64_t>(members.size() / 16)));
     const auto same = std::find_if(members.begin(), members.end(), [&, n = name](const auto& m) {
       return m.first.is_string() && m.first.string() == n;
     });
@@ -185,6 +193,7 @@ Result<Value> strftime_now(Interpreter& in, const Arguments& a) {
 }
 
 Result<Value> joiner(Interpreter& in, const Arguments& a) {
+  TRY(in.charge(4, 512));
   const Value state = in.make_namespace({{"used", Value(false)}});
   const Value separator = a.get(0, "sep", Value(", "));
   return Value(std::make_shared<const Function>(

@@ -5,6 +5,8 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
 #include "base/utf8.hpp"
 #include "engine/text/characters.hpp"
@@ -31,32 +33,45 @@ char32_t lower(char32_t c) {
   return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
 }
 
-std::vector<char32_t> code_points(std::string_view text) {
-  std::vector<char32_t> out;
+// visit(c) for each code point, U+FFFD for what is none; ends when it returns false.
+template <class Visit>
+void each_code_point(std::string_view text, Visit&& visit) {
   for (size_t i = 0; i < text.size();) {
     const size_t n = utf8_length(text, i);
-    out.push_back(n > 0 ? utf8_code_point(text, i, n) : 0xfffd);
+    if (!visit(n > 0 ? utf8_code_point(text, i, n) : U'\xfffd')) return;
     i += std::max<size_t>(n, 1);
   }
-  return out;
 }
 
 // map(c, previous) for each code point; previous is 0 at the start.
 template <class Function>
 std::string mapped(std::string_view text, Function&& map) {
   std::string out;
+  out.reserve(text.size());
   char32_t previous = 0;
-  for (const char32_t c : code_points(text)) {
+  each_code_point(text, [&](char32_t c) {
     append_utf8(out, map(c, previous));
     previous = c;
-  }
+    return true;
+  });
   return out;
 }
 
 template <class Predicate>
 bool all(std::string_view text, Predicate&& predicate) {
-  const std::vector<char32_t> points = code_points(text);
-  return !points.empty() && std::all_of(points.begin(), points.end(), predicate);
+  bool holds = !text.empty();
+  each_code_point(text, [&](char32_t c) { return holds = predicate(c); });
+  return holds;
+}
+
+// The code point that ends before text[end] > 0, and where it begins.
+std::pair<char32_t, size_t> code_point_before(std::string_view text, size_t end) {
+  for (size_t n = 1; n <= 4 && n <= end; ++n) {
+    if (utf8_length(text.substr(0, end), end - n) == n) {
+      return {utf8_code_point(text, end - n, n), end - n};
+    }
+  }
+  return {U'\xfffd', end - 1};
 }
 
 }  // namespace
@@ -120,67 +135,99 @@ bool is_lower_text(std::string_view text) {
   return lower_text(text) == text && upper_text(text) != text;
 }
 
+size_t find_text(std::string_view text, std::string_view what, size_t from) {
+  if (from > text.size()) return std::string_view::npos;
+  if (what.empty()) return from;
+  if (text.size() - from < what.size()) return std::string_view::npos;
+  // Not find(): it tries every place, and two long texts of one letter would take for ever.
+  const void* at = memmem(text.data() + from, text.size() - from, what.data(), what.size());
+  if (at == nullptr) return std::string_view::npos;
+  return static_cast<size_t>(static_cast<const char*>(at) - text.data());
+}
+
+size_t rfind_text(std::string_view text, std::string_view what) {
+  const std::string backwards(text.rbegin(), text.rend());
+  const size_t at = find_text(backwards, std::string(what.rbegin(), what.rend()), 0);
+  return at == std::string_view::npos ? at : text.size() - at - what.size();
+}
+
 std::string stripped_of(std::string_view text, std::string_view chars, bool left, bool right) {
-  const std::vector<char32_t> points = code_points(text);
-  std::vector<char32_t> set = code_points(chars);
+  std::vector<char32_t> set;
+  each_code_point(chars, [&](char32_t c) { return set.push_back(c), true; });
   std::sort(set.begin(), set.end());
   const auto in_set = [&](char32_t c) { return std::binary_search(set.begin(), set.end(), c); };
   size_t begin = 0;
-  size_t end = points.size();
-  while (left && begin < end && in_set(points[begin])) ++begin;
-  while (right && end > begin && in_set(points[end - 1])) --end;
-  std::string out;
-  for (size_t i = begin; i < end; ++i) append_utf8(out, points[i]);
-  return out;
+  while (left && begin < text.size()) {
+    const size_t n = utf8_length(text, begin);
+    if (!in_set(n > 0 ? utf8_code_point(text, begin, n) : U'\xfffd')) break;
+    begin += std::max<size_t>(n, 1);
+  }
+  size_t end = text.size();
+  while (right && end > begin) {
+    const auto [c, before] = code_point_before(text, end);
+    if (!in_set(c)) break;
+    end = std::max(before, begin);
+  }
+  return std::string(text.substr(begin, end - begin));
 }
 
-std::vector<std::string> split_text(std::string_view text, std::string_view separator,
-                                    int64_t limit, bool from_right) {
-  std::vector<std::string> out;
-  while (limit < 0 || static_cast<int64_t>(out.size()) < limit) {
-    const size_t at = from_right ? text.rfind(separator) : text.find(separator);
-    if (at == std::string_view::npos) break;
-    if (from_right) {
-      out.emplace_back(text.substr(at + separator.size()));
-      text = text.substr(0, at);
-    } else {
-      out.emplace_back(text.substr(0, at));
-      text.remove_prefix(at + separator.size());
-    }
+Result<void> add_part(Interpreter& in, std::vector<Value>& parts, std::string_view part) {
+  constexpr size_t kHeld = 64;  // the string object and what counts its owners
+  TRY(in.charge(1, static_cast<int64_t>(sizeof(Value) + kHeld + part.size())));
+  parts.emplace_back(part);
+  return {};
+}
+
+Result<std::vector<Value>> split_text(Interpreter& in, std::string_view text,
+                                      std::string_view separator, int64_t limit, bool from_right) {
+  TRY(in.charge_scan(text.size()));
+  // From the right: the same from the left, of both backwards; then the cuts are turned around.
+  std::string backwards, mark(separator);
+  if (from_right) {
+    backwards.assign(text.rbegin(), text.rend());
+    std::reverse(mark.begin(), mark.end());
   }
-  out.emplace_back(text);
+  const std::string_view source = from_right ? std::string_view(backwards) : text;
+  std::vector<Value> out;
+  size_t begin = 0;
+  const auto add = [&](size_t end) {
+    return add_part(in, out, from_right ? text.substr(text.size() - end, end - begin)
+                                        : text.substr(begin, end - begin));
+  };
+  while (limit < 0 || static_cast<int64_t>(out.size()) < limit) {
+    const size_t at = find_text(source, mark, begin);
+    if (at == std::string_view::npos) break;
+    TRY(add(at));
+    begin = at + separator.size();
+  }
+  TRY(add(source.size()));
   if (from_right) std::reverse(out.begin(), out.end());
   return out;
 }
 
-std::vector<std::string> split_white_space(std::string_view text, int64_t limit, bool from_right) {
-  std::vector<std::string> out;
-  const std::vector<char32_t> points = code_points(text);
-  const auto take = [&](size_t begin, size_t end) {
-    std::string part;
-    for (size_t i = begin; i < end; ++i) append_utf8(part, points[i]);
-    out.push_back(std::move(part));
-  };
-  size_t begin = 0;
-  size_t end = points.size();
+Result<std::vector<Value>> split_white_space(Interpreter& in, std::string_view text, int64_t limit,
+                                             bool from_right) {
+  TRY(in.charge_characters(text.size()));
+  std::vector<Value> out;
   for (;;) {
-    while (begin < end && is_white_space(points[begin])) ++begin;
-    while (end > begin && is_white_space(points[end - 1])) --end;
-    if (begin == end) break;
-    if (limit >= 0 && static_cast<int64_t>(out.size()) >= limit) {
-      take(begin, from_right ? end : points.size());
-      break;
+    text = from_right ? trimmed_right(text) : trimmed_left(text);
+    if (text.empty()) break;
+    size_t cut = from_right ? 0 : text.size();  // where the white space after (before) a word is
+    if (limit < 0 || static_cast<int64_t>(out.size()) < limit) {
+      cut = from_right ? text.size() : 0;
+      while (from_right && cut > 0) {
+        const auto [c, before] = code_point_before(text, cut);
+        if (is_white_space(c)) break;
+        cut = before;
+      }
+      while (!from_right && cut < text.size()) {
+        const size_t n = utf8_length(text, cut);
+        if (n > 0 && is_white_space(utf8_code_point(text, cut, n))) break;
+        cut += std::max<size_t>(n, 1);
+      }
     }
-    size_t i = from_right ? end : begin;
-    if (from_right) {
-      while (i > begin && !is_white_space(points[i - 1])) --i;
-      take(i, end);
-      end = i;
-    } else {
-      while (i < end && !is_white_space(points[i])) ++i;
-      take(begin, i);
-      begin = i;
-    }
+    TRY(add_part(in, out, from_right ? text.substr(cut) : text.substr(0, cut)));
+    text = from_right ? text.substr(0, cut) : text.substr(cut);
   }
   if (from_right) std::reverse(out.begin(), out.end());
   return out;
@@ -189,12 +236,13 @@ std::vector<std::string> split_white_space(std::string_view text, int64_t limit,
 Result<Value> replace_text(Interpreter& in, std::string_view text, std::string_view from,
                            std::string_view to, int64_t count) {
   std::string out;
+  TRY(in.charge_scan(text.size()));
   TRY(in.charge(1, static_cast<int64_t>(text.size())));
   if (from.empty()) {  // Python puts `to` around every character
     for (size_t i = 0; i <= text.size();) {
+      TRY(in.charge(1, count != 0 ? static_cast<int64_t>(to.size()) : 0));
       if (count != 0) out += to;
       if (count > 0) --count;
-      TRY(in.charge(0, static_cast<int64_t>(to.size())));
       if (i == text.size()) break;
       const size_t n = std::max<size_t>(1, utf8_length(text, i));
       out += text.substr(i, n);
@@ -202,23 +250,25 @@ Result<Value> replace_text(Interpreter& in, std::string_view text, std::string_v
     }
     return Value(std::move(out));
   }
+  size_t begin = 0;
   while (count != 0) {
-    const size_t at = text.find(from);
+    const size_t at = find_text(text, from, begin);
     if (at == std::string_view::npos) break;
-    TRY(in.charge(0, static_cast<int64_t>(to.size())));
-    out += text.substr(0, at);
+    TRY(in.charge(1, static_cast<int64_t>(to.size())));
+    out += text.substr(begin, at - begin);
     out += to;
-    text.remove_prefix(at + from.size());
+    begin = at + from.size();
     if (count > 0) --count;
   }
-  out += text;
+  out += text.substr(begin);
   return Value(std::move(out));
 }
 
 Result<Value> pad_text(Interpreter& in, std::string_view text, int64_t width,
                        std::string_view fill, int side) {
+  TRY(in.charge_scan(text.size()));
   const int64_t missing = std::clamp<int64_t>(width - code_point_count(text), 0, int64_t{1} << 31);
-  TRY(in.charge(1,
+  TRY(in.charge(1 + missing / 8,
                 missing * static_cast<int64_t>(fill.size()) + static_cast<int64_t>(text.size())));
   const int64_t before = side > 0 ? missing : side < 0 ? 0 : missing / 2;
   std::string out;

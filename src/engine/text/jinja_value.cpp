@@ -61,12 +61,17 @@ void append_ascii_json(std::string& out, std::string_view text) {
 
 class JsonWriter {
  public:
-  explicit JsonWriter(const JsonStyle& style) : style_(style) {
+  JsonWriter(const JsonStyle& style, int64_t limit)
+      : style_(style), limit_(static_cast<size_t>(std::max<int64_t>(limit, 0))) {
     if (style_.item_separator.empty()) style_.item_separator = style.indent < 0 ? ", " : ",";
     if (style_.key_separator.empty()) style_.key_separator = ": ";
   }
 
   Result<void> write(const Value& v, int level) {
+    if (out.size() > limit_) {
+      return errorf(Code::kExhausted, "tojson of the chat template makes more than {} bytes",
+                    limit_);
+    }
     if (v.is_none()) {
       out += "null";
     } else if (v.is_bool()) {
@@ -108,7 +113,7 @@ class JsonWriter {
       if (!first) out += style_.item_separator;
       first = false;
       line(level + 1);
-      TRY(write(item, level + 1));
+      TRY(write(item, level + 1));  // looks at the length before it adds anything
     }
     if (!first) line(level);
     out += ']';
@@ -141,9 +146,40 @@ class JsonWriter {
     return {};
   }
   JsonStyle style_;
+  const size_t limit_;
 };
 
+constexpr size_t kMaxNameShown = 80;
+
 }  // namespace
+
+Undefined::Undefined(std::string_view what) {
+  if (what.size() > kMaxNameShown) {
+    size_t end = kMaxNameShown;
+    while (end > 0 && (static_cast<unsigned char>(what[end]) & 0xc0) == 0x80) --end;
+    what = what.substr(0, end);
+  }
+  name = what;
+}
+
+Value LoopState::attribute(std::string_view name) const {
+  const auto at = static_cast<int64_t>(index);
+  const auto count = static_cast<int64_t>(items.size());
+  if (name == "index") return Value(at + 1);
+  if (name == "index0") return Value(at);
+  if (name == "revindex") return Value(count - at);
+  if (name == "revindex0") return Value(count - at - 1);
+  if (name == "first") return Value(at == 0);
+  if (name == "last") return Value(at + 1 == count);
+  if (name == "length") return Value(count);
+  if (name == "depth") return Value(depth + 1);
+  if (name == "depth0") return Value(depth);
+  if (name == "previtem") return at > 0 ? items[index - 1] : Value(Undefined("loop.previtem"));
+  if (name == "nextitem") {
+    return at + 1 < count ? items[index + 1] : Value(Undefined("loop.nextitem"));
+  }
+  return Value(Undefined("loop." + std::string(name.substr(0, kMaxNameShown))));
+}
 
 const Value* Map::find(const Value& key) const {
   for (const auto& [k, v] : members) {
@@ -344,8 +380,8 @@ Result<int> compare(const Value& a, const Value& b) {
                 b.type_name());
 }
 
-Result<std::string> to_json(const Value& value, const JsonStyle& style) {
-  JsonWriter writer(style);
+Result<std::string> to_json(const Value& value, const JsonStyle& style, int64_t limit) {
+  JsonWriter writer(style, limit);
   TRY(writer.write(value, 0));
   return std::move(writer.out);
 }

@@ -23,8 +23,10 @@ namespace towline::engine::jinja {
 class Interpreter;
 class Value;
 
+// What was asked for is kept for the error message, its first 80 bytes: names may be huge.
 struct Undefined {
-  std::string name;  // what was asked for, for the error message
+  explicit Undefined(std::string_view what = {});
+  std::string name;
 };
 struct None {};
 
@@ -43,8 +45,10 @@ struct Map {
   const Value* find(std::string_view key) const;
 };
 
+struct LoopState;
 struct Namespace {
   std::vector<std::pair<std::string, Value>> members;
+  std::shared_ptr<LoopState> loop = nullptr;  // of the `loop` inside a for; else null
 };
 
 // The arguments of a call.
@@ -143,10 +147,20 @@ class Value {
   bool markup_ = false;
 };
 
+// What `loop` tells inside a for; computed when asked for.
+struct LoopState {
+  std::vector<Value> items;
+  size_t index = 0;
+  int depth = 0;              // of recursion
+  Value changed;              // what loop.changed() was last called with; undefined before
+  Value attribute(std::string_view name) const;
+};
+
 // -1, 0, 1 for numbers, strings and lists of such; an error for what Python cannot order.
 Result<int> compare(const Value& a, const Value& b);
 
-// json.dumps(value, ensure_ascii=False); indent < 0: on one line.
+// json.dumps(value, ensure_ascii=False); indent < 0: on one line. More than `limit` bytes are an
+// error: indents and separators make a little value long.
 struct JsonStyle {
   int indent = -1;
   std::string item_separator;  // empty: Python's default
@@ -154,7 +168,7 @@ struct JsonStyle {
   bool sort_keys = false;
   bool ensure_ascii = false;
 };
-Result<std::string> to_json(const Value& value, const JsonStyle& style);
+Result<std::string> to_json(const Value& value, const JsonStyle& style, int64_t limit);
 
 std::string float_repr(double v);
 

@@ -5,6 +5,9 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
+#include <cstdint>
+
 #include "base/fmt.hpp"
 #include "base/utf8.hpp"
 
@@ -12,8 +15,13 @@ namespace towline::engine {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 64 << 10;
-constexpr uint32_t kMatchLimit = 5'000'000;
 constexpr size_t kMaxStackBytes = 4 << 20;
+// Steps as PCRE2 counts them. A sound expression takes a few for each byte that it moves over; they
+// are not taken from what is left. One try after another is allowed more.
+constexpr int64_t kStepsOfScan = 200'000;
+constexpr int64_t kStepsOfByte = 32;
+constexpr int64_t kFirstTry = 256;
+constexpr int64_t kNextTry = 8;  // times as many
 
 // PCRE2's \s with UCP also takes U+180E, which White_Space lost in Unicode 6.3.
 constexpr std::string_view kSpaces =
@@ -86,9 +94,9 @@ Result<Regex> Regex::compile(std::string_view pattern) {
 
 RegexScan::RegexScan(const Regex& regex)
     : regex_(regex),
+      steps_left_(kStepsOfScan),
       match_data_(pcre2_match_data_create(1, nullptr)),
       context_(pcre2_match_context_create(nullptr)) {
-  pcre2_set_match_limit(as_context(context_), kMatchLimit);
   pcre2_set_heap_limit(as_context(context_), kMaxStackBytes / 1024);
   stack_ = pcre2_jit_stack_create(32 << 10, kMaxStackBytes, nullptr);
   if (stack_ != nullptr) pcre2_jit_stack_assign(as_context(context_), nullptr, as_stack(stack_));
@@ -103,14 +111,27 @@ RegexScan::~RegexScan() {
 void RegexScan::reset(std::string_view valid_utf8) {
   text_ = valid_utf8;
   at_ = 0;
+  steps_left_ += kStepsOfByte * static_cast<int64_t>(valid_utf8.size());
 }
 
-Result<RegexScan::Match> RegexScan::next() {
-  while (at_ < text_.size()) {
+int RegexScan::match() {
+  for (int64_t limit = kFirstTry;; limit *= kNextTry) {
+    limit = std::min({limit, steps_left_, int64_t{UINT32_MAX}});
+    pcre2_set_match_limit(as_context(context_), static_cast<uint32_t>(limit));
     const int count =
         pcre2_match(as_code(regex_.code_.get()), reinterpret_cast<PCRE2_SPTR>(text_.data()),
                     text_.size(), at_, PCRE2_NO_UTF_CHECK, as_data(match_data_),
                     as_context(context_));
+    if (count != PCRE2_ERROR_MATCHLIMIT) return count;
+    // PCRE2 does not tell how many steps a match took, only that `limit` were not enough.
+    steps_left_ -= limit;
+    if (steps_left_ <= 0) return count;
+  }
+}
+
+Result<RegexScan::Match> RegexScan::next() {
+  while (at_ < text_.size()) {
+    const int count = match();
     if (count == PCRE2_ERROR_NOMATCH) break;
     if (count < 0) {
       return errorf(Code::kExhausted,

@@ -4,11 +4,12 @@
 // Regex: the expressions by which vocabularies cut text, on PCRE2 (UTF, Unicode properties, JIT).
 //
 // The dialect is that of the files: Oniguruma / Rust as Hugging Face tokenizers use them. \s means
-// Unicode's White_Space. Matching is bounded in steps and memory; an expression that exceeds the
-// bounds on some text is an error, not a hang.
+// Unicode's White_Space. Matching is bounded in steps and memory: over one scan, all matches together
+// may take steps in proportion to the text. An expression that needs more is an error, not a hang.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -40,7 +41,7 @@ class RegexScan {
   RegexScan(const RegexScan&) = delete;
   RegexScan& operator=(const RegexScan&) = delete;
 
-  void reset(std::string_view valid_utf8);
+  void reset(std::string_view valid_utf8);  // adds to the steps that are left
   struct Match {
     size_t begin = 0, end = 0;
     bool found = false;
@@ -49,7 +50,9 @@ class RegexScan {
   Result<Match> next();
 
  private:
+  int match();  // pcre2_match at at_, within the steps that are left
   const Regex& regex_;
+  int64_t steps_left_;
   void* match_data_;
   void* context_;
   void* stack_ = nullptr;

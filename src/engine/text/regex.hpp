@@ -4,7 +4,7 @@
 // Regex: the expressions by which vocabularies cut text, on PCRE2 (UTF, Unicode properties, JIT).
 //
 // The dialect is that of the files: Oniguruma / Rust as Hugging Face tokenizers use them. \s means
-// Unicode's White_Space. Matching is bounded in steps and memory: over one scan, all matches together
+// Unicode's White_Space. Matching is bounded in steps and memory: all matches of one scan together
 // may take steps in proportion to the text. An expression that needs more is an error, not a hang.
 #pragma once
 

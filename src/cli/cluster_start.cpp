@@ -63,7 +63,6 @@ Result<std::vector<std::pair<std::string, std::string>>> adapters_of(const Clust
 
 Result<serve::ClusterOptions> cluster_options(const ClusterStart& start,
                                               const ServedCluster& served) {
-  const spec::ScenarioServing& serving = start.scenario.serving;
   serve::ClusterOptions options;
   options.nodes = served.nodes;
   options.planned_links = served.links;
@@ -72,19 +71,11 @@ Result<serve::ClusterOptions> cluster_options(const ClusterStart& start,
   options.listen = listen_address(start);
   options.key_file = start.key_file;
   options.insecure = start.insecure;
-  options.context = serving.context;
-  options.sequences = serving.sequences;
-  options.step_tokens = serving.step_tokens;
-  options.chunk_tokens = std::min(serving.chunk_tokens, serving.step_tokens);
-  options.prefix_cache = serving.prefix_cache;
-  options.queue = serving.queue + serving.sequences;
-  std::string router = serving.router == "iwrr" ? "flow" : serving.router;
-  if (router == "shortest_queue") router = "shortest-queue";
-  ASSIGN_OR_RETURN(options.router, policy::router_named(router));
+  options.serving = start.scenario.serving;
+  options.serving.async |= start.async_steps;
   ASSIGN_OR_RETURN(options.adapters, adapters_of(start));
-  options.async_steps = start.async_steps;
   options.offline = start.admission == "offline";
-  if (options.offline) options.queue = kOfflineQueue;
+  if (options.offline) options.serving.queue = kOfflineQueue;
   options.records = start.records;
   options.lease = Duration(static_cast<int64_t>(start.lease * 1e9));
   options.wait_for_nodes = Duration(static_cast<int64_t>(start.wait_for_nodes * 1e9));
@@ -187,9 +178,8 @@ class ClusterRun {
       api.model_name = !start_.scenario.name.empty() ? start_.scenario.name
                                                      : model_name_of(start_.scenario.model);
     }
-    api.max_sequences = options_.sequences;
-    api.max_queue =
-        options_.offline ? options_.queue : start_.scenario.serving.queue;
+    api.max_sequences = options_.serving.sequences;
+    api.max_queue = options_.serving.queue;
     model_name_ = api.model_name;
     ASSIGN_OR_RETURN(server_, serve::ApiServer::start(loop_, hub_, *served_.text, api));
     tenure_->publish(reachable(engine_->address(), host_name()), server_->url(),

@@ -48,7 +48,7 @@ struct Contents {
   int64_t digests = 0, sampled = 0;
   std::optional<int64_t> first;
   int64_t last = 0;
-  std::string note;
+  std::string note, setup;
   bool ended = false, torn = false;
 };
 
@@ -69,6 +69,9 @@ Result<Contents> look_through(const std::string& path) {
         c.sampled += static_cast<int64_t>(event->sampled.size());
         break;
       }
+      case obs::RecordKind::kSetup:
+        if (c.setup.empty()) c.setup = record->payload;
+        break;
       case obs::RecordKind::kActions:
         ++c.digests;
         break;
@@ -108,6 +111,8 @@ Json json_of(const Contents& c, double seconds) {
   for (size_t i = 0; i < kEvents.size(); ++i) json.set(std::string(kEvents[i]), c.events[i]);
   const Result<Json> about = parse_json(c.note.empty() ? "null" : c.note, "the journal's note");
   json.set("about", about ? *about : Json(c.note));
+  const Result<Json> setup = parse_json(c.setup.empty() ? "null" : c.setup, "the journal's setup");
+  json.set("setup", setup ? *setup : Json(c.setup));
   return json;
 }
 

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <optional>
 
 #include "base/file.hpp"
@@ -22,6 +23,8 @@ namespace towline::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr int kStepTokens = 512;  // of a prompt
 
 struct ProfileOptions {
   std::string model;
@@ -196,6 +199,54 @@ void add_room(const ProfileOptions& o, const engine::Stage& stage, int64_t layer
   device.start_speed = widest.tokens / std::max(widest.time.value, 1e-9);
 }
 
+// What the context costs, fitted to the cells; a table never becomes less than half without it.
+void add_context(const std::vector<Cell>& cells, int typical, spec::DeviceProfile& device) {
+  std::map<int, std::vector<const Cell*>> by_batch;
+  const Cell *chunk = nullptr, *longest = nullptr;
+  for (const Cell& cell : cells) {
+    if (!cell.prefill) {
+      by_batch[cell.rows].push_back(&cell);
+    } else if (cell.rows == kStepTokens) {
+      chunk = &cell;
+    } else if (cell.rows % kStepTokens == 0) {
+      longest = &cell;
+    }
+  }
+  // Decoding: one slope over all batches, each with its own time without context.
+  double products = 0, squares = 0;
+  for (const auto& [batch, row] : by_batch) {
+    const auto n = static_cast<double>(row.size());
+    double tokens = 0, seconds = 0;
+    for (const Cell* c : row) {
+      tokens += static_cast<double>(c->rows) * c->context / n;
+      seconds += c->seconds / n;
+    }
+    for (const Cell* c : row) {
+      const double off = static_cast<double>(c->rows) * c->context - tokens;
+      products += off * (c->seconds - seconds);
+      squares += off * off;
+    }
+  }
+  double each = squares > 0 ? std::max(products / squares, 0.0) : 0;
+  for (const spec::LayerTime& row : device.decode) {
+    if (row.tokens > 0) each = std::min(each, 0.5 * row.time.value / (row.tokens * typical));
+  }
+  device.decode_context_seconds = each;
+  device.decode_context = typical;
+  // Prompts: what a long one takes more than its chunks alone, each of which has its own part.
+  if (chunk == nullptr || longest == nullptr) return;
+  const double chunks = static_cast<double>(longest->rows) / kStepTokens;
+  const double pairs = chunks * (chunks - 1) / 2 * kStepTokens * kStepTokens;
+  each = std::max((longest->seconds - chunks * chunk->seconds) / pairs, 0.0);
+  for (const spec::LayerTime& row : device.prompt) {
+    if (row.tokens > 1) {
+      each = std::min(each, row.time.value / (row.tokens * (row.tokens - 1)));
+    }
+  }
+  device.prompt_context_seconds = each;
+  device.prompt_context = true;
+}
+
 spec::DeviceProfile device_of(const ProfileOptions& o, const std::vector<Cell>& cells) {
   spec::DeviceProfile device;
   device.type = o.type;
@@ -206,11 +257,8 @@ spec::DeviceProfile device_of(const ProfileOptions& o, const std::vector<Cell>& 
     auto& to = cell.prefill ? device.prompt : device.decode;
     to.push_back({static_cast<double>(cell.rows), Seconds(cell.seconds)});
   }
-  // Published tables start at two sequences after an empty batch of no cost, so that interpolation
-  // halves the time of one; simulator and emulation double it. Our table must read the same way.
-  if (device.decode.size() > 1 && device.decode[1].tokens == 1) {
-    device.decode[1].time = Seconds(device.decode[1].time.value / 2);
-  }
+  device.shared_weights = true;  // a step's rows pass through each matrix together
+  add_context(cells, o.typical, device);
   return device;
 }
 
@@ -258,7 +306,7 @@ Result<engine::Stage> load(const ProfileOptions& o, std::shared_ptr<const engine
     const int64_t tokens = cell.prefill ? cell.rows : cell.context;
     const int64_t sequences = cell.prefill ? 1 : cell.rows;
     blocks = std::max(blocks, sequences * ((tokens + kv::kBlockTokens - 1) / kv::kBlockTokens));
-    options.max_rows = std::max(options.max_rows, std::min(cell.rows, 512));
+    options.max_rows = std::max(options.max_rows, std::min(cell.rows, kStepTokens));
     options.max_rows = std::max(options.max_rows, cell.prefill ? 1 : cell.rows);
   }
   options.kv_blocks = static_cast<int32_t>(blocks);

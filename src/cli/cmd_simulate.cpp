@@ -79,6 +79,9 @@ OptionTable table(SimulateOptions& o) {
   t.example(
       "towline simulate --policy towline --simulator-cluster simulator_cluster.ini --solution "
       "ilp_sol.ini --trace azure.csv --disturb crash:3@60,rejoin:3@180 --slo-ttft 5 --out report");
+  t.example(
+      "towline simulate --cluster two-rooms.toml --model qwen2.5-7b --lengths lengths.csv --mode online "
+      "--rate 2 --requests 500 --out report");
   t.example("towline simulate --scenario cluster.toml --profile desktop.toml --json");
   return t;
 }
@@ -169,7 +172,7 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
   if (!o.replay.empty()) return run_replay(o);
-  return o.policy == "helix" && o.scenario.empty() ? run_helix(o) : run_stage(o);
+  return o.policy == "helix" && o.scenario.empty() && o.cluster.empty() ? run_helix(o) : run_stage(o);
 }
 
 std::atomic<bool> g_stop{false};

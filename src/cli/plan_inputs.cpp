@@ -17,11 +17,7 @@ bool is_native(const std::string& path) {
   return path.ends_with(".toml") || path.ends_with(".json");
 }
 
-// The shape of a model that has no tables: a GGUF file, a Hugging Face directory or a known name.
-struct ShapedModel {
-  spec::ModelDesc desc;
-  double bytes_per_weight = 2;  // of a layer's matrices
-};
+}  // namespace
 
 Result<ShapedModel> load_shape(const std::string& model) {
   std::error_code ignored;
@@ -47,6 +43,8 @@ Result<ShapedModel> load_shape(const std::string& model) {
   }
   return shaped;
 }
+
+namespace {
 
 bool has_tables(const std::string& model) {
   const std::vector<std::string> names = spec::builtin_models();

@@ -10,6 +10,7 @@
 #include "base/options.hpp"
 #include "base/result.hpp"
 #include "plan/problem.hpp"
+#include "spec/model_desc.hpp"
 
 namespace towline::cli {
 
@@ -29,6 +30,13 @@ struct ProblemAndProfile {
   spec::Profile profile;  // that the problem was made with
   double kv_bytes = 0;    // of a token and layer; 0: not known
 };
+
+// The shape of a model that may have no tables: a GGUF file, a Hugging Face directory or a known name.
+struct ShapedModel {
+  spec::ModelDesc desc;
+  double bytes_per_weight = 2;  // of a layer's matrices
+};
+Result<ShapedModel> load_shape(const std::string& model);
 
 // Reads them. The model's tables of speeds come from the native files among --profile and from
 // --tables, put together; without any, from the built-in profile called --model; failing all, they

@@ -52,6 +52,7 @@ struct SimulateOptions {
   int threads = 0;
   double attainment = 0.9;
   std::string scenario, profile;
+  std::string cluster, plan;
   bool few_ways = false;
   std::string servegen, arrivals_of;
   double servegen_from = 0;

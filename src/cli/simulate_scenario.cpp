@@ -5,11 +5,16 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <optional>
 
 #include "base/fmt.hpp"
-#include "serve/cluster_engine.hpp"
+#include "cli/plan_inputs.hpp"
+#include "plan/plan_cluster.hpp"
+#include "policy/serving_limits.hpp"
+#include "serve/cluster_plan.hpp"
 #include "sim/helix_load.hpp"
 #include "spec/plan_desc.hpp"
+#include "spec/roofline.hpp"
 
 namespace towline::cli {
 namespace {
@@ -23,15 +28,55 @@ std::string profile_name(const spec::Scenario& scenario, const std::string& give
   return scenario.emulation.profile.empty() ? scenario.model : scenario.emulation.profile;
 }
 
-Result<spec::Profile> profile_of(const spec::Scenario& scenario, const std::string& given) {
+// Machine types of the scenario's cluster file, else well-known devices that its workers are called by.
+Result<spec::ClusterDesc> machines_of(const spec::Scenario& scenario) {
+  if (!scenario.cluster.empty()) return spec::load_cluster(scenario.cluster);
+  spec::ClusterDesc machines;
+  for (const spec::ScenarioWorker& w : scenario.workers) {
+    const auto known = spec::known_device(w.type);
+    if (!known) {
+      return errorf(Code::kInvalidArgument,
+                    "there are no times for '{}' on worker {} (type '{}'): measure them with `towline "
+                    "profile {} --out p.toml` and give --profile p.toml, or give its type, a known "
+                    "device such as L4 or one that the cluster file describes",
+                    scenario.model, w.name, w.type, scenario.model);
+    }
+    const auto same = std::ranges::find(machines.types, w.type, &spec::MachineType::name);
+    const auto type = static_cast<int32_t>(same - machines.types.begin());
+    if (same == machines.types.end()) {
+      spec::MachineType& made = machines.types.emplace_back();
+      made.name = w.type;
+      made.memory = known->memory;
+    }
+    machines.nodes.push_back({w.name, type, w.tensor_parallel, {}});
+  }
+  return machines;
+}
+
+struct Times {
+  spec::Profile profile;
+  bool measured = true;
+};
+
+Result<Times> times_of(const spec::Scenario& scenario, const std::string& given) {
   std::string name = profile_name(scenario, given);
-  if (name.ends_with(".json") || name.ends_with(".toml")) return spec::load_profile(name);
-  name = std::filesystem::path(name).filename().string();
-  auto builtin = spec::builtin_profile(name);
-  if (builtin) return builtin;
-  return errorf(Code::kInvalidArgument,
-                "there are no times for '{}': measure them with `towline profile {} --out p.toml` "
-                "and give --profile p.toml", name, scenario.model);
+  Times times;
+  if (name.ends_with(".json") || name.ends_with(".toml")) {
+    ASSIGN_OR_RETURN(times.profile, spec::load_profile(name));
+    return times;
+  }
+  const std::string stem = std::filesystem::path(name).filename().string();
+  if (auto builtin = spec::builtin_profile(stem)) {
+    times.profile = *std::move(builtin);
+    return times;
+  }
+  if (name != scenario.model) return spec::builtin_profile(stem).error();
+  times.measured = false;
+  ASSIGN_OR_RETURN(const ShapedModel model, load_shape(scenario.model));
+  ASSIGN_OR_RETURN(const spec::ClusterDesc machines, machines_of(scenario));
+  ASSIGN_OR_RETURN(times.profile,
+                   spec::roofline_profile(model.desc, machines, model.bytes_per_weight));
+  return times;
 }
 
 // The workers with their layers, in the scenario's order.
@@ -101,7 +146,25 @@ void add_links(const spec::Scenario& scenario, sim::HelixInput& input) {
   }
 }
 
-Result<sim::HelixInput> listed_input(const spec::Scenario& scenario, const spec::Profile& profile) {
+// KV memory of a worker in tokens: its own, else what `towline up` gives a real one, else what the
+// type's memory leaves.
+Result<int64_t> kv_tokens(const spec::ScenarioWorker& w, const serve::ClusterNode& node,
+                          const spec::DeviceProfile& device,
+                          const std::optional<spec::ModelDesc>& real,
+                          const spec::ScenarioServing& serving) {
+  if (w.kv_tokens > 0 || node.layers.empty()) return w.kv_tokens;
+  if (real && !w.emulate) return serve::kv_tokens_of(node, *real, serving);
+  if (device.kv_blocks.empty()) {
+    return errorf(Code::kInvalidArgument, "worker {}: its KV memory is not known; give kv_tokens",
+                  w.name);
+  }
+  const auto held = static_cast<size_t>(node.layers.size());
+  return device.kv_blocks[std::min(held, device.kv_blocks.size()) - 1] * spec::kBlockTokens;
+}
+
+// `real`: the model that real workers load.
+Result<sim::HelixInput> listed_input(const spec::Scenario& scenario, const spec::Profile& profile,
+                                     const std::optional<spec::ModelDesc>& real) {
   ASSIGN_OR_RETURN(const auto nodes, placed(scenario, profile.model.layers));
   // As a cluster and a plan of the other form, whose loader knows the tables.
   spec::HelixSimCluster cluster;
@@ -111,22 +174,14 @@ Result<sim::HelixInput> listed_input(const spec::Scenario& scenario, const spec:
     const spec::ScenarioWorker& w = scenario.workers[i];
     ASSIGN_OR_RETURN(const std::string type, type_of(w, profile));
     const spec::DeviceProfile& device = *profile.find(type);
-    const auto held = static_cast<size_t>(nodes[i].layers.size());
     spec::HelixSimCluster::Node node;
     node.name = spec::helix_node_name(static_cast<int32_t>(i));
     node.machine_type = type;
     node.nic_in.value = node.nic_out.value = kUnlimited;
     node.disk.value = 1e9;
-    if (w.kv_tokens > 0) {
-      node.kv_capacity = w.kv_tokens * static_cast<int64_t>(held);
-    } else if (held > 0 && !device.kv_blocks.empty()) {
-      const size_t last = std::min(held, device.kv_blocks.size()) - 1;
-      node.kv_capacity =
-          device.kv_blocks[last] * spec::kBlockTokens * static_cast<int64_t>(held);
-    } else {
-      return errorf(Code::kInvalidArgument,
-                    "worker {}: its KV memory is not known; give kv_tokens", w.name);
-    }
+    ASSIGN_OR_RETURN(const int64_t tokens,
+                     kv_tokens(w, nodes[i], device, real, scenario.serving));
+    node.kv_capacity = tokens * nodes[i].layers.size();
     cluster.nodes.push_back(std::move(node));
     solution.nodes.push_back(nodes[i].layers);
   }
@@ -137,30 +192,52 @@ Result<sim::HelixInput> listed_input(const spec::Scenario& scenario, const spec:
   return input;
 }
 
-// Every node of a plan is a worker: Helix's files, or a cluster and a plan of `towline plan`.
+// Every node of a plan is a worker: Helix's files, or a cluster and a plan of `towline plan`, or of the
+// search here if there is none.
 Result<sim::HelixInput> planned_input(const spec::Scenario& s, const std::string& given) {
   if (s.cluster.ends_with(".ini")) {
     return sim::load_helix_input({s.cluster, s.plan, profile_name(s, given), "", "", ""}, false);
   }
-  ASSIGN_OR_RETURN(const spec::Profile profile, profile_of(s, given));
+  ASSIGN_OR_RETURN(const Times times, times_of(s, given));
   ASSIGN_OR_RETURN(const spec::ClusterDesc cluster, spec::load_cluster(s.cluster));
-  ASSIGN_OR_RETURN(const spec::PlanDesc plan, spec::load_plan(s.plan));
+  spec::PlanDesc plan;
+  if (s.plan.empty()) {
+    ASSIGN_OR_RETURN(plan::ClusterPlan planned, plan::plan_cluster(cluster, times.profile));
+    plan = std::move(planned.desc);
+  } else {
+    ASSIGN_OR_RETURN(plan, spec::load_plan(s.plan));
+  }
+  std::map<std::string, int32_t> place_of;
+  for (int32_t i = 0; i < cluster.size(); ++i) place_of[cluster.nodes[i].name] = i;
   spec::Scenario listed = s;
   listed.plan.clear();
-  for (int32_t i = 0; i < cluster.size(); ++i) {
-    spec::ScenarioWorker worker;
-    worker.name = cluster.nodes[i].name;
-    worker.type = cluster.type_of(i).name;
-    const spec::PlannedNode* node = plan.find(worker.name);
-    if (node == nullptr || node->layers.empty()) continue;
-    worker.layers = node->layers;
-    listed.workers.push_back(std::move(worker));
+  listed.workers.clear();
+  for (const spec::PlannedNode& node : plan.nodes) {
+    if (node.layers.empty()) continue;
+    const auto place = place_of.find(node.name);
+    if (place == place_of.end()) {
+      return errorf(Code::kInvalidArgument,
+                    "the plan's node '{}' is not in {}; one device in each machine is simulated",
+                    node.name, s.cluster);
+    }
+    spec::ScenarioWorker& worker = listed.workers.emplace_back();
+    worker.name = node.name;
+    worker.type = cluster.type_of(place->second).name;
+    worker.layers = node.layers;
   }
-  ASSIGN_OR_RETURN(sim::HelixInput input, listed_input(listed, profile));
+  ASSIGN_OR_RETURN(sim::HelixInput input, listed_input(listed, times.profile, {}));
+  input.coordinator_nic_in = cluster.coordinator_nic_in.value;
+  input.coordinator_nic_out = cluster.coordinator_nic_out.value;
   std::map<std::string, int32_t> places = {{cluster.endpoint_name(spec::kSource), policy::kSourceNode},
                                            {cluster.endpoint_name(spec::kSink), policy::kSinkNode}};
   for (size_t i = 0; i < input.nodes.size(); ++i) {
-    places[input.nodes[i].name] = static_cast<int32_t>(i);
+    sim::HelixNode& node = input.nodes[i];
+    const spec::MachineType& type = cluster.type_of(place_of.at(node.name));
+    node.nic_in = type.nic_in.value;
+    node.nic_out = type.nic_out.value;
+    node.disk = type.disk.value;
+    node.price = type.price;
+    places[node.name] = static_cast<int32_t>(i);
   }
   std::map<std::pair<int32_t, int32_t>, const spec::ClusterLink*> links;
   for (const spec::ClusterLink& link : cluster.links) {
@@ -182,13 +259,16 @@ Result<sim::HelixInput> planned_input(const spec::Scenario& s, const std::string
 
 Result<sim::HelixInput> scenario_input(const spec::Scenario& scenario, const std::string& given) {
   Result<sim::HelixInput> made = Error(Code::kInternal, "");
+  std::optional<spec::ModelDesc> model;
+  if (Result<ShapedModel> shaped = load_shape(scenario.model)) model = shaped->desc;
   if (scenario.emulation.plan_workers) {
     made = planned_input(scenario, given);
   } else {
-    ASSIGN_OR_RETURN(const spec::Profile profile, profile_of(scenario, given));
-    made = listed_input(scenario, profile);
+    ASSIGN_OR_RETURN(const Times times, times_of(scenario, given));
+    made = listed_input(scenario, times.profile, times.measured ? model : std::nullopt);
   }
   if (!made) return made;
+  if (model) made->kv_bytes = static_cast<double>(model->kv_bytes_per_token_layer().value);
   // As the emulated cluster does it: devices and links are slower by the same factor.
   const double slowness = scenario.emulation.slowness;
   for (sim::LayerTimes& times : made->times) {
@@ -205,16 +285,21 @@ Result<sim::HelixInput> scenario_input(const spec::Scenario& scenario, const std
   if (scenario.emulation.full_floats) made->activation_bytes *= 2;
   return made;
 }
-Result<void> adopt_serving(const spec::Scenario& scenario, sim::StageOptions& options) {
+
+Result<void> adopt_serving(const spec::Scenario& scenario, const SimulateOptions& o,
+                           sim::StageOptions& options) {
   const spec::ScenarioServing& s = scenario.serving;
-  const std::string router = s.router == "iwrr"             ? "flow"
-                             : s.router == "shortest_queue" ? "shortest-queue"
-                                                            : s.router;
-  ASSIGN_OR_RETURN(options.router, policy::router_named(router));
-  options.sequences = s.sequences;
-  options.prompt_budget = s.step_tokens;
-  options.chunk_tokens = std::min(s.chunk_tokens, s.step_tokens);
-  options.queue_limit = int64_t{s.queue} + s.sequences;
+  if (s.async) {
+    return Error(Code::kUnsupported,
+                 "a scenario with [serving] async = true is not simulated: a step that is sent before "
+                 "its tokens are known would have to wait for them at the first node");
+  }
+  ASSIGN_OR_RETURN(const policy::CoordinatorOptions limits, policy::coordinator_options(s));
+  options.host = policy::host_options(limits);
+  options.host->depth = o.depth;
+  if (o.kv_high_water >= 0) options.host->estimator.high_water = o.kv_high_water;
+  if (o.output_ratio >= 0) options.host->estimator.output_ratio = o.output_ratio;
+  options.most_unfinished = int64_t{s.queue} + s.sequences;
   return {};
 }
 

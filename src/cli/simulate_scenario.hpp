@@ -16,14 +16,17 @@
 namespace towline::cli {
 
 // Nodes and links. Times of a layer come from `profile` (a file of `towline profile`, or a built-in
-// name), else from the scenario's, else from the built-in profile called like its model. A worker
-// without a type is of the profile's only one. Layers: the worker's, else the plan's, else divided
+// name), else from the scenario's, else from the built-in profile called like its model, else from
+// the model's shape and what is known of the machines (spec/roofline.hpp). A worker without a type is
+// of the profile's only one. Layers: the worker's, else the plan's, else divided
 // by speed. A link that the scenario does not name takes no time; a share of lost messages makes it
 // slower by that share, jitter longer by its half.
 Result<sim::HelixInput> scenario_input(const spec::Scenario& scenario, const std::string& profile);
 
-// Limits and router.
-Result<void> adopt_serving(const spec::Scenario& scenario, sim::StageOptions& options);
+// The coordinator's limits, router and steps in flight, as `towline up` has them; --depth,
+// --kv-high-water and --output-ratio count more.
+Result<void> adopt_serving(const spec::Scenario& scenario, const SimulateOptions& o,
+                           sim::StageOptions& options);
 
 // Trace, rate, number and seed of requests, where the command line gives none. With a trace or a
 // rate the mode is online.

@@ -17,6 +17,7 @@
 #include "cli/simulate_workload.hpp"
 #include "cli/simulate_world.hpp"
 #include "sim/helix_load.hpp"
+#include "sim/html_report.hpp"
 #include "sim/replay.hpp"
 #include "sim/stage_engine.hpp"
 #include "sim/stage_report.hpp"
@@ -28,7 +29,13 @@ void add_stage_options(OptionTable& t, SimulateOptions& o) {
           "the scenario file of `towline up`: model, workers, links, serving limits and workload (of "
           "which --trace, --lengths, --rate, --requests and --seed count more)").metavar("FILE");
   t.value("profile", &o.profile,
-          "with --scenario: times of a layer on each type of machine, as `towline profile` writes them")
+          "with --scenario or --cluster: times of a layer on each type of machine, as `towline profile` writes them")
+      .metavar("FILE");
+  t.value("cluster", &o.cluster,
+          "towline: a cluster of `towline plan`, without a scenario; with --model (a GGUF file, a Hugging "
+          "Face directory or a known name; without measured times: by each machine's arithmetic and "
+          "bandwidth)").metavar("FILE");
+  t.value("plan", &o.plan, "with --cluster: a plan of `towline plan`; default: planned anew")
       .metavar("FILE");
   t.flag("few-ways", &o.few_ways,
          "towline: of all maximum flows, plan one along few pipelines; for clusters of hundreds of nodes");
@@ -250,9 +257,16 @@ Result<int> run_stage(const SimulateOptions& given) {
     ASSIGN_OR_RETURN(scenario, spec::load_scenario(o.scenario));
     ASSIGN_OR_RETURN(loaded, scenario_input(*scenario, o.profile));
     adopt_workload(*scenario, o);
+  } else if (!o.cluster.empty()) {
+    spec::Scenario made;
+    made.model = o.model;
+    made.cluster = o.cluster;
+    made.plan = o.plan;
+    made.emulation.plan_workers = true;
+    ASSIGN_OR_RETURN(loaded, scenario_input(made, o.profile));
   } else if (o.simulator_cluster.empty() || o.solution.empty()) {
     return Error(Code::kInvalidArgument,
-                 "--policy towline needs --scenario, or --simulator-cluster and --solution");
+                 "--policy towline needs --scenario, --cluster, or --simulator-cluster and --solution");
   } else {
     ASSIGN_OR_RETURN(loaded,
                      sim::load_helix_input({o.simulator_cluster, o.solution, o.model, o.profile_dir,
@@ -260,7 +274,7 @@ Result<int> run_stage(const SimulateOptions& given) {
   }
   sim::HelixInput& input = *loaded;
   ASSIGN_OR_RETURN(sim::StageOptions options, stage_options(o));
-  if (scenario) TRY(adopt_serving(*scenario, options));
+  if (scenario) TRY(adopt_serving(*scenario, o, options));
   TRY(apply_world(o, input));
   ASSIGN_OR_RETURN(options.disturbances, load_disturbances(o, input));
   for (sim::LayerTimes& times : input.times) {

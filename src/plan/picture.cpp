@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "base/fmt.hpp"
 
@@ -47,7 +48,13 @@ std::string colour(double share, bool in_cut) {
 
 class Painter {
  public:
-  Painter(const FlowReport& report, size_t most_links) : report_(report), most_(most_links) {}
+  Painter(const FlowReport& report, size_t most_links, PictureWords words)
+      : report_(report), most_(most_links), words_(std::move(words)) {
+    if (!words_.title.empty()) return;
+    words_.title = format("{:.2f} tokens/s of at most {:.2f}; {:.2f} after the worst failure",
+                          report.max_flow, report.upper_bound, report.n_minus_1_flow);
+    words_.subtitle = report.bottleneck;
+  }
 
   std::string run() {
     place();
@@ -58,12 +65,9 @@ class Painter {
         "width=\"{0:.0f}\" "
         "height=\"{1:.0f}\" font-family=\"sans-serif\" font-size=\"11\">\n"
         "<rect width=\"{0:.0f}\" height=\"{1:.0f}\" fill=\"#ffffff\"/>\n"
-        "<text x=\"12\" y=\"24\" font-size=\"16\">{2:.2f} tokens/s of at most {3:.2f}; {4:.2f} "
-        "after "
-        "the worst failure</text>\n"
-        "<text x=\"12\" y=\"44\" fill=\"#d11a2a\">{5}</text>\n{6}</svg>\n",
-        width, height_, report_.max_flow, report_.upper_bound, report_.n_minus_1_flow,
-        escape(report_.bottleneck), body);
+        "<text x=\"12\" y=\"24\" font-size=\"16\">{2}</text>\n"
+        "<text x=\"12\" y=\"44\" fill=\"#d11a2a\">{3}</text>\n{4}</svg>\n",
+        width, height_, escape(words_.title), escape(words_.subtitle), body);
   }
 
  private:
@@ -217,6 +221,7 @@ class Painter {
 
   const FlowReport& report_;
   const size_t most_;
+  PictureWords words_;
   std::vector<Box> boxes_;  // [unit]
   Box source_, sink_;
   std::string regions_;
@@ -225,8 +230,8 @@ class Painter {
 
 }  // namespace
 
-std::string picture_svg(const FlowReport& report, size_t most_links) {
-  return Painter(report, most_links).run();
+std::string picture_svg(const FlowReport& report, size_t most_links, const PictureWords& words) {
+  return Painter(report, most_links, words).run();
 }
 
 std::string picture_html(const FlowReport& report) {

@@ -12,8 +12,14 @@
 
 namespace towline::plan {
 
+// What stands above it; an empty title: the report's maximum flow, bound and bottleneck.
+struct PictureWords {
+  std::string title, subtitle;
+};
+
 // Links without flow are left out beyond `most_links`; the greatest flows are kept.
-std::string picture_svg(const FlowReport& report, size_t most_links = 2000);
+std::string picture_svg(const FlowReport& report, size_t most_links = 2000,
+                        const PictureWords& words = {});
 std::string picture_html(const FlowReport& report);
 
 }  // namespace towline::plan

@@ -9,29 +9,18 @@
 #include "base/fmt.hpp"
 #include "policy/coordinator.hpp"
 #include "policy/host_journal.hpp"
+#include "policy/serving_limits.hpp"
 
 namespace towline::policy {
 namespace {
 
 constexpr size_t kTracesKept = 512;     // of requests that ended
 constexpr int64_t kDigestEvery = 64;    // events of the Host between two digests in the journal
-constexpr int32_t kMostOutstanding = 240;  // steps of one node; below its mirror's limit
 
 }  // namespace
 
 HostOptions Coordinator::host_options(const CoordinatorOptions& o) {
-  HostOptions host;
-  host.total_layers = o.total_layers;
-  host.router = o.router;
-  host.seed = o.seed;
-  host.estimator = o.kv;
-  host.admission = o.admission;
-  host.batching = o.batch;
-  host.extra_steps = o.extra_steps;
-  host.most_outstanding = kMostOutstanding;
-  host.most_routes = std::max(o.most_routes, 1);
-  host.wait_for_way = o.wait_for_nodes;
-  return host;
+  return policy::host_options(o);
 }
 
 // --- telling ------------------------------------------------------------------------------------

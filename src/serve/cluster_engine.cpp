@@ -9,6 +9,7 @@
 #include "base/fmt.hpp"
 #include "base/log.hpp"
 #include "base/rng.hpp"
+#include "policy/serving_limits.hpp"
 #include "serve/request_check.hpp"
 
 namespace towline::serve {
@@ -16,11 +17,7 @@ namespace {
 
 using protocol::MessageKind;
 
-constexpr int32_t kDefaultContext = 8192;
-constexpr int64_t kDefaultKvBytes = int64_t{1} << 30;
 constexpr int64_t kEmulatedSteps = 4;      // steps of one run of an emulated device
-// Chunks of a prompt follow each other through a pipeline, as many as a lane has steps on their way.
-constexpr int32_t kChunksAhead = 64;
 constexpr Duration kHelloPatience = seconds(10);
 constexpr size_t kComplaintsKept = 32;
 constexpr Duration kSendPatience = seconds(2);  // a node that takes nothing for so long is lost
@@ -58,32 +55,26 @@ Result<std::unique_ptr<ClusterEngine>> ClusterEngine::start(
   std::unique_ptr<ClusterEngine> self(new ClusterEngine());
   self->model_ = std::move(model);
   const spec::ModelDesc& desc = self->model_.desc;
-  if (options.context > desc.context) {
+  const spec::ScenarioServing& serving = options.serving;
+  if (serving.context > desc.context) {
     return errorf(Code::kInvalidArgument, "a context of {} tokens is asked, but {} has {}",
-                  options.context, desc.name, desc.context);
+                  serving.context, desc.name, desc.context);
   }
   self->options_ = options;
   self->sink_ = std::move(sink);
-  self->context_ = options.context > 0 ? options.context : std::min(desc.context, kDefaultContext);
-  self->most_unfinished_ = options.sequences + options.queue;
-  policy::CoordinatorOptions host;
+  self->context_ = context_of(serving, desc);
+  ASSIGN_OR_RETURN(policy::CoordinatorOptions host, policy::coordinator_options(serving));
+  self->most_unfinished_ = host.admission.waiting;
   host.epoch = options.epoch;
   host.total_layers = desc.layers;
   host.context = self->context_;
   host.vocab = desc.vocab;
-  host.batch.step_tokens = options.step_tokens;
-  host.batch.chunk_tokens = options.chunk_tokens;
-  host.batch.sequences = options.sequences;
-  host.batch.prefix_cache = options.prefix_cache;
-  host.router = options.router;
-  host.batch.ahead = options.async_steps ? 1 : kChunksAhead;
-  host.batch.placeholders = options.async_steps;
   host.membership.lease = options.lease;
   host.fenced = options.fenced;
   host.wait_for_nodes = options.wait_for_nodes;
   for (const ClusterNode& node : options.nodes) host.nodes.push_back(node.name);
   host.admission.offline = options.offline;
-  if (!options.offline) host.admission.waiting = self->most_unfinished_;
+  if (options.offline) host.admission.waiting = policy::AdmissionLimits{}.waiting;
   Json names = Json::array();
   for (const ClusterNode& node : options.nodes) names.push(node.name);
   ASSIGN_OR_RETURN(self->records_,
@@ -385,7 +376,7 @@ protocol::Handshake ClusterEngine::my_handshake() const {
   mine.model_hash = options_.model_hash;
   mine.vocab = model().vocab;
   mine.context = context_;
-  mine.slots = std::max(4096, 2 * options_.sequences + 2);
+  mine.slots = std::max(4096, 2 * options_.serving.sequences + 2);
   return mine;
 }
 
@@ -404,12 +395,7 @@ const ClusterNode* ClusterEngine::assignment_of(const std::string& name) const {
 }
 
 int32_t ClusterEngine::kv_blocks_of(const ClusterNode& node) const {
-  int64_t tokens = node.kv_tokens;
-  if (tokens <= 0) {
-    const int64_t each = node.layers.size() * model().kv_bytes_per_token_layer().value;
-    const int64_t affordable = kDefaultKvBytes / std::max<int64_t>(each, 1);
-    tokens = std::max<int64_t>(context_, std::min(affordable, int64_t{options_.sequences} * context_));
-  }
+  const int64_t tokens = kv_tokens_of(node, model(), options_.serving);
   return static_cast<int32_t>(
       std::clamp<int64_t>((tokens + policy::kBlockTokens - 1) / policy::kBlockTokens, 1, INT32_MAX));
 }
@@ -430,7 +416,7 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
     const bool emulated = !node->executor.is_null();
     // An emulated device has the KV memory that its profile says, and takes together what is there.
     assign.set("kv_blocks", emulated && node->kv_tokens <= 0 ? 0 : int64_t{kv_blocks_of(*node)});
-    assign.set("max_rows", int64_t{options_.step_tokens} * (emulated ? kEmulatedSteps : 1));
+    assign.set("max_rows", int64_t{options_.serving.step_tokens} * (emulated ? kEmulatedSteps : 1));
     assign.set("threads", int64_t{node->threads});
     assign.set("tensor_parallel", int64_t{node->tensor_parallel});
     if (node->rate > 0) assign.set("rate", node->rate);
@@ -515,7 +501,7 @@ void ClusterEngine::act(policy::WelcomeNode& action) {
   protocol::Handshake mine = my_handshake();
   mine.node = action.node;
   mine.extra =
-      Json::object({{"epoch", action.epoch.value}, {"async", options_.async_steps}}).dump();
+      Json::object({{"epoch", action.epoch.value}, {"async", options_.serving.async}}).dump();
   (void)guest.channel->send(static_cast<uint16_t>(MessageKind::kHandshake), 0,
                             protocol::encode(mine), net::deadline_in(kSendPatience));
   send_roster();

@@ -52,14 +52,7 @@ struct ClusterOptions {
   bool insecure = false;
   std::vector<ClusterNode> nodes;
   uint64_t model_hash = 0;
-  int32_t context = 0;         // 0: the model's, up to 8192
-  int32_t sequences = 64;
-  int32_t step_tokens = 512;
-  int32_t chunk_tokens = 512;
-  bool prefix_cache = true;
-  int32_t queue = 256;
-  bool async_steps = false;    // a sequence's next step is sent before its token is known
-  policy::RouterKind router = policy::RouterKind::kFlow;
+  spec::ScenarioServing serving;  // context 0: the model's, up to 8192
   Duration lease = seconds(3);
   Duration wait_for_nodes = seconds(0);
   Epoch epoch{1};              // greater than that of any coordinator before
@@ -184,7 +177,7 @@ class ClusterEngine final : public Generator {
   EventSink sink_;
   Instant started_ = net::steady_now();
   int32_t context_ = 0;
-  int32_t most_unfinished_ = 0;
+  int64_t most_unfinished_ = 0;
   mutable net::Inbox inbox_;
   std::unique_ptr<net::Transport> transport_;
 

@@ -13,6 +13,8 @@ namespace towline::serve {
 namespace {
 
 constexpr double kBoundless = 1e12;
+constexpr int32_t kDefaultContext = 8192;
+constexpr int64_t kDefaultKvBytes = int64_t{1} << 30;
 constexpr double kUnknownRate = 1000;  // of a node that has measured nothing
 
 // Of all maximum flows one that loads the nodes evenly: the greatest share of a node's speed that
@@ -179,6 +181,19 @@ plan::FlowReport report_of(const std::vector<NodeForPlan>& nodes, const std::vec
 
 Json layers_json(LayerRange layers) {
   return Json::array({Json(int64_t{layers.begin}), Json(int64_t{layers.end})});
+}
+
+int32_t context_of(const spec::ScenarioServing& serving, const spec::ModelDesc& model) {
+  return serving.context > 0 ? serving.context : std::min(model.context, kDefaultContext);
+}
+
+int64_t kv_tokens_of(const ClusterNode& node, const spec::ModelDesc& model,
+                     const spec::ScenarioServing& serving) {
+  if (node.kv_tokens > 0) return node.kv_tokens;
+  const int64_t each = node.layers.size() * model.kv_bytes_per_token_layer().value;
+  const int64_t affordable = kDefaultKvBytes / std::max<int64_t>(each, 1);
+  const int64_t context = context_of(serving, model);
+  return std::max(context, std::min(affordable, serving.sequences * context));
 }
 
 Result<void> assign_layers(std::vector<ClusterNode>& nodes, int32_t total_layers) {

@@ -16,6 +16,8 @@
 #include "base/result.hpp"
 #include "plan/flow_report.hpp"
 #include "policy/coordinator_events.hpp"
+#include "spec/model_desc.hpp"
+#include "spec/scenario.hpp"
 
 namespace towline::serve {
 
@@ -31,6 +33,14 @@ struct ClusterNode {
 };
 
 Json layers_json(LayerRange layers);  // [begin, end]
+
+// The longest sequence: the scenario's, else the model's, up to 8192.
+int32_t context_of(const spec::ScenarioServing& serving, const spec::ModelDesc& model);
+
+// KV capacity of a node that holds real layers, in tokens: its own, else room for all sequences at full
+// length as far as a GiB goes, but for one at least.
+int64_t kv_tokens_of(const ClusterNode& node, const spec::ModelDesc& model,
+                     const spec::ScenarioServing& serving);
 
 // Layers for every node that has none: contiguous, in order, in proportion to speed. At least as
 // many layers as nodes.

@@ -23,9 +23,12 @@ namespace towline::sim {
 struct LayerTimes {
   std::vector<double> prompt;  // [tokens in the batch]
   std::vector<double> decode;  // [requests in the batch]
-  // Seconds more for each token of context that a decode, or each prompt token, looks back on.
-  // Helix's tables were measured at a usual context and have 0; the Helix mode does not use them.
+  // Seconds more for each token of context that a decode, or each prompt token, looks back on, beyond
+  // what the tables hold (spec::context_beyond). Helix's tables were measured at a usual context and
+  // have 0; the Helix mode does not use them.
   double decode_context_seconds = 0, prompt_context_seconds = 0;
+  int32_t table_context = 0;          // of each sequence of the decode table
+  bool table_prompts_context = false; // the prompt table holds that of a prompt from its beginning
   // A mixed batch reads the weights once: it costs prompt[all rows]. Otherwise, as in Helix's model,
   // prompt[tokens] + decode[requests], with the cost of a single decode doubled (its tables begin
   // with an empty batch of no cost, so that interpolation halves it).
@@ -56,6 +59,7 @@ struct HelixInput {
   double token_bytes = 0;
   double activation_bytes = 0; // of one token
   double layer_bytes = 0;      // weights of one layer
+  double kv_bytes = 0;         // K and V of one token in one layer; 0: not known
   double coordinator_nic_in = 0, coordinator_nic_out = 0;
   std::vector<HelixNode> nodes;
   std::vector<HelixLink> links;

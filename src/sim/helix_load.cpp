@@ -245,6 +245,11 @@ Result<HelixInput> make_helix_input(const spec::HelixSimCluster& cluster,
     LayerTimes times;
     ASSIGN_OR_RETURN(times.prompt, expand(device.prompt, table.type + " prompt times"));
     ASSIGN_OR_RETURN(times.decode, expand(device.decode, table.type + " decode times"));
+    times.decode_context_seconds = device.decode_context_seconds;
+    times.prompt_context_seconds = device.prompt_context_seconds;
+    times.table_context = device.decode_context;
+    times.table_prompts_context = device.prompt_context;
+    times.shared_weights = device.shared_weights;
     input.times.push_back(std::move(times));
     input.machines.push_back(table.type);
   }

@@ -18,6 +18,7 @@
 
 #include "base/ids.hpp"
 #include "sim/helix_input.hpp"
+#include "spec/profile.hpp"
 
 namespace towline::sim {
 
@@ -43,14 +44,20 @@ class StageCost {
   double layer_seconds(int32_t machine, int32_t prompt_tokens, int32_t decodes,
                        int64_t prompt_context, int64_t decode_context) {
     const LayerTimes& t = input_->times[machine];
+    const bool mixed = t.shared_weights && prompt_tokens > 0;
     double rows;
-    if (!t.shared_weights) {
-      rows = at(t.prompt, prompt_tokens) + (decodes == 1 ? 2 : 1) * at(t.decode, decodes);
+    if (mixed) {
+      rows = at(t.prompt, prompt_tokens + decodes);
     } else {
-      rows = prompt_tokens > 0 ? at(t.prompt, prompt_tokens + decodes) : at(t.decode, decodes);
+      const bool doubled = !t.shared_weights && decodes == 1;
+      rows = at(t.prompt, prompt_tokens) + (doubled ? 2 : 1) * at(t.decode, decodes);
     }
-    return rows + t.prompt_context_seconds * static_cast<double>(prompt_context) +
-           t.decode_context_seconds * static_cast<double>(decode_context);
+    const spec::ContextBeyond beyond =
+        spec::context_beyond({prompt_tokens, decodes, prompt_context, decode_context}, mixed,
+                             t.table_prompts_context, t.table_context);
+    return std::max(rows + t.prompt_context_seconds * beyond.prompt +
+                        t.decode_context_seconds * beyond.decode,
+                    spec::kLeastShareOfTable * rows);
   }
   // Seconds of a batch on `node`; `rows` may be sorted in place.
   double batch_seconds(int32_t node, std::vector<CostRows>& rows);

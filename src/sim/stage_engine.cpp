@@ -25,6 +25,10 @@ StageEngine::State::State(HelixInput in, StageOptions opt, Source from, Sink to)
       link_known_up(input.links.size(), true), node_known_up(input.nodes.size(), true),
       draining(input.nodes.size(), false), flow(input.links.size(), 0),
       incarnation(input.nodes.size(), 0) {
+  if (options.host) {
+    options.prompt_budget = options.host->batching.step_tokens;
+    options.chunk_tokens = options.host->batching.chunk_tokens;
+  }
   // A chunk must fit the tables of every machine that it meets.
   for (const HelixNode& node : input.nodes) {
     if (node.layers.empty()) continue;
@@ -340,6 +344,9 @@ void StageEngine::State::take_in(const spec::TraceRequest& request) {
   count_time();
   ++in_system;
   ++report.arrived;
+  if (options.most_unfinished > 0 && in_system > options.most_unfinished) {
+    return end_request(slot, Outcome::kRejected, policy::kQueueFull);
+  }
   policy::Arrive event;
   event.id = RequestId(slot);
   event.prompt_length = r.record.input;

@@ -29,6 +29,7 @@
 #include "obs/journal.hpp"
 #include "policy/host.hpp"
 #include "sim/helix_input.hpp"
+#include "sim/node_timeline.hpp"
 #include "sim/stage_cost.hpp"
 #include "sim/virtual_cluster.hpp"
 #include "spec/workload.hpp"
@@ -78,6 +79,11 @@ struct StageLook {
 };
 
 struct StageOptions {
+  // The coordinator's limits whole, as a running cluster has them (policy/serving_limits.hpp); layers
+  // and prefix cache are the engine's. Router, estimator, depth, sequences, budget, chunk, queue and
+  // places below do not count then.
+  std::optional<policy::HostOptions> host;
+  int64_t most_unfinished = 0;      // an arrival beyond so many is rejected, as by the API; 0: none is
   policy::RouterKind router = policy::RouterKind::kFlow;
   uint64_t seed = 1;                // of the routers that draw
   bool few_ways = false;            // of all maximum flows one along few ways (sim/path_flow.hpp)
@@ -142,10 +148,14 @@ struct StageReport {
   double goodput = 0;                         // requests/s within the goals
   double attainment = 0;                      // share of finished requests within the goals
   Percentiles ttft, tpot, itl, e2e, queueing; // seconds
+  // Of those that finished: values that a share of i / (size - 1) does not exceed; empty if none did.
+  std::vector<double> ttft_curve, tpot_curve, e2e_curve;
   double mean_in_system = 0;                  // requests, time average (Little's law holds)
   std::vector<double> node_busy;              // [node] share of time
   double machine_cost = 0, egress_cost = 0;   // in the currency of the prices
-  std::vector<StageSample> samples;
+  std::vector<double> link_bytes;             // [link]
+  std::vector<StageSample> samples;           // with sample_seconds, as is the next
+  NodeTimeline timeline;
   std::vector<BatchTrace> batches;
   int64_t events = 0;
   int64_t steps = 0, out_of_profile = 0;      // batches beyond the cost tables

@@ -43,6 +43,24 @@ TEST(StageEngine, LongPromptsAreCutSoThatDecodesGoOn) {
   EXPECT_EQ(cut.report.finished, 2);
 }
 
+// A coordinator's limits, whole: its steps in flight, and the API's refusal beyond what may wait.
+TEST(StageEngine, TakesTheLimitsOfACoordinator) {
+  std::vector<spec::TraceRequest> list(40, {0, 10, 30});
+  StageOptions options;
+  options.host.emplace();
+  options.host->batching = {.step_tokens = 512, .sequences = 40, .chunk_tokens = 512, .ahead = 64};
+  const Trial none = run(grid(2, 1), options, list_source(list));
+  options.host->extra_steps = 2;
+  const Trial two = run(grid(2, 1), options, list_source(list));
+  EXPECT_EQ(none.report.finished, 40);
+  EXPECT_EQ(two.report.finished, 40);
+  EXPECT_GT(two.report.steps, none.report.steps) << "the sequences are divided over more steps";
+  options.most_unfinished = 8;
+  const Trial few = run(grid(2, 1), options, list_source(list));
+  EXPECT_EQ(few.report.finished, 8);
+  EXPECT_EQ(few.report.rejected, 32);
+}
+
 // Poisson arrivals, one server, equal work: the time in the system is Pollaczek and Khinchine's for
 // M/D/1, and Little's law holds.
 TEST(StageEngine, WaitsAsLongAsQueueingTheorySays) {

@@ -3,7 +3,6 @@
 #include "sim/stage_report.hpp"
 
 #include <algorithm>
-#include <functional>
 
 #include "base/fmt.hpp"
 
@@ -30,102 +29,6 @@ std::string_view outcome_name(Outcome outcome) {
 }
 
 double seconds_between(int64_t from, int64_t to) { return static_cast<double>(to - from) * 1e-9; }
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '<') {
-      out += "&lt;";
-    } else if (c == '&') {
-      out += "&amp;";
-    } else if (c == '"') {
-      out += "&quot;";
-    } else {
-      out += c;
-    }
-  }
-  return out;
-}
-
-struct MarkedTime {
-  double at;
-  std::string_view what;
-};
-
-// A line chart over time with the disturbances as vertical lines.
-std::string line_chart(std::string_view title, const std::vector<StageSample>& samples,
-                       const std::function<double(const StageSample&)>& value,
-                       const std::vector<MarkedTime>& marks) {
-  constexpr double kWidth = 860, kHeight = 150, kLeft = 60, kTop = 22;
-  if (samples.size() < 2) return {};
-  double most = 1e-9;
-  for (const StageSample& s : samples) most = std::max(most, value(s));
-  const double first = samples.front().at, last = samples.back().at;
-  const auto x = [&](double t) { return kLeft + (t - first) / (last - first) * (kWidth - kLeft); };
-  const auto y = [&](double v) { return kTop + kHeight * (1 - v / most); };
-  std::string svg = format("<svg viewBox='0 0 {} {}'><text x='0' y='14'>{}</text>", kWidth + 10,
-                           kHeight + kTop + 20, title);
-  svg += format("<text x='0' y='{:.0f}'>{:.4g}</text><text x='0' y='{:.0f}'>0</text>", kTop + 8,
-                most, kTop + kHeight);
-  svg += format("<text x='{:.0f}' y='{:.0f}'>{:.0f} s</text><text x='{:.0f}' y='{:.0f}'>{:.0f} "
-                "s</text>",
-                kLeft, kTop + kHeight + 15, first, kWidth - 40, kTop + kHeight + 15, last);
-  for (const MarkedTime& mark : marks) {
-    svg += format("<line class='mark' x1='{0:.1f}' x2='{0:.1f}' y1='{1}' y2='{2}'><title>{3} at "
-                  "{4:.1f} s</title></line>",
-                  x(mark.at), kTop, kTop + kHeight, mark.what, mark.at);
-  }
-  svg += "<polyline points='";
-  const size_t stride = samples.size() / 2000 + 1;
-  for (size_t i = 0; i < samples.size(); i += stride) {
-    svg += format("{:.1f},{:.1f} ", x(samples[i].at), y(value(samples[i])));
-  }
-  return svg + "'/></svg>\n";
-}
-
-std::string busy_chart(const HelixInput& input, const StageReport& report) {
-  std::string svg = format("<svg viewBox='0 0 870 {}'><text x='0' y='14'>Share of time that each "
-                           "node computes</text>",
-                           24 + 16 * input.nodes.size());
-  for (size_t i = 0; i < input.nodes.size(); ++i) {
-    const HelixNode& node = input.nodes[i];
-    const double y = 24 + 16 * static_cast<double>(i);
-    svg += format("<text x='0' y='{:.0f}'>{} [{}, {})</text><rect x='230' y='{:.0f}' width='{:.1f}' "
-                  "height='12'/><text x='{:.1f}' y='{:.0f}'>{:.0f} %</text>",
-                  y + 10, escaped(node.name), node.layers.begin, node.layers.end, y,
-                  560 * report.node_busy[i], 236 + 560 * report.node_busy[i], y + 10,
-                  100 * report.node_busy[i]);
-  }
-  return svg + "</svg>\n";
-}
-
-std::string_view disturbance_name(DisturbanceKind kind) {
-  switch (kind) {
-    case DisturbanceKind::kCrash:
-      return "crash";
-    case DisturbanceKind::kReclaim:
-      return "reclaim";
-    case DisturbanceKind::kRejoin:
-      return "rejoin";
-    case DisturbanceKind::kDrain:
-      return "drain";
-    case DisturbanceKind::kHang:
-      return "hang";
-    case DisturbanceKind::kResume:
-      return "resume";
-    case DisturbanceKind::kSlow:
-      return "slow";
-    case DisturbanceKind::kLinkDown:
-      return "link down";
-    case DisturbanceKind::kLinkUp:
-      return "link up";
-    case DisturbanceKind::kBandwidth:
-      return "bandwidth";
-    case DisturbanceKind::kLatency:
-      return "latency";
-  }
-  return "";
-}
 
 double cost_per_million(const StageReport& r) {
   const auto tokens = static_cast<double>(std::max<int64_t>(r.output_tokens, 1));
@@ -255,41 +158,6 @@ std::string chrome_trace(const HelixInput& input, const StageReport& report) {
                    static_cast<double>(b.end - b.begin) * 1e-3, b.prompt_tokens, b.decodes);
   }
   return text + "{\"ph\":\"M\",\"pid\":0,\"name\":\"end\",\"args\":{}}]}\n";
-}
-
-std::string html_report(const HelixInput& input, const StageOptions& options,
-                        const StageReport& report) {
-  std::string html =
-      "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Towline simulation"
-      "</title><style>body{font:14px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;"
-      "padding:0 1em}pre{background:#8881;padding:1em;overflow:auto}svg{width:100%;margin:1em 0}"
-      "svg text{font-size:11px;fill:currentColor}polyline{fill:none;stroke:#2a7de1;"
-      "stroke-width:1.5}rect{fill:#2a7de1}.mark{stroke:#d33;stroke-dasharray:3}"
-      "table{border-collapse:collapse}td,th{border:1px solid #8886;padding:2px 8px;"
-      "text-align:right}:root{color-scheme:light dark}</style></head><body>\n"
-      "<h1>Simulation report</h1>\n";
-  if (report.interrupted) html += "<p><b>Interrupted: the figures cover the time until then.</b></p>";
-  html += "<pre>" + escaped(stage_text(input, report)) + "</pre>\n";
-  std::vector<MarkedTime> marks;
-  for (const Disturbance& d : options.disturbances) {
-    marks.push_back({report.started + d.at, disturbance_name(d.kind)});
-  }
-  const auto chart = [&](std::string_view title, const std::function<double(const StageSample&)>& v) {
-    html += line_chart(title, report.samples, v, marks);
-  };
-  chart("Output tokens/s", [](const StageSample& s) { return s.output_tps; });
-  chart("Requests admitted", [](const StageSample& s) { return static_cast<double>(s.active); });
-  chart("Requests waiting", [](const StageSample& s) { return static_cast<double>(s.queued); });
-  chart("KV use of the fullest layer", [](const StageSample& s) { return s.kv; });
-  html += busy_chart(input, report);
-  html += "<h2>Cluster</h2><table><tr><th>node</th><th>layers</th><th>T(k) tokens/s</th><th>KV "
-          "layer-tokens</th></tr>\n";
-  for (const HelixNode& node : input.nodes) {
-    html += format("<tr><td>{}</td><td>{}..{}</td><td>{:.1f}</td><td>{}</td></tr>\n",
-                   escaped(node.name), node.layers.begin, node.layers.end - 1, node.rate,
-                   node.kv_capacity);
-  }
-  return html + "</table></body></html>\n";
 }
 
 }  // namespace towline::sim

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a run of StageEngine leaves behind: summary, one CSV row a request, Chrome trace, HTML.
+// What a run of StageEngine leaves behind: summary, one CSV row a request, Chrome trace. The page for
+// people is sim/html_report.hpp.
 #pragma once
 
 #include <string>
@@ -20,9 +21,5 @@ std::string request_csv_row(const RequestRecord& record);
 
 // For chrome://tracing and Perfetto: a row a node, a box a batch.
 std::string chrome_trace(const HelixInput& input, const StageReport& report);
-
-// One file without references: cluster, percentiles, time series, busy time, as inline SVG.
-std::string html_report(const HelixInput& input, const StageOptions& options,
-                        const StageReport& report);
 
 }  // namespace towline::sim

@@ -59,6 +59,7 @@ struct StageEngine::State {
   void detected(const Disturbance& d);
   void count_time();
   void sample();
+  void sample_nodes();
   void check_books() const;
   StageReport make_report(bool interrupted);
 
@@ -100,6 +101,7 @@ struct StageEngine::State {
   int64_t last_count = 0;
   double system_time = 0;                    // request-nanoseconds
   int64_t window_output = 0, window_prompt = 0, sampled_output = 0;
+  std::vector<int64_t> sampled_busy;         // [node] ns until the last sample
   int64_t within_goals = 0, needed_rows = 0;
   StageReport report;
   std::vector<double> ttft, tpot, e2e, queueing;

@@ -3,6 +3,7 @@
 //
 // StageEngine: planning on what is left of the cluster, disturbances, and the report.
 #include <algorithm>
+#include <utility>
 
 #include "base/check.hpp"
 #include "sim/helix_load.hpp"
@@ -12,6 +13,14 @@
 namespace towline::sim {
 
 policy::HostOptions StageEngine::State::host_options() const {
+  if (options.host) {
+    policy::HostOptions given = *options.host;
+    given.total_layers = input.total_layers;
+    given.seed = options.seed;
+    given.batching.chunk_tokens = options.chunk_tokens;
+    given.batching.prefix_cache = false;  // requests are known by their lengths
+    return given;
+  }
   policy::HostOptions o;
   o.total_layers = input.total_layers;
   o.router = options.router;
@@ -149,11 +158,27 @@ void StageEngine::State::count_time() {
   last_count = cluster.now();
 }
 
+void StageEngine::State::sample_nodes() {
+  const bool first = sampled_busy.empty();
+  sampled_busy.resize(input.nodes.size(), 0);
+  std::vector<float> busy, kv;
+  for (size_t i = 0; i < input.nodes.size(); ++i) {
+    const int64_t now = cluster.times(static_cast<int32_t>(i)).busy_ns;
+    const int64_t did = now - std::exchange(sampled_busy[i], now);
+    busy.push_back(static_cast<float>(static_cast<double>(did) * 1e-9 / options.sample_seconds));
+    const policy::BlockLedger& pool = host->batcher().ledger(static_cast<int32_t>(i));
+    kv.push_back(pool.total() > 0 ? static_cast<float>(pool.held()) / static_cast<float>(pool.total())
+                                  : 0);
+  }
+  if (!first) report.timeline.add(seconds(), options.sample_seconds, busy, kv);
+}
+
 void StageEngine::State::sample() {
   report.samples.push_back({seconds(), host->admission().placed(), host->admission().waiting(),
                             static_cast<double>(sampled_output) / options.sample_seconds,
                             host->real_pressure()});
   sampled_output = 0;
+  sample_nodes();
   if (options.on_sample) options.on_sample({seconds(), input, cluster, *host});
   if (cluster.quiet()) return;  // nothing else will ever happen
   call_at(cluster.now() + ns(options.sample_seconds), StageEvent::kSample);
@@ -194,6 +219,9 @@ StageReport StageEngine::State::make_report(bool interrupted) {
   report.tpot = percentiles_of(tpot);
   report.e2e = percentiles_of(e2e);
   report.queueing = percentiles_of(queueing);
+  report.ttft_curve = quantile_curve(ttft);
+  report.tpot_curve = quantile_curve(tpot);
+  report.e2e_curve = quantile_curve(e2e);
   report.itl = itl.percentiles();
   report.batches = cluster.batches();
   report.events = cluster.events();
@@ -213,8 +241,9 @@ StageReport StageEngine::State::make_report(bool interrupted) {
     report.machine_cost += input.nodes[i].price * std::max(total - away, 0.0) / 3600;
   }
   for (size_t i = 0; i < input.links.size(); ++i) {
-    report.egress_cost +=
-        input.links[i].price * cluster.link_bytes(static_cast<int32_t>(i)) * 1e-9;
+    const double bytes = cluster.link_bytes(static_cast<int32_t>(i));
+    report.link_bytes.push_back(bytes);
+    report.egress_cost += input.links[i].price * bytes * 1e-9;
   }
   return std::move(report);
 }

@@ -153,6 +153,9 @@ Result<void> check_device(const DeviceProfile& device) {
   if (device.max_layers() < 1 || device.max_layers() > kMaxLayersOfModel) {
     return fail("give kv_blocks or rates, a value for each number of layers that fits");
   }
+  for (const double seconds : {device.decode_context_seconds, device.prompt_context_seconds}) {
+    if (!(seconds >= 0 && seconds < 1)) return fail("a token of context costs 0 to 1 s a layer");
+  }
   for (const double rate : device.rates) {
     if (!(rate >= 0) || rate > 1e12) return fail("rates must lie between 0 and 1e12 tokens/s");
   }
@@ -202,6 +205,24 @@ Seconds interpolate(const std::vector<LayerTime>& table, double tokens) {
   const LayerTime& low = *(above - 1);
   return Seconds(low.time.value + (tokens - low.tokens) * (high.time.value - low.time.value) /
                                       (high.tokens - low.tokens));
+}
+
+Seconds layer_time(const DeviceProfile& device, const LayerBatch& batch) {
+  const int32_t rows = batch.prompt_tokens + batch.decodes;
+  const bool mixed = device.shared_weights && batch.prompt_tokens > 0;
+  double table;
+  if (mixed) {
+    table = interpolate(device.prompt, rows).value;
+  } else {
+    const bool doubled = !device.shared_weights && batch.decodes == 1;
+    table = interpolate(device.prompt, batch.prompt_tokens).value +
+            (doubled ? 2 : 1) * interpolate(device.decode, batch.decodes).value;
+  }
+  const ContextBeyond beyond = context_beyond(
+      batch, mixed, device.prompt_context, device.decode_context);
+  const double seconds = table + device.prompt_context_seconds * beyond.prompt +
+                         device.decode_context_seconds * beyond.decode;
+  return Seconds(std::max(seconds, kLeastShareOfTable * table));
 }
 
 const DeviceProfile* Profile::find(std::string_view type) const {
@@ -395,6 +416,12 @@ Result<DeviceProfile> read_device(const Json& tree) {
   device.start_speed = tree["start_speed"].as_double(1);
   device.roomy_layers = layers_or("roomy_layers");
   device.tight_layers = layers_or("tight_layers");
+  device.decode_context_seconds = tree["decode_context_seconds"].as_double(0);
+  device.prompt_context_seconds = tree["prompt_context_seconds"].as_double(0);
+  device.decode_context =
+      static_cast<int32_t>(std::clamp<int64_t>(tree["decode_context"].as_int(0), 0, 1 << 30));
+  device.prompt_context = tree["prompt_context"].as_bool(false);
+  device.shared_weights = tree["shared_weights"].as_bool(false);
   TRY(check_device(device));
   return device;
 }
@@ -464,6 +491,13 @@ Json profile_to_json(const Profile& profile) {
     tree.set("start_speed", device.start_speed);
     tree.set("roomy_layers", device.roomy_layers);
     tree.set("tight_layers", device.tight_layers);
+    if (device.decode_context_seconds > 0 || device.prompt_context_seconds > 0) {
+      tree.set("decode_context_seconds", device.decode_context_seconds);
+      tree.set("prompt_context_seconds", device.prompt_context_seconds);
+      tree.set("decode_context", device.decode_context);
+      tree.set("prompt_context", device.prompt_context);
+    }
+    if (device.shared_weights) tree.set("shared_weights", true);
     devices.push(std::move(tree));
   }
   return Json::object(

@@ -54,6 +54,12 @@ struct LayerTime {
 // (the reference implementation refuses; callers that must agree with it stay inside the table).
 Seconds interpolate(const std::vector<LayerTime>& table, double tokens);
 
+// The rows that pass a layer together.
+struct LayerBatch {
+  int32_t prompt_tokens = 0, decodes = 0;
+  int64_t prompt_context = 0, decode_context = 0;  // tokens before each of them, summed up
+};
+
 struct DeviceProfile {
   std::string type;               // MachineType::name; "T4x2" is two T4 as one group
   std::vector<LayerTime> prompt;  // by prompt tokens in the batch
@@ -68,12 +74,41 @@ struct DeviceProfile {
   double start_speed = 0;
   int32_t roomy_layers = 0;
   int32_t tight_layers = 0;
+  // What the context costs, in seconds a layer for each token that a row looks back on; 0: not known,
+  // the tables then hold for a usual context. The decode table holds `decode_context` tokens in
+  // each sequence's cache; the prompt table, if `prompt_context`, one prompt from its beginning, else
+  // no context.
+  double decode_context_seconds = 0, prompt_context_seconds = 0;
+  int32_t decode_context = 0;
+  bool prompt_context = false;
+  // One pass over the weights serves a mixed batch: it costs prompt[all rows]. Else, as in Helix's
+  // model, prompt[tokens] + decode[sequences], with a single decode counted twice (its tables begin
+  // with an empty batch of no cost, so that interpolation halves it).
+  bool shared_weights = false;
 
   int32_t max_layers() const {
     return static_cast<int32_t>(rates.empty() ? kv_blocks.size() : rates.size());
   }
   friend bool operator==(const DeviceProfile&, const DeviceProfile&) = default;
 };
+
+// A batch's context in excess of what the tables hold. `mixed`: prompts and decodes were looked up as
+// rows of one prompt; `prompts_own`: the prompt table holds what the tokens of a prompt from its
+// beginning look back on; `decode_context`: the decode table's, of each sequence.
+struct ContextBeyond {
+  double prompt = 0, decode = 0;
+};
+constexpr ContextBeyond context_beyond(const LayerBatch& batch, bool mixed, bool prompts_own,
+                                       int32_t decode_context) {
+  const double n = batch.prompt_tokens + (mixed ? batch.decodes : 0);
+  const double held = mixed ? 0 : static_cast<double>(batch.decodes) * decode_context;
+  return {static_cast<double>(batch.prompt_context) - (prompts_own ? n * (n - 1) / 2 : 0),
+          static_cast<double>(batch.decode_context) - held};
+}
+inline constexpr double kLeastShareOfTable = 0.1;  // however little context there is
+
+// What a layer takes for a batch, by the tables. The simulator (sim/stage_cost.hpp) does the same.
+Seconds layer_time(const DeviceProfile& device, const LayerBatch& batch);
 
 struct Profile {
   ModelShape model;

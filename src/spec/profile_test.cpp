@@ -76,6 +76,17 @@ TEST(Profile, FilesKeepEverything) {
     ASSERT_TRUE(from_toml) << from_toml.error().to_string();
     EXPECT_EQ(*from_toml, *profile);
   }
+  // What only measurements and rooflines have.
+  Profile profile = *builtin_profile("llama2-70b");
+  DeviceProfile& device = profile.devices.front();
+  device.decode_context_seconds = 1.25e-9;
+  device.prompt_context_seconds = 3e-11;
+  device.decode_context = 512;
+  device.prompt_context = device.shared_weights = true;
+  const auto toml = parse_toml(profile_to_toml(profile), "p.toml");
+  ASSERT_TRUE(toml) << toml.error().to_string();
+  EXPECT_EQ(*parse_profile(*toml, "p.toml"), profile);
+  EXPECT_EQ(*parse_profile(profile_to_json(profile), "p"), profile);
 }
 
 TEST(Profile, TakesMeasuredRatesAsTheyAre) {

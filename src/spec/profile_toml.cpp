@@ -49,6 +49,14 @@ std::string profile_to_toml(const Profile& profile) {
     numbers_to_toml(out, "rates", device.rates);
     out += format("start_speed = {}\nroomy_layers = {}\ntight_layers = {}\n",
                   toml_number(device.start_speed), device.roomy_layers, device.tight_layers);
+    if (device.decode_context_seconds > 0 || device.prompt_context_seconds > 0) {
+      out += format(
+          "decode_context_seconds = {}\nprompt_context_seconds = {}\ndecode_context = {}\n"
+          "prompt_context = {}\n",
+          toml_number(device.decode_context_seconds), toml_number(device.prompt_context_seconds),
+          device.decode_context, device.prompt_context);
+    }
+    if (device.shared_weights) out += "shared_weights = true\n";
   }
   return out;
 }

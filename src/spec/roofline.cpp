@@ -121,6 +121,12 @@ Result<DeviceProfile> roofline_device(const ModelDesc& model, const DeviceSpeed&
     device.decode_max_tokens.push_back(static_cast<int32_t>(std::clamp<int64_t>(
         blocks * kBlockTokens / (kAverageInput + kAverageOutput), 1, kMostDecodes)));
   }
+  // Attention: a decode reads the K and V of its context; a prompt's row multiplies with those before
+  // it, twice (scores, values), an operation being half of a multiplication with its addition.
+  device.decode_context = static_cast<int32_t>(kContext);
+  device.decode_context_seconds = kv_bytes / at.bandwidth;
+  device.prompt_context_seconds = 4.0 * model.q_width() / at.flops;
+  device.shared_weights = true;
   device.start_speed = 1 / longest;
   device.roomy_layers = std::max(1, most * 2 / 3);
   device.tight_layers = most;

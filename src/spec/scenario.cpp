@@ -202,14 +202,16 @@ Result<Scenario> read_scenario(const Json& tree) {
     if (!value.is_int() || value.as_int() != 1) return wrong(value, "1, the schema of this build");
     return {};
   };
-  const std::array<Key, 7> serving_keys = {
+  const std::array<Key, 9> serving_keys = {
       {{"context", whole(v.context, 0, 1 << 30)},
        {"sequences", whole(v.sequences, 1, 1 << 20)},
        {"step_tokens", whole(v.step_tokens, 1, 1 << 20)},
        {"chunk_tokens", whole(v.chunk_tokens, 1, 1 << 20)},
        {"prefix_cache", flag(v.prefix_cache)},
        {"router", one_of(v.router, {"iwrr", "swarm", "random", "shortest_queue"})},
-       {"queue", whole(v.queue, 0, 1 << 30)}}};
+       {"queue", whole(v.queue, 0, 1 << 30)},
+       {"async", flag(v.async)},
+       {"extra_steps", whole(v.extra_steps, 0, 4096)}}};
   const std::array<Key, 2> net_keys = {
       {{"transport", one_of(s.transport, {"tcp", "shm", "zmq", "mpi", "inproc"})},
        {"curve", flag(s.curve)}}};
@@ -314,9 +316,9 @@ std::string print_scenario(const Scenario& s) {
   const ScenarioServing& v = s.serving;
   out += format(
       "\n[serving]\ncontext = {}\nsequences = {}\nstep_tokens = {}\nchunk_tokens = {}\n"
-      "prefix_cache = {}\nrouter = {}\nqueue = {}\n\n[net]\ntransport = {}\ncurve = {}\n",
+      "prefix_cache = {}\nrouter = {}\nqueue = {}\nasync = {}\nextra_steps = {}\n\n[net]\ntransport = {}\ncurve = {}\n",
       v.context, v.sequences, v.step_tokens, v.chunk_tokens, v.prefix_cache,
-      toml_string(v.router), v.queue, toml_string(s.transport), s.curve);
+      toml_string(v.router), v.queue, v.async, v.extra_steps, toml_string(s.transport), s.curve);
   for (const ScenarioWorker& w : s.workers) {
     out += format("\n[[workers]]\nname = {}\n", toml_string(w.name));
     if (w.layers) out += format("layers = [{}, {}]\n", w.layers->begin, w.layers->end);

@@ -19,6 +19,8 @@
 //   prefix_cache = true
 //   router = "iwrr"              # or swarm, random, shortest_queue
 //   queue = 256                  # requests waiting; more are refused
+//   async = false                # a sequence's next step is sent before its token is known
+//   extra_steps = 1              # steps of a pipeline on their way beyond one for each of its nodes
 //
 //   [net]
 //   transport = "tcp"            # or shm, zmq, mpi
@@ -99,6 +101,8 @@ struct ScenarioServing {
   bool prefix_cache = true;
   std::string router = "iwrr";
   int32_t queue = 256;
+  bool async = false;
+  int32_t extra_steps = 1;
   friend bool operator==(const ScenarioServing&, const ScenarioServing&) = default;
 };
 

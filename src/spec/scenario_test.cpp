@@ -96,6 +96,8 @@ TEST(Scenario, PrintsWhatItReads) {
     if (rng.below(2) == 0) s.plan = "plan.toml";
     s.serving.context = static_cast<int32_t>(rng.below(5000));
     s.serving.prefix_cache = rng.below(2) == 0;
+    s.serving.async = rng.below(2) == 0;
+    s.serving.extra_steps = static_cast<int32_t>(rng.below(5));
     s.transport = rng.below(2) == 0 ? "zmq" : "shm";
     for (uint64_t i = 0; i < 1 + rng.below(6); ++i) {
       ScenarioWorker w;

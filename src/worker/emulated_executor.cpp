@@ -129,15 +129,19 @@ int32_t EmulatedExecutor::token_of(const policy::SlotSpec& spec, int32_t positio
 Seconds EmulatedExecutor::time_of(std::span<const RunItem> items) const {
   double seconds = 0;
   for (const LayerSegment& segment : layer_segments(items)) {
-    int32_t prompt = 0, decodes = 0;
+    spec::LayerBatch batch;
     for (const size_t i : segment.items) {
       for (const Row& row : items[i].rows) {
-        is_decode(row) ? decodes += 1 : prompt += row.count();
+        if (is_decode(row)) {
+          ++batch.decodes;
+          batch.decode_context += row.from;
+        } else {
+          batch.prompt_tokens += row.count();
+          batch.prompt_context += int64_t{row.count()} * (2 * row.from + row.count() - 1) / 2;
+        }
       }
     }
-    const double decode = spec::interpolate(device_.decode, decodes).value;
-    const double layer =
-        spec::interpolate(device_.prompt, prompt).value + (decodes == 1 ? 2 * decode : decode);
+    const double layer = spec::layer_time(device_, batch).value;
     seconds += layer * segment.layers.size();
   }
   return Seconds(seconds * options_.slowness);

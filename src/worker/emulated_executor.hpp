@@ -6,10 +6,8 @@
 // bookkeeping) is real. So a cluster of 24 accelerators runs on one machine, and differs from
 // `towline simulate` in nothing but what the simulator leaves out.
 //
-// Time. A layer takes prompt(p) + decode(d), with p the prompt tokens and d the generating sequences
-// that pass through it in this run (tables of spec/profile.hpp; a single decode costs twice the
-// table's value, because the published tables start with an empty batch of no cost; the simulator
-// does the same). run() sleeps until its deadline; what a sleep lasted too long is taken off the
+// Time. A layer takes spec::layer_time() of the prompt tokens and generating sequences that pass
+// through it in this run; the simulator does the same. run() sleeps until its deadline; what a sleep lasted too long is taken off the
 // next one.
 //
 // Data. A row of activations is a pattern of (slot, generation, position, layer), which the next node

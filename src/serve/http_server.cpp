@@ -71,6 +71,9 @@ Result<void> HttpServer::State::listen() {
   const tcp::endpoint endpoint = found.begin()->endpoint();
   acceptor.open(endpoint.protocol(), ec);
   if (!ec) acceptor.set_option(asio::socket_base::reuse_address(true), ec);
+  if (!ec && options.send_buffer_bytes > 0) {  // its connections have what it has
+    acceptor.set_option(asio::socket_base::send_buffer_size(options.send_buffer_bytes), ec);
+  }
   if (!ec) acceptor.bind(endpoint, ec);
   if (!ec) acceptor.listen(4096, ec);
   if (ec) {

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Input: a tokenizer.json, a zero byte, and a text. If the first part is not a tokenizer, the whole
-// input is text for small built-in vocabularies of each kind. Encoding must succeed or fail cleanly,
+// input is text for a small built-in vocabulary of one of three kinds. Encoding must succeed or fail cleanly,
 // every id must be in range, and streamed decoding must equal decoding at once.
 #include <cstdint>
 #include <cstdlib>
@@ -87,6 +87,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       new Tokenizer(*Tokenizer::create(small_vocabulary(Vocabulary::Model::kBpe))),
       new Tokenizer(*Tokenizer::create(small_vocabulary(Vocabulary::Model::kWordPiece))),
   };
-  for (const Tokenizer* tokenizer : kBuiltIn) exercise(*tokenizer, input);
+  exercise(*kBuiltIn[size % 3], input);  // one of them: three would take three times as long
   return 0;
 }

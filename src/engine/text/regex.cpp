@@ -98,8 +98,6 @@ RegexScan::RegexScan(const Regex& regex)
       match_data_(pcre2_match_data_create(1, nullptr)),
       context_(pcre2_match_context_create(nullptr)) {
   pcre2_set_heap_limit(as_context(context_), kMaxStackBytes / 1024);
-  stack_ = pcre2_jit_stack_create(32 << 10, kMaxStackBytes, nullptr);
-  if (stack_ != nullptr) pcre2_jit_stack_assign(as_context(context_), nullptr, as_stack(stack_));
 }
 
 RegexScan::~RegexScan() {
@@ -115,17 +113,25 @@ void RegexScan::reset(std::string_view valid_utf8) {
 }
 
 int RegexScan::match() {
-  for (int64_t limit = kFirstTry;; limit *= kNextTry) {
+  for (int64_t limit = kFirstTry;;) {
     limit = std::min({limit, steps_left_, int64_t{UINT32_MAX}});
     pcre2_set_match_limit(as_context(context_), static_cast<uint32_t>(limit));
     const int count =
         pcre2_match(as_code(regex_.code_.get()), reinterpret_cast<PCRE2_SPTR>(text_.data()),
                     text_.size(), at_, PCRE2_NO_UTF_CHECK, as_data(match_data_),
                     as_context(context_));
+    // 32 KiB of the thread's own stack nearly always do; mapping another for each text costs time.
+    if (count == PCRE2_ERROR_JIT_STACKLIMIT && stack_ == nullptr) {
+      stack_ = pcre2_jit_stack_create(32 << 10, kMaxStackBytes, nullptr);
+      if (stack_ == nullptr) return PCRE2_ERROR_NOMEMORY;
+      pcre2_jit_stack_assign(as_context(context_), nullptr, as_stack(stack_));
+      continue;
+    }
     if (count != PCRE2_ERROR_MATCHLIMIT) return count;
     // PCRE2 does not tell how many steps a match took, only that `limit` were not enough.
     steps_left_ -= limit;
     if (steps_left_ <= 0) return count;
+    limit *= kNextTry;
   }
 }
 

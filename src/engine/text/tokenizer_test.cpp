@@ -335,6 +335,25 @@ TEST(AddedTokens, LongestFirstAndWhiteSpaceTaken) {
   EXPECT_EQ(*t->encode("q\xc2\xa0word[R]"), (Ids{q, 2 + 0xc2, 2 + 0xa0, x + 4, x + 3}));
 }
 
+// Each match stays far below any limit of its own, but there are half a million of them.
+TEST(Regex, AllMatchesOfATextShareOneBudgetOfSteps) {
+  std::string text;
+  for (int i = 0; i < 20'000; ++i) text += "aaaaaaaaaaaaaaaaaaaaaaaaa ";
+  const auto matches = [&](std::string_view pattern) -> Result<int> {
+    ASSIGN_OR_RETURN(const Regex regex, Regex::compile(pattern));
+    RegexScan scan(regex);
+    scan.reset(text);
+    for (int n = 0;; ++n) {
+      ASSIGN_OR_RETURN(const RegexScan::Match match, scan.next());
+      if (!match.found) return n;
+    }
+  };
+  const auto hostile = matches("(?:a|aa)+b|a");
+  ASSERT_FALSE(hostile);
+  EXPECT_EQ(hostile.error().code(), Code::kExhausted);
+  EXPECT_EQ(*matches(R"(\p{L}+|\s+(?!\S)|\s+)"), 40'000);
+}
+
 TEST(PreRules, EveryExpressionCompiles) {
   for (const PreRule& rule : pre_rules()) {
     for (const std::string_view expression : rule.expressions) {

@@ -54,6 +54,7 @@ struct SimulateOptions {
   std::string scenario, profile;
   std::string cluster, plan;
   bool few_ways = false;
+  bool no_fast_forward = false;
   std::string servegen, arrivals_of;
   double servegen_from = 0;
   double turns = 1, turn_think = 10;

@@ -39,6 +39,9 @@ void add_stage_options(OptionTable& t, SimulateOptions& o) {
       .metavar("FILE");
   t.flag("few-ways", &o.few_ways,
          "towline: of all maximum flows, plan one along few pipelines; for clusters of hundreds of nodes");
+  t.flag("no-fast-forward", &o.no_fast_forward,
+         "towline: take every step apart and form it anew, also where it only goes round again; "
+         "the same results, more slowly");
   add_workload_options(t, o);
   add_world_options(t, o);
   t.value("prompt-budget", &o.prompt_budget, "towline: prompt tokens a batch").range(1, 1e6);
@@ -130,6 +133,7 @@ Result<sim::StageOptions> stage_options(const SimulateOptions& o) {
   s.router = router_of(o.router);
   s.seed = static_cast<uint64_t>(o.seed) + 1;
   s.few_ways = o.few_ways;
+  s.fast_forward = !o.no_fast_forward;
   s.estimator.high_water = o.kv_high_water < 0 ? 0.9 : o.kv_high_water;
   s.estimator.output_ratio = o.output_ratio < 0 ? 1.0 : o.output_ratio;
   s.estimator.usual_output = o.usual_output;

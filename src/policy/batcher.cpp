@@ -341,7 +341,7 @@ bool Batcher::admit_next(Lane& lane, Step& step, int32_t& budget) {
 
 void Batcher::hold(Sequence& s, const Matches& cached) {
   const Lane& lane = lane_of(s);
-  const size_t found = cached.front().size();
+  const size_t found = cached.empty() ? 0 : cached.front().size();
   for (size_t k = 0; k < found; ++k) {
     for (size_t i = 0; i < lane.pools.size(); ++i) {
       const BlockLedger::Match& match = cached[i][k];
@@ -361,9 +361,9 @@ void Batcher::hold(Sequence& s, const Matches& cached) {
 
 // What every pool of the lane has: a block counts only where all hops have computed it.
 Batcher::Matches Batcher::match_prefix(const Sequence& s) const {
+  if (!limits_.prefix_cache || s.every_row || s.lengths_only) return {};
   const Lane& lane = lanes_.at(s.lane);
   Matches found(lane.pools.size());
-  if (!limits_.prefix_cache || s.every_row || s.lengths_only) return found;
   // The last token is always evaluated, so that there are logits to sample from.
   size_t most = static_cast<size_t>((s.length - 1) / kBlockTokens);
   const std::span<const int32_t> tokens(s.tokens);
@@ -392,8 +392,11 @@ int32_t Batcher::what_blocks(const Sequence& s, const Matches& cached) const {
     const Pool& pool = at(lane.pools[i].pool);
     if (pool.wanted && *pool.wanted < s.rank) return lane.pools[i].pool;
     const auto is_idle = [&](const auto& m) { return pool.ledger.references(m.block) == 0; };
-    const auto idle = static_cast<int32_t>(std::ranges::count_if(cached[i], is_idle));
-    const int32_t fresh = blocks_for(s.length) - static_cast<int32_t>(cached[i].size());
+    int32_t idle = 0, fresh = blocks_for(s.length);
+    if (!cached.empty()) {
+      idle = static_cast<int32_t>(std::ranges::count_if(cached[i], is_idle));
+      fresh -= static_cast<int32_t>(cached[i].size());
+    }
     // A spare block for each running sequence, lest the newcomer be preempted at once.
     const auto spare = static_cast<int32_t>(pool.running.size());
     if (fresh + spare > pool.ledger.available() - idle) return lane.pools[i].pool;
@@ -417,13 +420,9 @@ int32_t Batcher::provide_more_blocks(Sequence& s, int32_t to) {
   for (size_t i = 0; i < pools; ++i) {
     Pool& pool = at(lane.pools[i].pool);
     int32_t k = before;
-    while (k < need) {
-      if (const std::optional<BlockId> block = pool.ledger.allocate()) {
-        slot(k++, i) = *block;
-      } else if (!preempt_worse_than(s.rank, pool.running)) {
-        break;
-      }
-    }
+    do {
+      k += pool.ledger.allocate(need - k, &slot(k, i), pools);
+    } while (k < need && preempt_worse_than(s.rank, pool.running));
     have = std::min(have, k);
   }
   for (size_t i = 0; have < need && i < pools; ++i) {  // the pools stay equally full
@@ -447,15 +446,7 @@ void Batcher::schedule(Sequence& s, int32_t to, Step& step, int32_t& budget) {
   entry.logits_from = entry.samples ? to - 1 : to;
   if (s.every_row && entry.from < s.prompt) entry.logits_from = entry.from;
   entry.fresh = s.announced == 0;
-  if (s.announced < s.held) {
-    const size_t pools = s.blocks.size() / static_cast<size_t>(s.held);
-    entry.blocks.reserve(static_cast<size_t>(s.held - s.announced) * pools);
-    for (size_t i = 0; i < pools; ++i) {
-      for (auto k = static_cast<size_t>(s.announced); k < static_cast<size_t>(s.held); ++k) {
-        entry.blocks.push_back(s.blocks[k * pools + i]);
-      }
-    }
-  }
+  announce_blocks(s, entry);
   if (!s.lengths_only) {
     const int32_t known = std::min(to, s.length);
     if (entry.from < known) {
@@ -463,12 +454,24 @@ void Batcher::schedule(Sequence& s, int32_t to, Step& step, int32_t& budget) {
     }
     entry.tokens.resize(static_cast<size_t>(to - entry.from), kPlaceholder);
   }
-  s.announced = s.held;
   s.scheduled = to;
   s.expected += entry.samples ? 1 : 0;
   ++s.flying;
   budget -= to - entry.from;
   step.entries.push_back(std::move(entry));
+}
+
+// Those that were not told yet.
+void Batcher::announce_blocks(Sequence& s, StepEntry& entry) {
+  if (s.announced == s.held) return;
+  const size_t pools = s.blocks.size() / static_cast<size_t>(s.held);
+  entry.blocks.reserve(static_cast<size_t>(s.held - s.announced) * pools);
+  for (size_t i = 0; i < pools; ++i) {
+    for (auto k = static_cast<size_t>(s.announced); k < static_cast<size_t>(s.held); ++k) {
+      entry.blocks.push_back(s.blocks[k * pools + i]);
+    }
+  }
+  s.announced = s.held;
 }
 
 // --- taking blocks back -------------------------------------------------------------------------
@@ -501,8 +504,8 @@ void Batcher::release_blocks(Sequence& s) {
   Lane& lane = lane_of(s);
   const size_t pools = lane.pools.size();
   // From the back, so that the cache forgets the ends of chains before their beginnings.
-  for (size_t k = s.blocks.size(); k > 0; --k) {
-    at(lane.pools[(k - 1) % pools].pool).ledger.release(s.blocks[k - 1]);
+  for (size_t i = 0; i < pools; ++i) {
+    at(lane.pools[i].pool).ledger.release(s.blocks.data() + i, s.held, pools);
   }
   s.blocks.clear();
   s.links.clear();
@@ -555,6 +558,50 @@ void Batcher::complete(const Step& step, std::span<const Sampled> sampled) {
   }
   CHECK(next == sampled.size(), next, sampled.size());
   join_ready(lane, joining_);
+}
+
+bool Batcher::can_advance(const Lane& lane, const Step& step) {
+  int32_t crossing = 0;
+  const Sequence* before = nullptr;
+  for (const StepEntry& entry : step.entries) {
+    const Sequence& s = of(entry);
+    // A decode that is in no other step, will not be the last one, and stands in its rank.
+    if (!entry.samples || entry.from < s.prompt || entry.to - entry.from != 1) return false;
+    if (!s.lengths_only || s.ending || s.flying != 1) return false;
+    if (s.output() + 1 >= s.max_tokens) return false;
+    if (before != nullptr && !(before->rank < s.rank)) return false;
+    before = &s;
+    crossing += s.held < blocks_for(entry.to + 1);
+  }
+  if (crossing == 0) return true;
+  return std::ranges::all_of(lane.pools, [&](const LanePool& p) {
+    return at(p.pool).ledger.available() >= crossing;
+  });
+}
+
+bool Batcher::advance(Step& step, int32_t most_entries) {
+  const Lane& lane = lanes_.at(step.lane);
+  const auto entries = static_cast<int32_t>(step.entries.size());
+  if (entries == 0 || entries > std::min(std::max(most_entries, 1), limits_.step_tokens) ||
+      limits_.placeholders || !lane.ready.empty() || !lane.waiting.empty() || !dropped_.empty() ||
+      !can_advance(lane, step)) {
+    return false;
+  }
+  counters_.evaluated += entries;
+  for (StepEntry& entry : step.entries) {
+    Sequence& s = of(entry);
+    CHECK(s.computed == entry.from, entry.seq, s.computed, entry.from);
+    s.computed = entry.from = entry.logits_from = entry.to;
+    ++s.length;
+    s.scheduled = provide_blocks(s, ++entry.to);
+    entry.fresh = false;
+    entry.blocks.clear();
+    announce_blocks(s, entry);
+  }
+  step.dropped.clear();
+  step.number = next_step_;
+  ++next_step_.value;
+  return true;
 }
 
 bool Batcher::in_order(const Step& step) const {

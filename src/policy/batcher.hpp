@@ -155,6 +155,10 @@ class Batcher {
                  int32_t most_entries = std::numeric_limits<int32_t>::max());
   // The step was evaluated. `sampled` has one item for each of its entries with `samples`.
   void complete(const Step& step, std::span<const Sampled> sampled);
+  // If complete(step) and next_step() of its lane would give the same entries again, each one token
+  // further, does both: `step` becomes the next one. Otherwise changes nothing and returns false.
+  // For decodes of sequences known by their lengths, in a lane where nobody else waits or is ready.
+  bool advance(Step& step, int32_t most_entries);
   // Whether complete(step) may come now: no earlier step of any of its sequences is in flight.
   bool in_order(const Step& step) const;
   // The step was lost: none of its rows count. Every other step in flight that holds one of its
@@ -246,7 +250,8 @@ class Batcher {
     int32_t output() const { return length - prompt; }
     bool has_lane() const { return lane.value >= 0; }
   };
-  using Matches = std::vector<std::vector<BlockLedger::Match>>;  // [pool of the lane][block]
+  // [pool of the lane][block]; empty: nothing was looked for.
+  using Matches = std::vector<std::vector<BlockLedger::Match>>;
   static constexpr int32_t kNothing = -1;     // what_blocks: not blocked
   static constexpr int32_t kPlaces = -2;      // by the limit of running sequences
   static constexpr int32_t kLanePlaces = -3;  // by the rows of a step of its lane
@@ -262,6 +267,7 @@ class Batcher {
   Sequence* find(SeqId seq);
   const Sequence* find(SeqId seq) const;
   Sequence& of(const StepEntry& entry);
+  bool can_advance(const Lane& lane, const Step& step);
   Result<void> check_fits(int64_t prompt, int32_t max_tokens, LaneId lane) const;
   // Rows [0, horizon) can be scheduled now.
   int32_t horizon(const Sequence& s) const;
@@ -288,6 +294,7 @@ class Batcher {
   void preempt(Sequence& s);
   void release_blocks(Sequence& s);
   void schedule(Sequence& s, int32_t to, Step& step, int32_t& budget);
+  static void announce_blocks(Sequence& s, StepEntry& entry);
   void settle(Sequence& s, const StepEntry& entry, const Sampled* choice);
   void publish_full_blocks(Sequence& s);
   void end(Sequence& s, EndReason reason);

@@ -26,19 +26,18 @@ size_t BlockLedger::index(BlockId block) const {
 }
 
 void BlockLedger::push_idle(int32_t i) {
-  Block& block = blocks_[static_cast<size_t>(i)];
-  block.older = newest_;
-  block.newer = kNone;
-  (newest_ == kNone ? oldest_ : blocks_[static_cast<size_t>(newest_)].newer) = i;
+  content(i).older = newest_;
+  content(i).newer = kNone;
+  (newest_ == kNone ? oldest_ : content(newest_).newer) = i;
   newest_ = i;
   ++idle_count_;
 }
 
 void BlockLedger::remove_idle(int32_t i) {
-  Block& block = blocks_[static_cast<size_t>(i)];
-  (block.older == kNone ? oldest_ : blocks_[static_cast<size_t>(block.older)].newer) = block.newer;
-  (block.newer == kNone ? newest_ : blocks_[static_cast<size_t>(block.newer)].older) = block.older;
-  block.older = block.newer = kNone;
+  Content& c = content(i);
+  (c.older == kNone ? oldest_ : content(c.older).newer) = c.newer;
+  (c.newer == kNone ? newest_ : content(c.newer).older) = c.older;
+  c.older = c.newer = kNone;
   --idle_count_;
 }
 
@@ -47,40 +46,51 @@ std::optional<BlockId> BlockLedger::allocate() {
   if (!free_.empty()) {
     i = free_.back();
     free_.pop_back();
-  } else if (blocks_.size() < static_cast<size_t>(total_)) {
-    i = static_cast<int32_t>(blocks_.size());
-    blocks_.emplace_back();
+  } else if (references_.size() < static_cast<size_t>(total_)) {
+    i = static_cast<int32_t>(references_.size());
+    references_.push_back(0);
   } else if (oldest_ != kNone) {
     i = oldest_;
     remove_idle(i);
-    Block& forgotten = blocks_[static_cast<size_t>(i)];
-    by_hash_.erase(contents_[static_cast<size_t>(i)].link.hash);
-    forgotten.published = false;
+    by_hash_.erase(content(i).link.hash);
+    content(i).published = false;
   } else {
     return std::nullopt;
   }
-  blocks_[static_cast<size_t>(i)].references = 1;
+  references_[static_cast<size_t>(i)] = 1;
   return BlockId(i);
 }
 
+int32_t BlockLedger::allocate(int32_t count, BlockId* first, size_t stride) {
+  for (int32_t k = 0; k < count; ++k, first += stride) {
+    const std::optional<BlockId> block = allocate();
+    if (!block) return k;
+    *first = *block;
+  }
+  return count;
+}
+
 void BlockLedger::retain(BlockId id) {
-  CHECK(index(id) < blocks_.size(), id.value);
-  Block& block = blocks_[index(id)];
-  CHECK(block.references > 0 || block.published, id.value);
-  if (block.references == 0) remove_idle(id.value);
-  ++block.references;
+  const size_t i = index(id);
+  CHECK(i < references_.size(), id.value);
+  CHECK(references_[i] > 0 || is_published(i), id.value);
+  if (references_[i] == 0) remove_idle(id.value);
+  ++references_[i];
 }
 
 void BlockLedger::release(BlockId id) {
-  CHECK(index(id) < blocks_.size(), id.value);
-  Block& block = blocks_[index(id)];
-  CHECK(block.references > 0, id.value);
-  if (--block.references > 0) return;
-  if (block.published) {
+  const size_t i = index(id);
+  CHECK(i < references_.size() && references_[i] > 0, id.value);
+  if (--references_[i] > 0) return;
+  if (is_published(i)) {
     push_idle(id.value);
   } else {
     free_.push_back(id.value);
   }
+}
+
+void BlockLedger::release(const BlockId* first, int32_t count, size_t stride) {
+  for (int32_t k = count - 1; k >= 0; --k) release(first[static_cast<size_t>(k) * stride]);
 }
 
 ChainLink BlockLedger::root(uint64_t salt) {
@@ -94,51 +104,50 @@ std::optional<BlockLedger::Match> BlockLedger::find(const ChainLink& before,
   CHECK(tokens.size() == kBlockTokens, tokens.size());
   const auto at = by_hash_.find(chain_hash(before.hash, tokens));
   if (at == by_hash_.end()) return std::nullopt;
-  const Content& content = contents_[static_cast<size_t>(at->second)];
-  if (content.parent != before.serial || !std::ranges::equal(content.tokens, tokens)) {
+  const Content& known = content(at->second);
+  if (known.parent != before.serial || !std::ranges::equal(known.tokens, tokens)) {
     return std::nullopt;
   }
-  return Match{BlockId(at->second), content.link};
+  return Match{BlockId(at->second), known.link};
 }
 
 ChainLink BlockLedger::publish(BlockId id, const ChainLink& before,
                                std::span<const int32_t> tokens) {
-  CHECK(index(id) < blocks_.size(), id.value);
-  Block& block = blocks_[index(id)];
-  CHECK(block.references > 0 && !block.published, id.value, block.references);
+  const size_t i = index(id);
+  CHECK(references(id) > 0 && !is_published(i), id.value, references(id));
   if (const auto match = find(before, tokens)) return match->link;
   const ChainLink link{chain_hash(before.hash, tokens), next_serial_++};
   if (!by_hash_.emplace(link.hash, id.value).second) return link;  // a collision: stays private
-  block.published = true;
-  if (contents_.size() <= index(id)) contents_.resize(blocks_.size());
-  Content& content = contents_[index(id)];
-  content.link = link;
-  content.parent = before.serial;
-  std::ranges::copy(tokens, content.tokens.begin());
+  if (contents_.size() <= i) contents_.resize(references_.size());
+  Content& c = contents_[i];
+  c.published = true;
+  c.link = link;
+  c.parent = before.serial;
+  std::ranges::copy(tokens, c.tokens.begin());
   return link;
 }
 
 void BlockLedger::check_invariants() const {
-  std::vector<int> seen(blocks_.size(), 0);
+  std::vector<int> seen(references_.size(), 0);
   for (const int32_t i : free_) {
-    CHECK(blocks_[index(BlockId(i))].references == 0 && !blocks_[index(BlockId(i))].published, i);
+    CHECK(references(BlockId(i)) == 0 && !is_published(index(BlockId(i))), i);
     ++seen[static_cast<size_t>(i)];
   }
   int32_t idle = 0;
   for (int32_t i = oldest_, before = kNone; i != kNone; ++idle) {
-    const Block& block = blocks_[static_cast<size_t>(i)];
-    CHECK(block.references == 0 && block.published && block.older == before, i);
+    CHECK(references(BlockId(i)) == 0 && is_published(index(BlockId(i))), i);
+    CHECK(content(i).older == before, i);
     ++seen[static_cast<size_t>(i)];
     before = i;
-    i = block.newer;
+    i = content(i).newer;
   }
   CHECK(idle == idle_count_, idle, idle_count_);
   size_t published = 0;
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    const Block& block = blocks_[i];
-    CHECK(seen[i] == (block.references == 0 ? 1 : 0), i, seen[i], block.references);
-    published += block.published ? 1 : 0;
-    if (block.published) CHECK(by_hash_.at(contents_[i].link.hash) == static_cast<int32_t>(i), i);
+  for (size_t i = 0; i < references_.size(); ++i) {
+    CHECK(seen[i] == (references_[i] == 0 ? 1 : 0), i, seen[i], references_[i]);
+    if (!is_published(i)) continue;
+    ++published;
+    CHECK(by_hash_.at(contents_[i].link.hash) == static_cast<int32_t>(i), i);
   }
   CHECK(published == by_hash_.size(), published, by_hash_.size());
 }

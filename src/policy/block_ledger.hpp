@@ -43,20 +43,25 @@ class BlockLedger {
   int32_t total() const { return total_; }
   // Blocks that allocate() can still hand out: free ones and published ones that nobody holds.
   int32_t available() const {
-    return total_ - static_cast<int32_t>(blocks_.size()) + static_cast<int32_t>(free_.size()) +
+    return total_ - static_cast<int32_t>(references_.size()) + static_cast<int32_t>(free_.size()) +
            idle_count_;
   }
   int32_t held() const { return total() - available(); }
   int32_t references(BlockId block) const {
     const size_t i = index(block);
-    return i < blocks_.size() ? blocks_[i].references : 0;
+    return i < references_.size() ? references_[i] : 0;
   }
 
   // A block held once by the caller; forgets the least recently released published block if none
   // is free. Empty when every block is held.
   std::optional<BlockId> allocate();
+  // `count` times allocate(), as long as there are blocks, into first[0], first[stride], ...; returns
+  // how many there were.
+  int32_t allocate(int32_t count, BlockId* first, size_t stride);
   void retain(BlockId block);
   void release(BlockId block);
+  // Releases first[(count - 1) * stride], ..., first[stride], first[0], in this order.
+  void release(const BlockId* first, int32_t count, size_t stride);
 
   // Where every chain of this salt begins. Different salts never share blocks (tenants, adapters).
   static ChainLink root(uint64_t salt);
@@ -75,27 +80,27 @@ class BlockLedger {
 
  private:
   static constexpr int32_t kNone = -1;
-  struct Block {
-    int32_t references = 0;
-    bool published = false;
-    int32_t older = kNone, newer = kNone;  // in the idle list
-  };
   struct Content {          // of a published block
+    bool published = false; // is it one now?
+    int32_t older = kNone, newer = kNone;  // in the idle list
     ChainLink link;
     uint64_t parent = 0;    // serial of the block before
     std::array<int32_t, kBlockTokens> tokens{};
   };
   size_t index(BlockId block) const;
+  bool is_published(size_t i) const { return i < contents_.size() && contents_[i].published; }
+  Content& content(int32_t i) { return contents_[static_cast<size_t>(i)]; }
+  const Content& content(int32_t i) const { return contents_[static_cast<size_t>(i)]; }
   void push_idle(int32_t i);
   void remove_idle(int32_t i);
 
   int32_t total_;
-  std::vector<Block> blocks_;              // those handed out so far: a ledger nobody fills is small
+  int32_t idle_count_ = 0;
+  std::vector<int32_t> free_;              // handed out before, unpublished; last in first out
+  std::vector<int32_t> references_;        // [block] of those handed out so far
   std::vector<Content> contents_;          // [block], as far as any was published
-  std::vector<int32_t> free_;              // of these, those free and unpublished, last in first out
   std::map<uint64_t, int32_t> by_hash_;    // published blocks
   int32_t oldest_ = kNone, newest_ = kNone;  // published blocks that nobody holds
-  int32_t idle_count_ = 0;
   uint64_t next_serial_ = 1;
 };
 

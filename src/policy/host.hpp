@@ -62,6 +62,9 @@ struct HostOptions {
   int32_t most_outstanding = std::numeric_limits<int32_t>::max();  // steps through one node
   int32_t most_routes = std::numeric_limits<int32_t>::max();       // ways tried for one request
   Duration wait_for_way = kForever;  // how long a request waits while no way leads through
+  // Steps of nothing but decodes that go on go round again in one move (Batcher::advance) where that
+  // decides the same; false: every step is taken apart and formed anew, for comparison.
+  bool fast_forward = true;
 };
 
 struct HostNode {
@@ -140,6 +143,7 @@ struct HostAction {
   };
   Kind kind = Kind::kLaunch;
   Outcome outcome = Outcome::kFinished;
+  bool again = false;            // kLaunch: the step just done, every entry one token further
   int32_t ticket = 0;
   LaneId lane{-1};               // of kLaunch, kAbandon, kPlaced, kDisplaced and kLaneClosed
   RequestId id;
@@ -250,12 +254,14 @@ class Host {
   void launch(Lane& lane, Step step, Out& out);
   void land(int32_t ticket);
   void step_done(const StepDone& event, Out& out);
+  bool go_round(const StepDone& event, Out& out);
+  int32_t most_entries(const Lane& lane) const;
   bool survives(const Lane& lane, const HostPlan& plan) const;
   Pipeline break_lanes(const std::set<LaneId>& broken, Out& out);
   void abandon(const std::set<LaneId>& broken, Out& out);
   void displace(LaneId id, Out& out);
   void on_break(const BreakLanes& event, Out& out);
-  void replan(HostPlan plan, Out& out);
+  void replan(const HostPlan& plan, Out& out);
 
   HostOptions options_;
   HostPlan plan_;

@@ -184,10 +184,17 @@ void Host::close(LaneId id, Out& out) {
 // --- steps --------------------------------------------------------------------------------------
 
 bool Host::has_turn(const Lane& lane) const {
+  if (options_.most_outstanding == std::numeric_limits<int32_t>::max()) return true;
   return std::ranges::all_of(lane.pipeline, [&](const Hop& hop) {
     return hop.node == kSinkNode ||
            outstanding_[static_cast<size_t>(hop.node)] < options_.most_outstanding;
   });
+}
+
+// Of its sequences in one step.
+int32_t Host::most_entries(const Lane& lane) const {
+  const int32_t members = std::min(batcher_.sequences_of(lane.id), options_.batching.sequences);
+  return (members + lane.parts - 1) / lane.parts;
 }
 
 // Sends what the lane can send.
@@ -198,8 +205,7 @@ void Host::pump(LaneId id, Out& out) {
     if (batcher_.ready(id) + batcher_.waiting(id) == 0) break;
     starved = !has_turn(lane);
     if (starved) break;
-    const int32_t members = std::min(batcher_.sequences_of(id), options_.batching.sequences);
-    Step step = batcher_.next_step(id, (members + lane.parts - 1) / lane.parts);
+    Step step = batcher_.next_step(id, most_entries(lane));
     for (const SeqId seq : step.dropped) {
       // Those that ended are not known any more; the others lost their blocks to somebody.
       const RequestId request(seq.value);
@@ -297,8 +303,30 @@ void Host::pump_stalled(LaneId landed, Out& out) {
   }
 }
 
+// The step that is done is followed by the same one, if that is what all the rest would come to:
+// nobody waits for what it leaves free, and its lane sends nothing else.
+bool Host::go_round(const StepDone& event, Out& out) {
+  Flight& flight = flights_[static_cast<size_t>(event.ticket)];
+  if (!options_.fast_forward || !event.sampled.empty() || stalled_lanes_ > 0 || !dropped_.empty()) {
+    return false;
+  }
+  const Lane& lane = lanes_.at(flight.lane);
+  if (lane.hungry || lane.placeless || !has_turn(lane)) return false;
+  if (!batcher_.advance(flight.step, most_entries(lane))) return false;
+  displaced_.clear();
+  if (open() && lane.epoch == epoch_) {
+    routes_.chooser->stepped(lane.routed, static_cast<int64_t>(flight.step.entries.size()),
+                             now_ - flight.began);
+  }
+  flight.began = now_;
+  out.push_back(about_step(HostAction::Kind::kLaunch, lane.id, event.ticket));
+  out.back().again = true;
+  return true;
+}
+
 void Host::step_done(const StepDone& event, Out& out) {
   CHECK(is_flying(event.ticket), event.ticket);
+  if (go_round(event, out)) return;
   Flight& flight = flights_[static_cast<size_t>(event.ticket)];
   const LaneId id = flight.lane;
   const Step step = std::move(flight.step);
@@ -410,7 +438,7 @@ void Host::on_break(const BreakLanes& event, Out& out) {
   pump_hungry(freed, out);
 }
 
-void Host::replan(HostPlan plan, Out& out) {
+void Host::replan(const HostPlan& plan, Out& out) {
   CHECK(plan.nodes.size() >= plan_.nodes.size(), plan.nodes.size(), plan_.nodes.size());
   const size_t nodes = plan.nodes.size();
   while (static_cast<size_t>(batcher_.pools()) < nodes) batcher_.add_pool(0);

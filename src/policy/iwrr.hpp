@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <ranges>
 #include <utility>
 #include <vector>
 
@@ -26,13 +27,13 @@ class Iwrr {
   double capacity(size_t candidate) const { return capacities_[candidate]; }
   double load(size_t candidate) const { return loads_[candidate]; }
 
-  // The candidate for `work` tokens among those for which allowed(i) holds (capacity > 0 is the
-  // caller's promise), and charges it; -1 if there is none.
-  template <class Allowed>
-  int32_t choose(double work, Allowed&& allowed) {
+  // The candidate for `work` tokens among those of `open` (in ascending order) for which allowed(i)
+  // holds (capacity > 0 is the caller's promise), and charges it; -1 if there is none.
+  template <class Candidates, class Allowed>
+  int32_t choose(double work, const Candidates& open, Allowed&& allowed) {
     int32_t best = -1;
     double best_load = std::numeric_limits<double>::infinity();
-    for (size_t i = 0; i < capacities_.size(); ++i) {
+    for (const size_t i : open) {
       if (!allowed(i)) continue;
       const double load = loads_[i] + work / capacities_[i];
       if (load < best_load) {
@@ -40,8 +41,12 @@ class Iwrr {
         best_load = load;
       }
     }
-    if (best >= 0) charge(best, work);
+    if (best >= 0) charge(static_cast<size_t>(best), work);
     return best;
+  }
+  template <class Allowed>
+  int32_t choose(double work, Allowed&& allowed) {
+    return choose(work, std::views::iota(size_t{0}, size()), allowed);
   }
 
   // Work that must go to one candidate (a decode step follows its prompt's way).

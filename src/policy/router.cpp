@@ -20,15 +20,18 @@ FlowRouter::FlowRouter(RouteMap map, std::span<const double> flow,
       capacities.push_back(flow[link]);
       sum += flow[link];
     }
+    std::vector<uint32_t> open;
+    for (size_t i = 0; i < capacities.size(); ++i) {
+      const bool closed = capacities[i] < minimum_share * sum || capacities[i] <= 0;
+      if (!closed) open.push_back(static_cast<uint32_t>(i));
+    }
+    open_.push_back(std::move(open));
     iwrr_.emplace_back(std::move(capacities));
-    minimum_flow_.push_back(minimum_share * sum);
   }
 }
 
 FlowRouter::Verdict FlowRouter::judge(int32_t node, size_t candidate, int64_t input_tokens,
                                       const KvLedger& ledger, const RouteRules& rules) const {
-  const double flow = iwrr_[node + 1].capacity(candidate);
-  if (flow < minimum_flow_[node + 1] || flow <= 0) return Verdict::kFlow;
   const int32_t next = map_.links[map_.links_from(node)[candidate]].to;
   if (next == kSinkNode) return Verdict::kPass;
   if (input_tokens > longest_prompt_[next]) return Verdict::kLength;
@@ -42,10 +45,11 @@ bool FlowRouter::route(int64_t input_tokens, KvLedger& ledger, Pipeline& pipelin
   const auto work = static_cast<double>(input_tokens);
   int32_t node = kSourceNode;
   do {
+    const std::vector<uint32_t>& open = open_[node + 1];
     refusal_ = {.node = node};
-    const int32_t chosen = iwrr_[node + 1].choose(work, [&](size_t candidate) {
+    refusal_.by_flow = static_cast<int32_t>(iwrr_[node + 1].size() - open.size());
+    const int32_t chosen = iwrr_[node + 1].choose(work, open, [&](size_t candidate) {
       const Verdict verdict = judge(node, candidate, input_tokens, ledger, rules);
-      refusal_.by_flow += verdict == Verdict::kFlow;
       refusal_.by_length += verdict == Verdict::kLength;
       refusal_.by_kv += verdict == Verdict::kKv;
       refusal_.by_rule += verdict == Verdict::kRule;

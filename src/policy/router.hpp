@@ -67,14 +67,14 @@ class FlowRouter {
   const RouteMap& map() const { return map_; }
 
  private:
-  enum class Verdict { kPass, kFlow, kLength, kKv, kRule };
+  enum class Verdict { kPass, kLength, kKv, kRule };
   Verdict judge(int32_t node, size_t candidate, int64_t input_tokens, const KvLedger& ledger,
                 const RouteRules& rules) const;
 
   RouteMap map_;
   std::vector<int32_t> longest_prompt_;
   std::vector<Iwrr> iwrr_;             // [node + 1]
-  std::vector<double> minimum_flow_;   // [node + 1]
+  std::vector<std::vector<uint32_t>> open_;  // [node + 1] candidates with enough flow
   std::vector<int32_t> slot_of_link_;  // [link] its place among its origin's links
   RouteRefusal refusal_;
 };

@@ -64,6 +64,12 @@ class EventQueue {
     return top.event;
   }
 
+  // Events that are likely to come next, the most likely first; at most `count`. For prefetching.
+  template <class F>
+  void peek(size_t count, F&& f) const {
+    for (size_t i = 0; i < std::min(count, heap_.size()); ++i) f(heap_[i].event);
+  }
+
   // Moves the clock on without an event; nothing may be due before `when`.
   void advance(Time when) {
     DCHECK(empty() || !(next_time() < when));

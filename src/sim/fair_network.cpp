@@ -13,25 +13,31 @@ constexpr double kDone = 1e-6;  // bytes; less than this is rounding
 
 }  // namespace
 
+FairNetwork::FairNetwork(const std::vector<double>& capacities) : resources_(capacities.size()) {
+  for (size_t i = 0; i < capacities.size(); ++i) resources_[i].capacity = capacities[i];
+}
+
 // Fills members_ with the flows that share resources, directly or through others, with `from`.
 void FairNetwork::connected(const std::array<int32_t, 3>& from) {
   members_.clear();
   touched_.clear();
   const auto touch = [&](int32_t resource) {
-    if (resource == kNone || growing_[resource] != 0) return;
-    growing_[resource] = 1;  // as a mark; reset below
+    if (resource == kNone || resources_[resource].growing != 0) return;
+    resources_[resource].growing = 1;  // as a mark; reset below
     touched_.push_back(resource);
   };
   for (const int32_t resource : from) touch(resource);
   for (size_t i = 0; i < touched_.size(); ++i) {
-    for (const int32_t slot : through_[touched_[i]]) {
+    for (int32_t use = resources_[touched_[i]].first; use != kNone;) {
+      const int32_t slot = use / 3;
+      use = flows_[slot].next[use % 3];
       if (flows_[slot].marked) continue;
       flows_[slot].marked = true;
       members_.push_back(slot);
       for (const int32_t resource : flows_[slot].resources) touch(resource);
     }
   }
-  for (const int32_t resource : touched_) growing_[resource] = 0;
+  for (const int32_t resource : touched_) resources_[resource].growing = 0;
   for (const int32_t slot : members_) flows_[slot].marked = false;
   std::sort(members_.begin(), members_.end(),
             [&](int32_t a, int32_t b) { return flows_[a].order < flows_[b].order; });
@@ -39,21 +45,21 @@ void FairNetwork::connected(const std::array<int32_t, 3>& from) {
 
 // New rates for members_, which are all that use touched_.
 void FairNetwork::share(int64_t now) {
-  for (const int32_t resource : touched_) room_[resource] = capacities_[resource];
+  for (const int32_t r : touched_) resources_[r].room = resources_[r].capacity;
   for (const int32_t slot : members_) {
     Flow& flow = flows_[slot];
     flow.left -= flow.rate * (static_cast<double>(now - flow.since) * 1e-9);
     flow.since = now;
     flow.rate = -1;
     for (const int32_t r : flow.resources) {
-      if (r != kNone) ++growing_[r];
+      if (r != kNone) ++resources_[r].growing;
     }
   }
   for (size_t fixed = 0; fixed < members_.size();) {
     // The resource whose fair share is least is full first; its flows stop there.
     double least = std::numeric_limits<double>::infinity();
     for (const int32_t r : touched_) {
-      if (growing_[r] > 0) least = std::min(least, std::max(room_[r], 0.0) / growing_[r]);
+      if (resources_[r].growing > 0) least = std::min(least, resources_[r].share());
     }
     const double limit = least * (1 + 1e-12);
     for (const int32_t slot : members_) {
@@ -61,31 +67,63 @@ void FairNetwork::share(int64_t now) {
       if (flow.rate >= 0) continue;
       const bool stops =
           std::any_of(flow.resources.begin(), flow.resources.end(), [&](int32_t r) {
-            return r != kNone && std::max(room_[r], 0.0) / growing_[r] <= limit;
+            return r != kNone && resources_[r].share() <= limit;
           });
       if (!stops) continue;
       flow.rate = least;
       ++fixed;
       for (const int32_t r : flow.resources) {
         if (r == kNone) continue;
-        room_[r] -= least;
-        --growing_[r];
+        resources_[r].room -= least;
+        --resources_[r].growing;
       }
     }
   }
-  for (const int32_t slot : members_) {
-    Flow& flow = flows_[slot];
-    flow.end = INT64_MAX;
-    if (flow.left <= kDone) {
-      flow.end = now;
-    } else if (flow.rate > 0) {
-      const double ns = std::ceil(flow.left / flow.rate * 1e9);
-      if (ns < 9e18) flow.end = now + static_cast<int64_t>(ns);
-    }
-    if (flow.end == INT64_MAX) continue;
-    ends_.push_back({flow.end, flow.order, slot});
-    std::push_heap(ends_.begin(), ends_.end());
+  for (const int32_t slot : members_) set_end(now, slot);
+}
+
+// When it ends at its rate.
+void FairNetwork::set_end(int64_t now, int32_t slot) {
+  Flow& flow = flows_[slot];
+  flow.end = INT64_MAX;
+  if (flow.left <= kDone) {
+    flow.end = now;
+  } else if (flow.rate > 0) {
+    const double ns = std::ceil(flow.left / flow.rate * 1e9);
+    if (ns < 9e18) flow.end = now + static_cast<int64_t>(ns);
   }
+  if (flow.end == INT64_MAX) return;
+  ends_.push_back({flow.end, flow.order, slot});
+  std::push_heap(ends_.begin(), ends_.end());
+}
+
+// Does any flow use one of them?
+bool FairNetwork::used(const std::array<int32_t, 3>& resources) const {
+  return std::any_of(resources.begin(), resources.end(), [&](int32_t r) {
+    return r != kNone && resources_[r].first != kNone;
+  });
+}
+
+// Puts the flow's uses into the lists of its resources.
+void FairNetwork::join(int32_t slot) {
+  Flow& flow = flows_[slot];
+  for (int32_t i = 0; i < 3; ++i) {
+    const int32_t r = flow.resources[i], use = 3 * slot + i;
+    if (r == kNone) continue;
+    flow.before[i] = kNone;
+    flow.next[i] = std::exchange(resources_[r].first, use);
+    if (flow.next[i] != kNone) flows_[flow.next[i] / 3].before[flow.next[i] % 3] = use;
+  }
+}
+
+// A flow that shares nothing: what share() would give it.
+void FairNetwork::start_alone(int64_t now, int32_t slot) {
+  Flow& flow = flows_[slot];
+  flow.rate = std::numeric_limits<double>::infinity();
+  for (const int32_t r : flow.resources) {
+    if (r != kNone) flow.rate = std::min(flow.rate, std::max(resources_[r].capacity, 0.0));
+  }
+  set_end(now, slot);
 }
 
 void FairNetwork::start(int64_t now, double bytes, std::array<int32_t, 3> resources, uint64_t tag) {
@@ -99,6 +137,8 @@ void FairNetwork::start(int64_t now, double bytes, std::array<int32_t, 3> resour
   }
   Flow& flow = flows_[slot];
   flow = {.resources = resources,
+          .next = {},
+          .before = {},
           .left = std::max(bytes, 0.0),
           .rate = 0,
           .since = now,
@@ -108,16 +148,16 @@ void FairNetwork::start(int64_t now, double bytes, std::array<int32_t, 3> resour
           .active = true,
           .marked = false};
   ++active_;
-  for (const int32_t r : resources) {
-    if (r != kNone) through_[r].push_back(slot);
-  }
+  const bool alone = !used(resources);
+  join(slot);
+  if (alone) return start_alone(now, slot);
   connected(resources);
   share(now);
 }
 
 void FairNetwork::set_capacity(int64_t now, int32_t resource, double bytes_per_second) {
   connected({resource, kNone, kNone});
-  capacities_[resource] = bytes_per_second;
+  resources_[resource].capacity = bytes_per_second;
   share(now);
 }
 
@@ -133,26 +173,28 @@ void FairNetwork::remove(int32_t slot) {
   Flow& flow = flows_[slot];
   flow.active = false;
   --active_;
-  for (const int32_t r : flow.resources) {
-    if (r == kNone) continue;
-    std::vector<int32_t>& list = through_[r];
-    *std::find(list.begin(), list.end(), slot) = list.back();
-    list.pop_back();
+  for (int32_t i = 0; i < 3; ++i) {
+    if (flow.resources[i] == kNone) continue;
+    const int32_t next = flow.next[i], before = flow.before[i];
+    (before == kNone ? resources_[flow.resources[i]].first : flows_[before / 3].next[before % 3]) =
+        next;
+    if (next != kNone) flows_[next / 3].before[next % 3] = before;
   }
   free_.push_back(slot);
 }
 
 void FairNetwork::finish(int64_t now, std::vector<uint64_t>& tags) {
-  std::vector<std::pair<uint64_t, int32_t>> due;  // order, slot
+  due_.clear();
   while (next_end() <= now) {
-    due.emplace_back(ends_.front().order, ends_.front().slot);
+    due_.emplace_back(ends_.front().order, ends_.front().slot);
     flows_[ends_.front().slot].end = INT64_MAX;  // not found again
   }
-  std::sort(due.begin(), due.end());
-  for (const auto& [order, slot] : due) {
+  std::sort(due_.begin(), due_.end());
+  for (const auto& [order, slot] : due_) {
     const std::array<int32_t, 3> resources = flows_[slot].resources;
     tags.push_back(flows_[slot].tag);
     remove(slot);
+    if (!used(resources)) continue;  // it shared nothing
     connected(resources);
     share(now);
   }

@@ -13,6 +13,7 @@
 // nanosecond. Deterministic: flows are walked in the order in which they began. Not thread-safe.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -25,9 +26,7 @@ class FairNetwork {
  public:
   static constexpr int32_t kNone = -1;
 
-  explicit FairNetwork(std::vector<double> capacities)
-      : capacities_(std::move(capacities)), through_(capacities_.size()),
-        room_(capacities_.size()), growing_(capacities_.size()) {}
+  explicit FairNetwork(const std::vector<double>& capacities);
 
   // Begins a transfer of `bytes` over the resources (kNone: not used); `tag` comes back at its end.
   void start(int64_t now, double bytes, std::array<int32_t, 3> resources, uint64_t tag);
@@ -44,6 +43,7 @@ class FairNetwork {
  private:
   struct Flow {
     std::array<int32_t, 3> resources{};
+    std::array<int32_t, 3> next{}, before{};  // uses of the same resource
     double left = 0;       // bytes, at `since`
     double rate = 0;       // bytes/s
     int64_t since = 0;     // ns
@@ -60,16 +60,26 @@ class FairNetwork {
       return a.when != b.when ? a.when > b.when : a.order > b.order;
     }
   };
+  struct Resource {
+    double capacity = 0;
+    double room = 0;         // scratch of share()
+    int32_t growing = 0;     // flows still growing, or a mark; 0 between calls
+    int32_t first = kNone;   // use of it; a flow's use number i (of its resources) is 3 * slot + i
+    double share() const { return std::max(room, 0.0) / growing; }
+  };
   bool stale(const End& end) const {
     const Flow& flow = flows_[end.slot];
     return !flow.active || flow.order != end.order || flow.end != end.when;
   }
   void connected(const std::array<int32_t, 3>& from);
   void share(int64_t now);
+  bool used(const std::array<int32_t, 3>& resources) const;
+  void join(int32_t slot);
+  void start_alone(int64_t now, int32_t slot);
+  void set_end(int64_t now, int32_t slot);
   void remove(int32_t slot);
 
-  std::vector<double> capacities_;
-  std::vector<std::vector<int32_t>> through_;  // [resource] slots of flows over it
+  std::vector<Resource> resources_;
   std::vector<Flow> flows_;
   std::vector<int32_t> free_;
   std::vector<End> ends_;                      // heap; entries of changed flows go stale
@@ -78,8 +88,7 @@ class FairNetwork {
   // Scratch of connected() and share().
   std::vector<int32_t> members_;               // slots, by order of beginning
   std::vector<int32_t> touched_;               // resources of the members
-  std::vector<double> room_;                   // [resource]
-  std::vector<int32_t> growing_;               // [resource] flows still growing; 0 between calls
+  std::vector<std::pair<uint64_t, int32_t>> due_;  // order, slot; scratch of finish()
 };
 
 }  // namespace towline::sim

@@ -5,13 +5,14 @@
 #include <algorithm>
 #include <limits>
 #include <set>
+#include <span>
 
 namespace towline::sim {
 namespace {
 
 struct Edge {
   int32_t to = 0;
-  int32_t reverse = 0;  // index of the opposite edge among the edges of `to`
+  int32_t reverse = 0;  // index of the opposite edge
   int32_t arc = -1;     // of the graph; -1: exists in the residual graph only
   double capacity = 0;
   double flow = 0;
@@ -19,8 +20,8 @@ struct Edge {
 };
 
 struct Vertex {
-  std::vector<Edge> edges;
-  size_t current = 0;  // next edge to be tried
+  int32_t begin = 0, end = 0;  // its edges
+  int32_t current = 0;         // next edge to be tried
   int32_t height = 0;
   double excess = 0;
 };
@@ -29,23 +30,32 @@ class Solver {
  public:
   Solver(const plan::FlowGraph& graph, int32_t source, int32_t sink)
       : vertices_(graph.vertices), source_(source), sink_(sink), n_(graph.vertices) {
-    // In the order of the vertices, and of the arcs within one.
-    std::vector<std::vector<int32_t>> out(graph.vertices);
+    // Every vertex's edges, in the order of the vertices their arcs leave, and of the arcs there.
+    std::vector<int32_t> begin(graph.vertices + 1, 0);
+    for (const plan::FlowArc& arc : graph.arcs) {
+      if (!(arc.capacity > 0)) continue;
+      ++begin[arc.from + 1];
+      ++vertices_[arc.from].end;
+      ++vertices_[arc.to].end;
+    }
+    for (int32_t v = 0; v < n_; ++v) {
+      begin[v + 1] += begin[v];
+      vertices_[v].begin = vertices_[v].current = v == 0 ? 0 : vertices_[v - 1].end;
+      vertices_[v].end += vertices_[v].begin;
+    }
+    std::vector<int32_t> arcs(begin[n_]), next(begin.begin(), begin.end() - 1);
     for (size_t i = 0; i < graph.arcs.size(); ++i) {
-      if (graph.arcs[i].capacity > 0) out[graph.arcs[i].from].push_back(static_cast<int32_t>(i));
+      if (graph.arcs[i].capacity > 0) arcs[next[graph.arcs[i].from]++] = static_cast<int32_t>(i);
     }
-    for (const std::vector<int32_t>& arcs : out) {
-      for (const int32_t i : arcs) {
-        const plan::FlowArc& arc = graph.arcs[i];
-        auto& from = vertices_[arc.from].edges;
-        auto& to = vertices_[arc.to].edges;
-        const auto forward = static_cast<int32_t>(from.size());
-        const auto backward = static_cast<int32_t>(to.size());
-        from.push_back({arc.to, backward, i, arc.capacity, 0});
-        to.push_back({arc.from, forward, -1, 0, 0});
-        edges_ += 2;
-      }
+    edges_.resize(2 * arcs.size());
+    for (const int32_t i : arcs) {
+      const plan::FlowArc& arc = graph.arcs[i];
+      const int32_t forward = vertices_[arc.from].current++;
+      const int32_t backward = vertices_[arc.to].current++;
+      edges_[forward] = {arc.to, backward, i, arc.capacity, 0};
+      edges_[backward] = {arc.from, forward, -1, 0, 0};
     }
+    for (Vertex& v : vertices_) v.current = v.begin;
   }
 
   plan::MaxFlow solve(size_t arcs) {
@@ -55,10 +65,8 @@ class Solver {
     drain_to_sink();
     return_to_source();
     result.value = vertices_[sink_].excess;
-    for (const Vertex& v : vertices_) {
-      for (const Edge& e : v.edges) {
-        if (e.arc >= 0 && e.flow > 0) result.flow[e.arc] = e.flow;
-      }
+    for (const Edge& e : edges_) {
+      if (e.arc >= 0 && e.flow > 0) result.flow[e.arc] = e.flow;
     }
     return result;
   }
@@ -70,6 +78,13 @@ class Solver {
   };
   static constexpr int32_t kUnreached = -1;
 
+  std::span<Edge> edges_of(int32_t v) {
+    return std::span(edges_).subspan(vertices_[v].begin, vertices_[v].end - vertices_[v].begin);
+  }
+  std::span<const Edge> edges_of(int32_t v) const {
+    return std::span(edges_).subspan(vertices_[v].begin, vertices_[v].end - vertices_[v].begin);
+  }
+
   // Distance to `target` in the residual graph, [vertex].
   std::vector<int32_t> distances_to(int32_t target) const {
     std::vector<int32_t> distance(vertices_.size(), kUnreached);
@@ -77,8 +92,8 @@ class Solver {
     distance[target] = 0;
     for (size_t head = 0; head < queue.size(); ++head) {
       const int32_t u = queue[head];
-      for (const Edge& e : vertices_[u].edges) {
-        if (distance[e.to] != kUnreached || !vertices_[e.to].edges[e.reverse].open()) continue;
+      for (const Edge& e : edges_of(u)) {
+        if (distance[e.to] != kUnreached || !edges_[e.reverse].open()) continue;
         distance[e.to] = distance[u] + 1;
         queue.push_back(e.to);
       }
@@ -96,7 +111,7 @@ class Solver {
       if (v != source_) max_height_ = std::max(max_height_, distance[v]);
     }
     vertices_[source_].height = n_;
-    for (Edge& e : vertices_[source_].edges) {
+    for (Edge& e : edges_of(source_)) {
       if (e.capacity > 0) push(source_, e, e.capacity);
     }
     levels_.resize(static_cast<size_t>(2 * n_ + 1));
@@ -110,7 +125,7 @@ class Solver {
 
   void push(int32_t from, Edge& e, double amount) {
     e.flow += amount;
-    vertices_[e.to].edges[e.reverse].flow -= amount;
+    edges_[e.reverse].flow -= amount;
     vertices_[from].excess -= amount;
     vertices_[e.to].excess += amount;
   }
@@ -122,9 +137,9 @@ class Solver {
   }
 
   int32_t relabelled(int32_t u) {
-    work_ += static_cast<int64_t>(vertices_[u].edges.size());
+    work_ += static_cast<int64_t>(edges_of(u).size());
     int32_t lowest = std::numeric_limits<int32_t>::max() - 1;
-    for (const Edge& e : vertices_[u].edges) {
+    for (const Edge& e : edges_of(u)) {
       if (e.open()) lowest = std::min(lowest, vertices_[e.to].height);
     }
     return lowest + 1;
@@ -138,7 +153,7 @@ class Solver {
     int32_t next_height = height;
     levels_[height].active.erase(u);
     for (;;) {
-      Edge& e = vertex.edges[vertex.current];
+      Edge& e = edges_[vertex.current];
       if (height == vertices_[e.to].height + 1 && e.open()) {
         push(u, e, std::min(vertex.excess, e.capacity - e.flow));
         activate(e.to);
@@ -147,8 +162,8 @@ class Solver {
           break;
         }
       }
-      if (++vertex.current < vertex.edges.size()) continue;
-      vertex.current = 0;
+      if (++vertex.current < vertex.end) continue;
+      vertex.current = vertex.begin;
       height = relabelled(u);
       if (to_sink && height >= n_ - 1) {
         levels_[height].active.insert(u);
@@ -194,7 +209,7 @@ class Solver {
     return greatest;
   }
 
-  bool relabel_due() const { return work_ >= n_ + edges_; }
+  bool relabel_due() const { return work_ >= n_ + static_cast<int64_t>(edges_.size()); }
 
   void drain_to_sink() {
     int32_t height = max_height_;
@@ -232,9 +247,10 @@ class Solver {
   }
 
   std::vector<Vertex> vertices_;
+  std::vector<Edge> edges_;
   std::vector<Level> levels_;
   int32_t source_, sink_, n_;
-  int64_t edges_ = 0, work_ = 0;
+  int64_t work_ = 0;
   int32_t max_height_ = 0;
 };
 

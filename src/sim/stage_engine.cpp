@@ -207,7 +207,7 @@ void StageEngine::State::carry_out() {
     const auto slot = static_cast<uint32_t>(action.id.value);
     switch (action.kind) {
       case Kind::kLaunch:
-        launch(action.ticket);
+        action.again ? launch_again(action.ticket) : launch(action.ticket);
         break;
       case Kind::kAbandon:
         cluster.drop(action.ticket);
@@ -250,7 +250,18 @@ void StageEngine::State::launch(int32_t ticket) {
       work.prompt_context += int64_t{rows} * (entry.from + entry.to - 1) / 2;
     }
   }
+  if (static_cast<size_t>(ticket) >= work_of.size()) work_of.resize(ticket + 1);
+  work_of[ticket] = work;
   cluster.send(ticket, host->lane(step.lane).pipeline, work);
+}
+
+// The same decodes, each one token further.
+void StageEngine::State::launch_again(int32_t ticket) {
+  ++report.steps;
+  ++report.forwarded;
+  ParcelWork& work = work_of[ticket];
+  work.decode_context += work.decodes;
+  cluster.send(ticket, host->lane(host->flight(ticket).lane).pipeline, work);
 }
 
 void StageEngine::State::returned(int32_t ticket) {

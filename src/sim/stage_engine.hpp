@@ -86,6 +86,7 @@ struct StageOptions {
   int64_t most_unfinished = 0;      // an arrival beyond so many is rejected, as by the API; 0: none is
   policy::RouterKind router = policy::RouterKind::kFlow;
   uint64_t seed = 1;                // of the routers that draw
+  bool fast_forward = true;         // of policy::Host; without, the same is decided more slowly
   bool few_ways = false;            // of all maximum flows one along few ways (sim/path_flow.hpp)
   int32_t sequences = 0;            // running at a time, at most; 0: no such limit
   policy::KvEstimator estimator;
@@ -158,7 +159,9 @@ struct StageReport {
   NodeTimeline timeline;
   std::vector<BatchTrace> batches;
   int64_t events = 0;
-  int64_t steps = 0, out_of_profile = 0;      // batches beyond the cost tables
+  int64_t steps = 0;
+  int64_t forwarded = 0;                      // of these, decided in one move (fast_forward)
+  int64_t out_of_profile = 0;                 // batches beyond the cost tables
   uint64_t digest = 0;                        // of all actions, if there is a journal
 };
 

@@ -63,6 +63,7 @@ Json stage_summary(const HelixInput& input, const StageReport& r) {
                             {"mean_in_system", r.mean_in_system},
                             {"events", r.events},
                             {"steps", r.steps},
+                            {"forwarded_steps", r.forwarded},
                             {"out_of_profile", r.out_of_profile}});
   // The same under the names of `towline bench`.
   const double seconds = r.ended - r.started;
@@ -122,7 +123,7 @@ std::string stage_text(const HelixInput& input, const StageReport& r) {
     line("OUT OF PROFILE", format("{} batches were larger than the tables; their cost is scaled up "
                                   "from the last entry", r.out_of_profile));
   }
-  line("events", format("{} ({} steps)", r.events, r.steps));
+  line("events", format("{} ({} steps, {} of them forwarded)", r.events, r.steps, r.forwarded));
   return text;
 }
 

@@ -43,6 +43,7 @@ struct StageEngine::State {
   void tell(const policy::HostEvent& event);
   void carry_out();
   void launch(int32_t ticket);
+  void launch_again(int32_t ticket);
   void returned(int32_t ticket);
   void first_token(uint32_t slot);
   void pull_arrival();
@@ -81,6 +82,8 @@ struct StageEngine::State {
   int64_t told = 0, acted = 0;               // events, actions of the host
   std::optional<Error> fault;
 
+  HelixInput left;                           // what was left of the cluster at the last plan
+
   // What the coordinator knows of the cluster.
   std::vector<bool> link_known_up, node_known_up, draining;
   std::vector<double> flow;                  // [link] of the last plan
@@ -92,6 +95,7 @@ struct StageEngine::State {
   std::vector<StageRequest> requests;        // [slot]
   std::vector<TokenCount> counts;            // [slot]
   std::vector<uint32_t> free_requests;
+  std::vector<ParcelWork> work_of;           // [ticket] of its step
   std::optional<spec::TraceRequest> pending;
   int64_t next_id = 0, in_system = 0;
   int64_t thinking = 0;                      // clients between two requests

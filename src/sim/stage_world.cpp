@@ -29,6 +29,7 @@ policy::HostOptions StageEngine::State::host_options() const {
   o.admission.waiting = options.queue_limit;
   if (options.places > 0) o.admission.placed = options.places;
   o.depth = options.depth;
+  o.fast_forward = options.fast_forward;
   o.batching.step_tokens = options.prompt_budget;
   o.batching.chunk_tokens = options.chunk_tokens;
   o.batching.sequences =
@@ -42,7 +43,7 @@ policy::HostOptions StageEngine::State::host_options() const {
 // Maximum flow over the nodes and links that are known to be up; those that are drained carry none,
 // but who is on them may go on.
 policy::HostPlan StageEngine::State::plan() {
-  HelixInput left = input;
+  if (left.nodes.empty()) left = input;
   left.links.clear();
   std::vector<int32_t> ids, closed;
   std::vector<double> before;
@@ -62,13 +63,14 @@ policy::HostPlan StageEngine::State::plan() {
     before.push_back(flow[i]);
   }
   for (size_t i = 0; i < input.nodes.size(); ++i) {
-    if (!node_known_up[i]) left.nodes[i].layers = {};
+    left.nodes[i].layers = node_known_up[i] ? input.nodes[i].layers : LayerRange();
   }
   plan_flow(left);
   if (options.few_ways) keep_to_few_ways(left, before);
   max_flow = left.max_flow;
   ++report.replans;
   policy::HostPlan plan;
+  plan.links.reserve(left.links.size() + closed.size());
   for (size_t i = 0; i < left.nodes.size(); ++i) {
     // Prompts are cut into chunks, so no node refuses one for its length.
     policy::HostNode node;
@@ -85,7 +87,7 @@ policy::HostPlan StageEngine::State::plan() {
   for (const int32_t i : closed) {
     plan.links.push_back({i, input.links[i].from, input.links[i].to, 0, true});
   }
-  std::ranges::sort(plan.links, {}, &policy::HostLink::id);
+  if (!closed.empty()) std::ranges::sort(plan.links, {}, &policy::HostLink::id);
   return plan;
 }
 

@@ -13,6 +13,7 @@ using policy::kSourceNode;
 
 // Messages up to this size take no part in the fair sharing of the network.
 constexpr double kSmallMessage = 64 * 1024;
+constexpr size_t kAhead = 3;  // events looked ahead
 
 // NICs out of the coordinator and the nodes, NICs into them, then the links.
 std::vector<double> network_resources(const HelixInput& input) {
@@ -37,7 +38,7 @@ VirtualCluster::VirtualCluster(const HelixInput& input, StageCost cost, Options 
     links_[i].to = link.to;
   }
   for (size_t i = 0; i < nodes_.size(); ++i) {
-    const int32_t machine = nodes_[i].machine = input.nodes[i].machine;
+    const int32_t machine = input.nodes[i].machine;
     nodes_[i].limits = {cost_.most_prompt_tokens(machine),
                         std::min(cost_.most_decodes(machine), input.nodes[i].limits.decodes)};
   }
@@ -111,10 +112,25 @@ void VirtualCluster::lose(Queue& queue) {
   while (!queue.empty()) free_parcel(pop(queue));
 }
 
+// What the event will touch; a large cluster does not fit the cache.
+void VirtualCluster::prefetch(const Event& event) const {
+  if (event.kind == Kind::kBatchDone || event.kind == Kind::kWake) {
+    const Node& n = nodes_[event.where];
+    __builtin_prefetch(&n);
+    __builtin_prefetch(reinterpret_cast<const char*>(&n) + 64);
+    if (event.kind == Kind::kWake) return;
+    __builtin_prefetch(&parcels_[event.parcel]);
+    __builtin_prefetch(&links_[event.link]);
+  } else if (event.kind == Kind::kReturned) {
+    __builtin_prefetch(&parcels_[event.number]);
+  }
+}
+
 std::optional<VirtualCluster::Happening> VirtualCluster::step() {
   ++handled_;
   std::optional<Happening> out;
   const Event event = events_.pop();
+  events_.peek(kAhead, [&](const Event& next) { prefetch(next); });
   switch (event.kind) {
     case Kind::kReturned: {
       const Parcel& p = parcels_[event.number];
@@ -180,8 +196,10 @@ double VirtualCluster::bytes_on(const Parcel& p) const {
 
 void VirtualCluster::enter_link(uint32_t number) {
   Parcel& p = parcels_[number];
-  const int32_t link = p.via = hop_of(p).link;
+  const policy::Hop& hop = hop_of(p);
+  const int32_t link = p.via = hop.link;
   Link& l = links_[link];
+  if (hop.node >= 0) __builtin_prefetch(&nodes_[hop.node]);
   if (!l.up) return free_parcel(number);  // lost
   if (!l.busy) {
     const double bytes = bytes_on(p);
@@ -295,7 +313,10 @@ void VirtualCluster::start_batch(int32_t node) {
   n.busy = true;
   n.begin = now();
   const int64_t taken = ns(cost_.batch_seconds(node, rows_) * n.slowness);
-  events_.push(now() + std::max<int64_t>(taken, 1), {Kind::kBatchDone, 0, node, n.generation});
+  const Parcel& first = parcels_[n.batch.front()];
+  events_.push(now() + std::max<int64_t>(taken, 1),
+               {Kind::kBatchDone, 0, node, n.generation, n.batch.front(),
+                first.way[first.hop + 1].link});
 }
 
 // To the rows of the batch that enter at the same layer.

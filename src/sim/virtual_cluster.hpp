@@ -130,6 +130,9 @@ class VirtualCluster {
     uint8_t what = 0;
     int32_t where = 0;
     uint32_t number = 0;
+    // kBatchDone, to prefetch: a parcel of the batch, and the link it goes on by.
+    uint32_t parcel = 0;
+    int32_t link = 0;
   };
   struct alignas(64) Parcel {
     const policy::Hop* way = nullptr;
@@ -155,20 +158,19 @@ class VirtualCluster {
       return a.when != b.when ? a.when > b.when : a.order > b.order;
     }
   };
-  struct Node {
+  struct alignas(64) Node {      // what every batch touches is in two cache lines
     std::vector<Arrival> inbox;  // heap: here and waiting, or still on a link
-    std::vector<uint32_t> batch;
-    int64_t begin = 0;
     int64_t wake_at = INT64_MAX; // planned
-    NodeTimes times;
+    int64_t begin = 0;           // of the batch
     uint32_t generation = 0, wake = 0;
-    double slowness = 1;
-    int64_t down_at = 0;
     bool up = true, loaded = true, busy = false;
     bool hung = false, done_while_hung = false;
-    int32_t machine = 0;
+    std::vector<uint32_t> batch;
+    double slowness = 1;
     policy::NodeLimits limits;
     int32_t prompt_tokens = 0, decodes = 0;
+    NodeTimes times;
+    int64_t down_at = 0;
   };
   struct alignas(64) Link {
     double bandwidth = 0, bytes = 0;
@@ -181,6 +183,7 @@ class VirtualCluster {
   };
 
   const policy::Hop& hop_of(const Parcel& p) const { return p.way[p.hop]; }
+  void prefetch(const Event& event) const;
   double bytes_on(const Parcel& p) const;
   void enter_link(uint32_t parcel);
   void begin_sending(int32_t link);

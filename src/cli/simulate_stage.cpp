@@ -77,7 +77,8 @@ void add_stage_options(OptionTable& t, SimulateOptions& o) {
       .metavar("FILE");
   t.value("replay", &o.replay,
           "repeat the decisions of a journal (a server's or a simulation's) and compare them bit for "
-          "bit; nothing else is simulated; exit code 1 if they differ").metavar("FILE");
+          "bit; nothing else is simulated; exit code 1 if they differ, or if the journal holds no digest "
+          "to compare with").metavar("FILE");
   t.flag("find-max-rate", &o.find_max_rate,
          "towline: the greatest --rate at which the share --attainment meets the goals");
   t.value("attainment", &o.attainment, "towline: share of requests for --find-max-rate")
@@ -357,11 +358,12 @@ Result<int> run_replay(const SimulateOptions& o) {
                   .dump(2)
                   .c_str());
   } else {
+    const std::string verdict =
+        !r.equal ? format("decisions differ before {:.6f} s", to_seconds(Instant{r.difference_at}))
+        : r.compared > 0 ? "every decision equal"
+                         : "nothing is shown, for the journal holds no digest to compare with";
     std::puts(format("{} events, {} actions over {:.1f} s, {} digests compared: {}", r.events,
-                     r.actions, static_cast<double>(r.span_ns) * 1e-9, r.compared,
-                     r.equal ? "every decision equal"
-                             : format("decisions differ before {:.6f} s",
-                                      to_seconds(Instant{r.difference_at})))
+                     r.actions, static_cast<double>(r.span_ns) * 1e-9, r.compared, verdict)
                   .c_str());
     if (r.torn) std::puts("the journal stops in the middle of a record (the run was cut off)");
     if (!r.ended && !r.torn) std::puts("the run did not end in order");

@@ -10,11 +10,11 @@
 #include <cstdio>
 #include <cstring>
 #include <map>
-#include <thread>
 
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress.hpp"
+#include "cli/stop_signals.hpp"
 #include "net/keys.hpp"
 #include "net/transport.hpp"
 
@@ -93,12 +93,6 @@ Result<int> run_serve(std::span<const std::string> args) {
   NetServeOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
-  sigset_t stop_signals;
-  ::sigemptyset(&stop_signals);
-  ::sigaddset(&stop_signals, SIGINT);
-  ::sigaddset(&stop_signals, SIGTERM);
-  ::pthread_sigmask(SIG_BLOCK, &stop_signals, nullptr);  // before threads: they inherit it
-
   Inbox inbox;
   std::vector<std::unique_ptr<net::Transport>> transports;
   Json listening = Json::array();
@@ -112,12 +106,8 @@ Result<int> run_serve(std::span<const std::string> args) {
   if (o.common.json) std::puts(Json::object({{"listening", listening}, {"pid", ::getpid()}}).dump().c_str());
   std::fflush(stdout);
 
-  // Waits for the signal; the only other thread of this command besides the transports'.
-  std::thread stopper([&] {
-    int number = 0;
-    ::sigwait(&stop_signals, &number);
-    inbox.wake();
-  });
+  const StopSignals stop({SIGINT, SIGTERM});
+  const std::stop_callback wake(stop.token(), [&inbox] { inbox.wake(); });
   struct Peer {
     std::shared_ptr<net::Channel> channel;
     uint64_t counted = 0;
@@ -138,10 +128,6 @@ Result<int> run_serve(std::span<const std::string> args) {
       peers.erase(event->channel);
       if (o.once && peers.empty()) break;
     }
-  }
-  if (stopper.joinable()) {
-    ::pthread_kill(stopper.native_handle(), SIGTERM);  // ends its sigwait() if nothing else has
-    stopper.join();
   }
   return 0;
 }

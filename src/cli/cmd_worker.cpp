@@ -9,12 +9,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <atomic>
-
 #include "base/fmt.hpp"
 #include "base/log.hpp"
 #include "cli/cluster_start.hpp"
 #include "cli/commands.hpp"
+#include "cli/stop_signals.hpp"
 #include "worker/node_agent.hpp"
 
 namespace towline::cli {
@@ -91,13 +90,13 @@ std::string listen_towards(const std::string& coordinator) {
   return out;
 }
 
-std::atomic<bool> stop_asked{false};
-void on_stop(int) { stop_asked.store(true); }
-
 Result<int> run(std::span<const std::string> args) {
   WorkerOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
+  // Ctrl-C reaches the whole group: a parent ends the cluster in order.
+  if (o.parent > 0) ::signal(SIGINT, SIG_IGN);
+  const StopSignals stop = o.parent > 0 ? StopSignals({SIGTERM}) : StopSignals({SIGTERM, SIGINT});
   init_log({.level = level_named(o.log_level)});
   // Activations are megabytes that come and go a hundred times a second: memory that the allocator gives
   // back to the system each time costs more than what is done with it.
@@ -109,12 +108,6 @@ Result<int> run(std::span<const std::string> args) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != o.parent) return Error(Code::kCancelled, "the parent process has gone");
   }
-  struct sigaction action {};
-  action.sa_handler = on_stop;
-  ::sigaction(SIGTERM, &action, nullptr);
-  // Ctrl-C reaches the whole group: the parent ends the cluster in order.
-  action.sa_handler = o.parent > 0 ? SIG_IGN : on_stop;
-  ::sigaction(SIGINT, &action, nullptr);
   if (o.agent.coordinator.empty() == o.agent.registry.empty()) {
     return Error(Code::kInvalidArgument, "say where the coordinator is: --connect ADDRESS, or --registry URL");
   }
@@ -127,7 +120,7 @@ Result<int> run(std::span<const std::string> args) {
   o.agent.threads = o.threads;
   o.agent.tensor_parallel = o.tensor_parallel;
   o.agent.connect_seconds = o.connect_seconds;
-  TRY(worker::run_node(o.agent, stop_asked));
+  TRY(worker::run_node(o.agent, stop.token()));
   return 0;
 }
 

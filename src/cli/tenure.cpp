@@ -63,7 +63,7 @@ Result<std::unique_ptr<Tenure>> Tenure::start(Loop& loop, const TenureOptions& o
 }
 
 Tenure::~Tenure() {
-  stop_.store(true);
+  stop_.request_stop();
   if (seeker_.joinable()) seeker_.join();
 }
 
@@ -75,20 +75,21 @@ void Tenure::seek(std::function<void(Result<void>)> begin) {
   options.floor = state_ ? state_->past().epoch : 0;
   std::optional<net::LeaderRecord> blocking;  // the one waited for
   net::Deadline patience = kNever;
-  auto taken = net::Leadership::take(options, [&](const std::optional<net::LeaderRecord>& other) {
+  const auto go_on = [&](const std::optional<net::LeaderRecord>& other) {
     if (other && (!blocking || other->holder != blocking->holder)) {
       log_info("registry", "another process leads; standing by",
                {{"leader", other->name}, {"epoch", other->epoch}, {"url", other->url}});
       patience = net::deadline_in(options.lease * kLeasesToWait);
     }
     if (other) blocking = other;
-    return !stop_.load() && (options_.standby || !other || net::steady_now() < patience);
-  });
+    return options_.standby || !other || net::steady_now() < patience;
+  };
+  auto taken = net::Leadership::take(options, go_on, stop_.get_token());
   Result<void> outcome;
   if (taken) {
     leadership_ = std::move(*taken);
     if (state_) outcome = state_->begin(leadership_->epoch());
-  } else if (blocking && !stop_.load()) {
+  } else if (blocking && !stop_.stop_requested()) {
     outcome = errorf(Code::kAlreadyExists, "{} is led by {} (epoch {}, {}); --standby waits for its end",
                      options.registry, blocking->name, blocking->epoch, blocking->url);
   } else {

@@ -9,9 +9,9 @@
 // Threading: the loop's, but for what it puts into ClusterOptions.
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
@@ -57,7 +57,7 @@ class Tenure {
   const TenureOptions options_;
   std::unique_ptr<serve::CoordinatorState> state_;
   std::unique_ptr<net::Leadership> leadership_;
-  std::atomic<bool> stop_{false};
+  std::stop_source stop_;
   std::thread seeker_;
   std::mutex mutex_;          // guards the rest
   std::string address_, url_;

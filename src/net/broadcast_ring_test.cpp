@@ -19,7 +19,7 @@
 namespace towline::net {
 namespace {
 
-Deadline soon() { return deadline_in(seconds(60)); }  // a bound for the test, never expected
+Deadline soon() { return deadline_in(seconds(300)); }  // a bound for the test, never expected
 
 RingOptions ring(int readers, uint32_t slots = 8, uint64_t arena = 1 << 20, uint64_t back = 1 << 16) {
   RingOptions o;
@@ -221,12 +221,17 @@ TEST(BroadcastRing, WrongUseIsASentence) {
 TEST(BroadcastRing, AnIdleReaderUsesNoProcessor) {
   auto writer = *RingWriter::create(ring(1));
   const auto reader = writer->reader(0);
-  timespec before{}, after{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
-  EXPECT_FALSE(reader->next(deadline_in(milliseconds(400))));
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
-  const int64_t used = (after.tv_sec - before.tv_sec) * 1'000'000'000 + after.tv_nsec - before.tv_nsec;
-  EXPECT_LT(used, 10'000'000);  // processor time, not wall time: 2.5 % of the wait
+  // Processor time, not wall time: 2.5 % of the wait. One wait that nobody disturbs is enough: who spins
+  // has none.
+  int64_t least = INT64_MAX;
+  for (int wait = 0; wait < 20 && least >= 10'000'000; ++wait) {
+    timespec before{}, after{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+    EXPECT_FALSE(reader->next(deadline_in(milliseconds(400))));
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
+    least = std::min(least, (after.tv_sec - before.tv_sec) * 1'000'000'000 + after.tv_nsec - before.tv_nsec);
+  }
+  EXPECT_LT(least, 10'000'000);
 }
 
 // --- processes -----------------------------------------------------------------------------------------

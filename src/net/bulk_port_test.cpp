@@ -9,7 +9,7 @@
 namespace towline::net {
 namespace {
 
-Deadline soon() { return deadline_in(seconds(60)); }
+Deadline soon() { return deadline_in(seconds(300)); }
 
 struct Side {
   Side(const std::shared_ptr<InprocNet>& net, const std::string& name, const Faults& faults) {

@@ -33,12 +33,13 @@ Hub::Hub(TransportOptions options, Inbox& inbox)
     : options_(std::move(options)),
       incarnation_(draw_incarnation()),
       inbox_(inbox),
-      peer_faults_(options_.peer_faults) {}
+      peer_faults_(options_.peer_faults),
+      peer_timeout_(options_.peer_timeout) {}
 
 SessionOptions Hub::session_options() const {
   SessionOptions o;
   o.heartbeat = options_.heartbeat;
-  o.peer_timeout = options_.peer_timeout;
+  o.peer_timeout = peer_timeout_;
   o.reconnect_window = options_.reconnect_window;
   o.max_frame = options_.max_frame_bytes;
   o.window_frames = options_.window_frames;
@@ -138,9 +139,16 @@ void Hub::on_hello(LineId line, RawFrame frame) {
     return refuse(line, hello.error().message());
   }
   ChannelPtr& channel = accepted_[{hello->incarnation, hello->session}];
-  if (!channel && (stopping_ || channels_.size() >= kMaxChannels)) {
+  if (!channel && stopping_) {
+    // No answer is none: a refusal is for good, and another process may listen here in a moment.
     accepted_.erase({hello->incarnation, hello->session});
-    return refuse(line, stopping_ ? "this side is shutting down" : "too many channels are open here");
+    wire_->hang_up(line);
+    lines_.erase(line);
+    return;
+  }
+  if (!channel && channels_.size() >= kMaxChannels) {
+    accepted_.erase({hello->incarnation, hello->session});
+    return refuse(line, "too many channels are open here");
   }
   if (!channel && hello->resume) {
     accepted_.erase({hello->incarnation, hello->session});
@@ -443,6 +451,13 @@ void Hub::set_faults(const std::string& peer, const Faults& faults) {
   for (const auto& [id, channel] : channels_) {
     if (channel->peer_.name == peer) apply_faults(*channel);
   }
+}
+
+void Hub::set_peer_timeout(Duration silence) {
+  const std::lock_guard lock(mutex_);
+  peer_timeout_ = std::max(silence, options_.heartbeat * 2);
+  for (const auto& [id, channel] : channels_) channel->session_.set_peer_timeout(peer_timeout_);
+  if (wire_ != nullptr) wire_->wake();
 }
 
 void Hub::cut(const std::string& peer) {

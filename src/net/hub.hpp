@@ -93,6 +93,7 @@ class Hub final : public WireEvents, public std::enable_shared_from_this<Hub> {
                                            bool bulk);
   Result<void> wait_open(HubChannel& channel);
   void set_faults(const std::string& peer, const Faults& faults);
+  void set_peer_timeout(Duration silence);
   void cut(const std::string& peer);
   bool set_bulk_sink(BulkSink* sink);   // false: there is one already
   void drop_bulk_sink(BulkSink* sink);  // and close the bulk channels
@@ -156,6 +157,7 @@ class Hub final : public WireEvents, public std::enable_shared_from_this<Hub> {
   std::map<std::pair<uint64_t, uint64_t>, ChannelPtr> accepted_;  // (incarnation, session)
   std::unordered_map<LineId, Line> lines_;
   std::map<std::string, Faults> peer_faults_;
+  Duration peer_timeout_;
   std::priority_queue<Delayed, std::vector<Delayed>, std::greater<>> delayed_;
   uint64_t delayed_order_ = 0;
   LineId last_line_ = kNoLine;

@@ -15,7 +15,6 @@ namespace {
 constexpr Duration kWatchEvery = seconds(1);           // while nothing is wanted
 constexpr Duration kWatchSoon = milliseconds(200);     // while somebody waits for a leader
 constexpr Duration kWatchPatience = seconds(2);        // with a registry that does not answer
-constexpr Duration kSlice = milliseconds(50);          // between looks at a stop flag
 constexpr Duration kComplainEvery = seconds(30);
 constexpr Duration kResignPatience = milliseconds(500);
 
@@ -39,13 +38,23 @@ void note_outage(std::optional<Instant>& since, std::optional<Instant>& complain
   }
 }
 
+// False if a stop was requested, before or meanwhile.
+bool sleep_unless(const std::stop_token& stop, Duration length) {
+  std::mutex mutex;
+  std::condition_variable_any stopped;
+  std::unique_lock lock(mutex);
+  stopped.wait_for(lock, stop, chrono_of(length), [] { return false; });
+  return !stop.stop_requested();
+}
+
 }  // namespace
 
 // --- Leadership ---------------------------------------------------------------------------------
 
 Result<std::unique_ptr<Leadership>> Leadership::take(
     const LeadershipOptions& options,
-    const std::function<bool(const std::optional<LeaderRecord>& other)>& go_on) {
+    const std::function<bool(const std::optional<LeaderRecord>& other)>& go_on,
+    const std::stop_token& stop) {
   ASSIGN_OR_RETURN(std::unique_ptr<Registry> registry, Registry::open(options.registry));
   auto seat = std::make_unique<LeaderSeat>(*registry, options.name, options.lease, options.floor);
   const Duration pause = std::clamp(options.lease / 4, milliseconds(100), seconds(1));
@@ -54,14 +63,9 @@ Result<std::unique_ptr<Leadership>> Leadership::take(
     const Result<bool> won = seat->campaign(deadline_in(options.lease));
     note_outage(silent, complained, options.registry, won ? nullptr : &won.error(), "waiting for it");
     if (won && *won) break;
-    const Deadline next = deadline_in(pause);
-    do {
-      if (!go_on(seat->other())) {
-        if (!won) return won.error();
-        return Error(Code::kCancelled, "told to stop while another process leads");
-      }
-      std::this_thread::sleep_for(chrono_of(kSlice));
-    } while (steady_now() < next);
+    if (go_on(seat->other()) && sleep_unless(stop, pause)) continue;
+    if (!won) return won.error();
+    return Error(Code::kCancelled, "told to stop while another process leads");
   }
   log_info("registry", "this process leads",
            {{"registry", options.registry}, {"epoch", seat->epoch()}});
@@ -263,27 +267,24 @@ void LeaderWatch::look() {
 }
 
 Result<LeaderRecord> LeaderWatch::wait(int64_t epoch, Deadline deadline,
-                                       const std::atomic<bool>& stop) {
+                                       const std::stop_token& stop) {
+  const auto found = [&] { return leader_ && leader_->epoch >= epoch; };
   std::unique_lock lock(mutex_);
   ++waiting_;
   changed_.notify_all();
-  Result<LeaderRecord> answer = Error(Code::kCancelled, "told to stop while looking for a leader");
-  while (!stop.load(std::memory_order_relaxed)) {
-    if (leader_ && leader_->epoch >= epoch) {
-      answer = *leader_;
-      break;
-    }
-    if (steady_now() >= deadline) {
-      const std::string why = failure_ ? failure_->to_string()
-                              : leader_ ? format("the one there is has epoch {}, an old one", leader_->epoch)
-                                        : std::string("nobody leads there");
-      answer = errorf(Code::kDeadline, "no coordinator at {}: {}", registry_->url(), why);
-      break;
-    }
-    changed_.wait_for(lock, chrono_of(kSlice));
+  if (deadline == kNever) {
+    changed_.wait(lock, stop, found);
+  } else {
+    changed_.wait_until(lock, stop, std::chrono::steady_clock::time_point(chrono_of(Duration(deadline.ns))),
+                        found);
   }
   --waiting_;
-  return answer;
+  if (stop.stop_requested()) return Error(Code::kCancelled, "told to stop while looking for a leader");
+  if (found()) return *leader_;
+  const std::string why = failure_  ? failure_->to_string()
+                          : leader_ ? format("the one there is has epoch {}, an old one", leader_->epoch)
+                                    : std::string("nobody leads there");
+  return errorf(Code::kDeadline, "no coordinator at {}: {}", registry_->url(), why);
 }
 
 }  // namespace towline::net

@@ -26,6 +26,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -99,11 +100,13 @@ struct LeadershipOptions {
 // Threading: any, but for take() and the destructor.
 class Leadership {
  public:
-  // Waits for the seat. `go_on` is asked several times a second, with the one that leads if there
-  // is one; false ends the waiting with kCancelled. An outage of the registry is waited for as well.
+  // Waits for the seat. After each look at the registry (several a lease, one a second at least)
+  // `go_on` is asked, with the one that leads if there is one; false, or a stop, ends the waiting
+  // with kCancelled. An outage of the registry is waited for as well.
   static Result<std::unique_ptr<Leadership>> take(
       const LeadershipOptions& options,
-      const std::function<bool(const std::optional<LeaderRecord>& other)>& go_on);
+      const std::function<bool(const std::optional<LeaderRecord>& other)>& go_on,
+      const std::stop_token& stop = {});
   ~Leadership();                     // gives the seat up, if the registry answers at once
 
   int64_t epoch() const { return epoch_; }
@@ -153,8 +156,8 @@ class LeaderWatch {
   // The greatest epoch of a leader ready for nodes that was ever read here.
   int64_t highest_epoch() const { return highest_.load(std::memory_order_relaxed); }
   // Waits for a leader of at least `epoch`. kDeadline: there was none, or why the registry does not
-  // answer. kCancelled: `stop` was set.
-  Result<LeaderRecord> wait(int64_t epoch, Deadline deadline, const std::atomic<bool>& stop);
+  // answer. kCancelled: a stop was requested.
+  Result<LeaderRecord> wait(int64_t epoch, Deadline deadline, const std::stop_token& stop = {});
 
  private:
   explicit LeaderWatch(std::unique_ptr<Registry> registry) : registry_(std::move(registry)) {}
@@ -164,7 +167,7 @@ class LeaderWatch {
   std::unique_ptr<Registry> registry_;      // the thread's
   std::atomic<int64_t> highest_{0};
   mutable std::mutex mutex_;                // guards the rest
-  std::condition_variable changed_;
+  std::condition_variable_any changed_;
   bool stop_ = false;
   int waiting_ = 0;
   std::optional<LeaderRecord> leader_;

@@ -6,16 +6,17 @@
 // lock. Leases end at a time of the machine's clock since boot, which all its processes share; a
 // file of an earlier boot has no living leases.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
+#include <sys/inotify.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <map>
-#include <thread>
+#include <optional>
 
 #include "base/base64.hpp"
 #include "base/file.hpp"
@@ -61,6 +62,34 @@ std::string boot_id() {
   return text ? text->substr(0, text->find('\n')) : std::string();
 }
 
+// Wakes when somebody closes a file that he had open for writing, as who lets a lock go does.
+class CloseWatch {
+ public:
+  explicit CloseWatch(const std::string& path) : fd_(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {
+    if (fd_ >= 0) ::inotify_add_watch(fd_, path.c_str(), IN_CLOSE_WRITE);
+  }
+  ~CloseWatch() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  CloseWatch(const CloseWatch&) = delete;
+  CloseWatch& operator=(const CloseWatch&) = delete;
+
+  // Also returns now and then without a reason (kNap), sooner where no watch could be made.
+  void wait(Deadline deadline) const {
+    const Duration nap = std::min(deadline - steady_now(), fd_ >= 0 ? kNap : kShortNap);
+    pollfd watched{fd_, POLLIN, 0};  // a negative descriptor is left out
+    if (::poll(&watched, 1, static_cast<int>(nap.value / 1'000'000) + 1) <= 0) return;
+    alignas(inotify_event) char events[4096];
+    while (::read(fd_, events, sizeof events) > 0) {
+    }
+  }
+
+ private:
+  // A holder that is killed closes its file a moment before it lets the lock go.
+  static constexpr Duration kNap = milliseconds(100), kShortNap = milliseconds(10);
+  int fd_;
+};
+
 class FolderLock {
  public:
   static Result<FolderLock> take(const std::string& path, Deadline deadline) {
@@ -69,6 +98,7 @@ class FolderLock {
       return errorf(Code::kUnavailable, "the registry's lock '{}' cannot be opened: {}", path,
                     std::strerror(errno));
     }
+    std::optional<CloseWatch> watch;  // once it is known to be held: it must be there before we look
     while (::flock(lock.fd_, LOCK_EX | LOCK_NB) != 0) {
       if (errno != EWOULDBLOCK && errno != EINTR) {
         return errorf(Code::kUnavailable, "the registry's lock '{}' cannot be taken: {}", path,
@@ -77,7 +107,7 @@ class FolderLock {
       if (steady_now() >= deadline) {
         return errorf(Code::kDeadline, "another process holds the registry's lock '{}'", path);
       }
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      watch ? watch->wait(deadline) : static_cast<void>(watch.emplace(path));
     }
     return lock;
   }
@@ -87,7 +117,9 @@ class FolderLock {
     return *this;
   }
   ~FolderLock() {
-    if (fd_ >= 0) ::close(fd_);
+    if (fd_ < 0) return;
+    ::flock(fd_, LOCK_UN);  // before the close, which wakes those that wait
+    ::close(fd_);
   }
 
  private:

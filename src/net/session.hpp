@@ -86,6 +86,7 @@ class Session {
   uint32_t received() const { return static_cast<uint32_t>(received_); }
   ChannelStats stats() const;
   void set_lossy(bool lossy) { options_.lossy = lossy; }
+  void set_peer_timeout(Duration silence) { options_.peer_timeout = silence; }
 
  private:
   struct Sent {

@@ -1,16 +1,16 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Debian's etcd as a child process on free ports, with its data in a temporary folder. Test code.
+// Debian's etcd as a child process, with its data in a temporary folder. Test code.
+//
+// It listens on an address of this machine that is this process's own (127.0.0.0/8 is all ours): a free
+// port of 127.0.0.1 could be somebody else's by the time etcd takes it, or while it is down.
 #pragma once
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,8 +35,9 @@ class TestEtcd {
   TestEtcd() {
     static int count = 0;
     folder_ = ::testing::TempDir() + format("towline-etcd-{}-{}", ::getpid(), ++count);
-    port_ = free_port();
-    peer_port_ = free_port();
+    const pid_t pid = ::getpid();
+    host_ = format("127.{}.{}.{}", 64 + (pid >> 16) % 64, (pid >> 8) % 256, pid % 256);
+    port_ = 2379 + 2 * count;
     start();
   }
   ~TestEtcd() {
@@ -48,8 +49,8 @@ class TestEtcd {
 
   // On the same ports and data; waits until it answers.
   void start() {
-    const std::string client = format("http://127.0.0.1:{}", port_);
-    const std::string peer = format("http://127.0.0.1:{}", peer_port_);
+    const std::string client = format("http://{}:{}", host_, port_);
+    const std::string peer = format("http://{}:{}", host_, port_ + 1);
     std::vector<std::string> words = {
         "etcd", "--data-dir", folder_, "--listen-client-urls", client, "--advertise-client-urls",
         client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
@@ -68,8 +69,8 @@ class TestEtcd {
       ::_exit(127);
     }
     const auto registry = Registry::open(url());
-    const Deadline latest = deadline_in(seconds(60));
-    while (!(*registry)->list("", deadline_in(seconds(1))) && steady_now() < latest) {
+    const Deadline latest = deadline_in(seconds(300));
+    while (!(*registry)->list("", deadline_in(seconds(10))) && steady_now() < latest) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
   }
@@ -88,25 +89,13 @@ class TestEtcd {
   void resume() const { ::kill(pid_, SIGCONT); }
 
   std::string url(const std::string& prefix = "test") const {
-    return format("etcd://127.0.0.1:{}/{}", port_, prefix);
+    return format("etcd://{}:{}/{}", host_, port_, prefix);
   }
-  int port() const { return port_; }
+  std::string member() const { return format("{}:{}", host_, port_); }
 
  private:
-  static int free_port() {
-    const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = ::htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof address;
-    ::bind(fd, reinterpret_cast<const sockaddr*>(&address), length);
-    ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length);
-    ::close(fd);
-    return ::ntohs(address.sin_port);
-  }
-
-  std::string folder_;
-  int port_ = 0, peer_port_ = 0;
+  std::string folder_, host_;
+  int port_ = 0;  // for clients; the next one is for peers
   pid_t pid_ = -1;
 };
 

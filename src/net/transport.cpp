@@ -37,6 +37,7 @@ class HubTransport final : public Transport {
   }
   std::string address() const override { return hub_->address(); }
   PeerName self() const override { return hub_->self(); }
+  void set_peer_timeout(Duration silence) override { hub_->set_peer_timeout(silence); }
   void set_faults(const std::string& peer, const Faults& faults) override {
     hub_->set_faults(peer, faults);
   }

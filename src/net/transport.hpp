@@ -84,6 +84,8 @@ class Transport {
 
   // From now on, for channels to `peer` (identity), existing and new.
   virtual void set_faults(const std::string& peer, const Faults& faults) = 0;
+  // From now on, instead of TransportOptions::peer_timeout; at least two heartbeats.
+  virtual void set_peer_timeout(Duration silence) = 0;
   // Breaks the line to `peer` as a network would (tests, chaos runs): the session resumes or dies.
   virtual void cut(const std::string& peer) = 0;
 

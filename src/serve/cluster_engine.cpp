@@ -90,6 +90,7 @@ Result<std::unique_ptr<ClusterEngine>> ClusterEngine::start(
   t.peer_faults = options.links.from(kCoordinatorName);
   t.key_file = options.key_file;
   t.insecure = options.insecure;
+  t.peer_timeout = std::max(options.lease, t.heartbeat * 2);
   ASSIGN_OR_RETURN(self->transport_, net::Transport::open(std::move(t), self->inbox_));
   self->start_calls();
   for (const auto& [name, path] : options.adapters) TRY(self->adapters_->expect(name, path));
@@ -425,6 +426,7 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
         Json::object({{"assign", assign},
                       {"layers", int64_t{model().layers}},
                       {"epoch", options_.epoch.value},
+                      {"lease_s", to_seconds(options_.lease)},
                       {"links", EmulatedLinks::to_json(options_.links.from(theirs.name))}})
             .dump();
     return guest.channel->send(static_cast<uint16_t>(MessageKind::kHandshake), 0,

@@ -176,10 +176,10 @@ class FakeGenerator : public Generator {
     allowed_ += n;
     wake_.notify_all();
   }
-  // Blocks until `ready` holds of (live sequences, cancels); false after a minute.
+  // Blocks until `ready` holds of (live sequences, cancels); false after five minutes.
   bool wait_until(const std::function<bool(size_t live, int64_t cancels)>& ready) {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, std::chrono::minutes(1),
+    return changed_.wait_for(lock, std::chrono::minutes(5),
                              [&] { return ready(live_.size(), cancels_); });
   }
   std::vector<GenerationRequest> submitted() const {

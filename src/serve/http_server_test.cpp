@@ -155,7 +155,12 @@ TEST(HttpServer, SurvivesRequestsCutAnywhere) {
   }
   Client client = server.client();
   EXPECT_EQ(client.post("/v1/completions", kShort).status, 200);
-  EXPECT_EQ(server.on_loop([&] { return server.server().http_stats().connections; }), 1);
+  // Those that were cut are let go when the server has seen their ends, which nobody waits for.
+  const auto open = [&] {
+    return server.on_loop([&] { return server.server().http_stats().connections; });
+  };
+  while (open() > 1) std::this_thread::yield();
+  EXPECT_EQ(open(), 1);
 }
 
 TEST(HttpServer, BoundsTheBytesOfBodiesOverAllConnections) {
@@ -176,9 +181,7 @@ TEST(HttpServer, BoundsTheBytesOfBodiesOverAllConnections) {
   server.on_loop([] {});
   // The first's share comes back once the server has seen it go.
   int status = 503;
-  for (int tries = 0; tries < 1000 && status == 503; ++tries) {
-    status = server.client().post("/v1/completions", kShort).status;
-  }
+  while (status == 503) status = server.client().post("/v1/completions", kShort).status;
   EXPECT_EQ(status, 200);
 }
 

@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <deque>
@@ -32,16 +33,18 @@ constexpr Duration kBeat = milliseconds(500);
 constexpr Duration kReachSlice = seconds(3);    // of one try to reach the coordinator
 constexpr Duration kRunPatience = seconds(60);  // with a run that the conversation left behind
 constexpr Duration kRetry = milliseconds(2);  // when a channel took nothing for want of credits
+constexpr double kLeastLease = 3, kMostLease = 3600;  // seconds of silence of a peer
 constexpr int32_t kMostRanks = 64;
 constexpr int kMeasures = 3;
 
 class NodeAgent {
  public:
   NodeAgent(const NodeAgentOptions& options, const NodePlace& place, NodeHoldings& kept,
-            const std::atomic<bool>& stop)
+            const std::stop_token& stop)
       : o_(options), place_(place), kept_(kept), stop_(stop) {}
 
   Result<void> run() {
+    const std::stop_callback wake(stop_, [this] { inbox_.wake(); });
     Result<void> ended = converse();
     if (coordinator_) coordinator_->close(ended ? "the node leaves" : ended.error().message());
     hand_back_ranks();
@@ -53,7 +56,7 @@ class NodeAgent {
     TRY(connect());
     net::Deadline next_beat = net::steady_now();
     for (;;) {
-      if (stop_.load(std::memory_order_relaxed)) {
+      if (stop_.stop_requested()) {
         coordinator_->close("the node was told to leave");
         return {};
       }
@@ -78,7 +81,7 @@ class NodeAgent {
   // answer would be taken for one of the next.
   void hand_back_ranks() {
     const net::Deadline patience = net::deadline_in(kRunPatience);
-    while (ranks_ && outstanding_ > 0 && !stop_.load(std::memory_order_relaxed)) {
+    while (ranks_ && outstanding_ > 0 && !stop_.stop_requested()) {
       while (std::optional<RankEvent> event = ranks_->take()) {
         if (std::holds_alternative<RanksLost>(*event)) {
           ranks_.reset();
@@ -151,7 +154,7 @@ class NodeAgent {
       const bool later = code == Code::kUnavailable || code == Code::kDeadline;
       const bool other = place_.moved && place_.moved();
       if (!later || other || net::steady_now() >= place_.latest ||
-          stop_.load(std::memory_order_relaxed)) {
+          stop_.stop_requested()) {
         return std::move(channel.error())
             .context(format("reaching the coordinator at {}", place_.address));
       }
@@ -229,6 +232,9 @@ class NodeAgent {
     }
     if (!extra["assign"].is_null()) {
       TRY(emulate_links(extra["links"]));
+      // A lease is as long on both sides, and between nodes.
+      const double lease = std::clamp(extra["lease_s"].as_double(0), kLeastLease, kMostLease);
+      transport_->set_peer_timeout(Duration(static_cast<int64_t>(lease * 1e9)));
       return load(extra["assign"], theirs);
     }
     node_ = theirs.node;
@@ -350,7 +356,7 @@ class NodeAgent {
         ASSIGN_OR_RETURN(const bool ended, handle(*event));
         if (ended) return Error(Code::kCancelled, "the cluster ended while this node loaded");
       }
-      if (stop_.load(std::memory_order_relaxed)) {
+      if (stop_.stop_requested()) {
         return Error(Code::kCancelled, "the node was told to leave");
       }
       while (std::optional<RankEvent> from_ranks = ranks_->take()) {
@@ -644,7 +650,7 @@ class NodeAgent {
   const NodeAgentOptions o_;
   const NodePlace place_;
   NodeHoldings& kept_;
-  const std::atomic<bool>& stop_;
+  const std::stop_token& stop_;
   net::Inbox inbox_;
   std::unique_ptr<net::Transport> transport_;  // after the inbox: closes first
   std::shared_ptr<net::Channel> coordinator_;
@@ -668,7 +674,7 @@ class NodeAgent {
 }  // namespace
 
 Result<void> run_session(const NodeAgentOptions& options, const NodePlace& place,
-                         NodeHoldings& kept, const std::atomic<bool>& stop) {
+                         NodeHoldings& kept, const std::stop_token& stop) {
   return std::make_unique<NodeAgent>(options, place, kept, stop)->run();
 }
 

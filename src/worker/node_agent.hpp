@@ -20,8 +20,8 @@
 // Threads: run() is the agent's thread; the transport has one of its own, and the ranks.
 #pragma once
 
-#include <atomic>
 #include <functional>
+#include <stop_token>
 #include <string>
 
 #include "base/result.hpp"
@@ -45,12 +45,12 @@ struct NodeAgentOptions {
   std::function<std::string(const std::string& coordinator)> listen_towards;
 };
 
-// Until `stop` is set (looked at a few times a second; it says that it leaves), something fails for
-// good, or the conversation with the coordinator has ended: in order (success) or not. With a
+// Until a stop is requested (noticed at once, but while the coordinator is dialled or a model loaded;
+// it says that it leaves), something fails for good, or the conversation with the coordinator has ended: in order (success) or not. With a
 // registry or `rejoin_seconds` the end of a conversation is the beginning of the next: weights that
 // fit what the next coordinator assigns stay loaded, and coordinators of older epochs than one that
 // this node has known are refused.
-Result<void> run_node(const NodeAgentOptions& options, const std::atomic<bool>& stop);
+Result<void> run_node(const NodeAgentOptions& options, const std::stop_token& stop);
 
 // Identifies a model file by its size and samples of its bytes; a directory by its files' names,
 // sizes and samples. Reads at most about 1 MiB.

@@ -4,8 +4,9 @@
 // The life of a node: conversations, one after another.
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <optional>
-#include <thread>
 
 #include "base/fmt.hpp"
 #include "base/log.hpp"
@@ -17,20 +18,18 @@ namespace {
 
 constexpr Duration kPause = milliseconds(300);     // between two conversations
 constexpr Duration kLongPause = seconds(2);        // after one that did not come to a welcome
-constexpr Duration kSlice = milliseconds(50);
 
 net::Deadline patience_of(int32_t whole_seconds) {
   return whole_seconds > 0 ? net::deadline_in(seconds(whole_seconds)) : kNever;
 }
 
 // False if told to stop.
-bool pause(Duration length, const std::atomic<bool>& stop) {
-  const net::Deadline end = net::deadline_in(length);
-  while (net::steady_now() < end) {
-    if (stop.load(std::memory_order_relaxed)) return false;
-    std::this_thread::sleep_for(std::chrono::nanoseconds(kSlice.value));
-  }
-  return !stop.load(std::memory_order_relaxed);
+bool pause(Duration length, const std::stop_token& stop) {
+  std::mutex mutex;
+  std::condition_variable_any stopped;
+  std::unique_lock lock(mutex);
+  stopped.wait_for(lock, stop, std::chrono::nanoseconds(length.value), [] { return false; });
+  return !stop.stop_requested();
 }
 
 bool may_be_better_later(const Error& error) {
@@ -39,7 +38,7 @@ bool may_be_better_later(const Error& error) {
 
 // The coordinator's place: as given, or as the registry tells.
 Result<NodePlace> find(const NodeAgentOptions& options, net::LeaderWatch* watch, int64_t epoch,
-                       net::Deadline latest, const std::atomic<bool>& stop) {
+                       net::Deadline latest, const std::stop_token& stop) {
   NodePlace place;
   place.address = options.coordinator;
   place.latest = latest;
@@ -57,7 +56,7 @@ Result<NodePlace> find(const NodeAgentOptions& options, net::LeaderWatch* watch,
 
 }  // namespace
 
-Result<void> run_node(const NodeAgentOptions& options, const std::atomic<bool>& stop) {
+Result<void> run_node(const NodeAgentOptions& options, const std::stop_token& stop) {
   std::unique_ptr<net::LeaderWatch> watch;
   if (!options.registry.empty()) {
     ASSIGN_OR_RETURN(watch, net::LeaderWatch::start(options.registry));
@@ -70,11 +69,11 @@ Result<void> run_node(const NodeAgentOptions& options, const std::atomic<bool>& 
   bool ever_welcomed = false;
   for (;;) {
     Result<NodePlace> place = find(options, watch.get(), kept.epoch, latest, stop);
-    if (stop.load(std::memory_order_relaxed)) return {};
+    if (stop.stop_requested()) return {};
     if (!place) return ever_welcomed && ended ? Result<void>() : std::move(place.error());
     kept.welcomed = false;
     const Result<void> over = run_session(options, *place, kept, stop);
-    if (stop.load(std::memory_order_relaxed)) return {};
+    if (stop.stop_requested()) return {};
     if (!again || (!over && !may_be_better_later(over.error()))) return over;
     if (kept.welcomed) {
       ended = over;

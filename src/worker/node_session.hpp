@@ -57,6 +57,6 @@ struct NodePlace {                   // where the coordinator is
 // kUnavailable, kDeadline: the coordinator was not reached, or ended the conversation; another one
 // may do. Other errors: this node cannot be of use as it is.
 Result<void> run_session(const NodeAgentOptions& options, const NodePlace& place,
-                         NodeHoldings& kept, const std::atomic<bool>& stop);
+                         NodeHoldings& kept, const std::stop_token& stop);
 
 }  // namespace towline::worker

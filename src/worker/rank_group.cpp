@@ -11,8 +11,9 @@ namespace towline::worker {
 namespace {
 
 // How long the other ranks may take to acknowledge a step that one rank failed, before they are torn
-// out of the collective they may be waiting in. A rank that is computing acknowledges by itself.
-constexpr Duration kLeaveWithin = milliseconds(200);
+// out of the collective they may be waiting in, which ends the group. A rank that computes, or that has
+// to wait for a processor, acknowledges by itself.
+constexpr Duration kLeaveWithin = seconds(2);
 
 }  // namespace
 

@@ -35,7 +35,7 @@ class ScriptRun {
     group_ = std::move(*started);
     for (int32_t id = 0; id < options_.adapters; ++id) {
       EXPECT_TRUE(group_->load_adapter(id, "a"));
-      EXPECT_TRUE(group_->wait(net::deadline_in(seconds(30)))->ok());
+      EXPECT_TRUE(group_->wait(net::deadline_in(seconds(300)))->ok());
     }
   }
 
@@ -70,7 +70,7 @@ class ScriptRun {
 
   // The group compares all ranks' hashes before it calls a step well.
   void take_event() {
-    const std::optional<GroupEvent> event = group_->wait(net::deadline_in(seconds(30)));
+    const std::optional<GroupEvent> event = group_->wait(net::deadline_in(seconds(300)));
     ASSERT_TRUE(event.has_value());
     ASSERT_TRUE(event->ok()) << event->error;
     if (sent_.front()) {
@@ -98,7 +98,7 @@ class ScriptRun {
   // What every rank holds is what the coordinator's copy holds.
   void check_states() {
     while (!sent_.empty()) take_event();
-    const Result<Json> states = group_->call_now(Method::kDumpState, Json::object(), seconds(30));
+    const Result<Json> states = group_->call_now(Method::kDumpState, Json::object(), seconds(300));
     ASSERT_TRUE(states) << states.error().to_string();
     for (const Json& rank : states->items()) {
       ASSERT_EQ(rank["hash"].as_string(), format("{:016x}", sender_.mirror().hash()));

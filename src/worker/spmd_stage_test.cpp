@@ -72,7 +72,7 @@ std::vector<std::vector<int32_t>> generate(const std::string& model, int32_t ran
                               policy::StepRow::kSamples | policy::StepRow::kFed, 0});
       }
     }
-    const std::optional<GroupEvent> event = (*group)->wait(net::deadline_in(seconds(60)));
+    const std::optional<GroupEvent> event = (*group)->wait(net::deadline_in(seconds(300)));
     EXPECT_TRUE(event && event->ok()) << (event ? event->error : "no answer");
     if (!event || !event->ok()) return {};
     std::vector<int32_t>& step = tokens.emplace_back();

@@ -96,7 +96,6 @@ class Executor {
   virtual Result<void> reset_kv() { return {}; }           // forget cached KV contents
   virtual Result<void> sleep(int level) { (void)level; return {}; }  // 1: KV freed, 2: weights too
   virtual Result<void> wake() { return {}; }
-  virtual Result<void> profile(bool on) { (void)on; return {}; }
   virtual Json status() const { return Json::object(); }
   // Makes a run() that waits for its siblings return kUnavailable soon. Any thread.
   virtual void abort() {}

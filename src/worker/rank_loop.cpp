@@ -207,7 +207,9 @@ std::optional<RankLoop::Failure> RankLoop::run_steps() {
 Result<void> RankLoop::compute() {
   const Instant begin = net::steady_now();
   Result<void> ran = rank_.executor->run(items_, hidden_, results_);
-  const int64_t us = (net::steady_now() - begin).value / 1000;
+  const Instant end = net::steady_now();
+  rank_.trace.add(begin, end, items_, ran.has_value());
+  const int64_t us = (end - begin).value / 1000;
   work_us_ = static_cast<uint32_t>(std::clamp<int64_t>(us, 0, UINT32_MAX));
   return ran;
 }

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "base/fmt.hpp"
 #include "net/clock.hpp"
@@ -115,8 +116,17 @@ Result<Json> sleep(RankContext& rank, const SleepArgs& a) {
   return done(rank.executor->sleep(a.level));
 }
 Result<Json> wake(RankContext& rank, const Nothing&) { return done(rank.executor->wake()); }
+// The file's place is the rank's choice: who may call does not get to write anywhere.
 Result<Json> profile(RankContext& rank, const ProfileArgs& a) {
-  return done(rank.executor->profile(a.on));
+  if (a.on) {
+    rank.trace.start();
+    return Json::object({{"rank", rank.place.rank}, {"recording", true}});
+  }
+  const LayerRange layers = rank.executor->layers();
+  std::error_code error;
+  const std::string folder = std::filesystem::temp_directory_path(error).string();
+  return rank.trace.finish(rank.place, format("layers [{}, {})", layers.begin, layers.end),
+                           error ? "/tmp" : folder);
 }
 
 // Rows of a sequence that nobody asked for: the cost of a step. Only where the executor does not mind
@@ -216,8 +226,8 @@ constexpr MethodRow kMethods[] = {
      "give memory back", R"({"level":1})"},
     {Method::kWake, "wake", Band::kIn, Reduction::kSame, typed<Nothing, wake>,
      "take the memory again", "{}"},
-    {Method::kProfile, "profile", Band::kIn, Reduction::kSame, typed<ProfileArgs, profile>,
-     "start or stop profiling", R"({"on":false})"},
+    {Method::kProfile, "profile", Band::kIn, Reduction::kEach, typed<ProfileArgs, profile>,
+     "record a span for each run; off: write them to a file and say which", R"({"on":false})"},
     {Method::kDummyBatch, "dummy_batch", Band::kIn, Reduction::kEach,
      typed<DummyArgs, dummy_batch>, "evaluate rows of no request, and how long that takes", R"({"rows":4})"},
     {Method::kDumpState, "dump_state", Band::kIn, Reduction::kEach, typed<Nothing, dump_state>,

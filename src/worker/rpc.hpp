@@ -24,6 +24,7 @@
 #include "base/result.hpp"
 #include "protocol/methods.hpp"
 #include "worker/executor.hpp"
+#include "worker/run_trace.hpp"
 
 namespace towline::worker {
 
@@ -54,6 +55,7 @@ struct RankContext {
   std::atomic<bool> ready{false};
   std::unique_ptr<policy::StepMirror> mirror;  // the loop's
   RankProgress progress;
+  RunTrace trace;                              // the loop's
   bool leave = false;
 };
 

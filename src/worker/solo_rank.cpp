@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/fmt.hpp"
+#include "net/clock.hpp"
 
 namespace towline::worker {
 
@@ -131,7 +132,9 @@ RunEnded SoloRank::evaluate(RankRun run) {
     rank_.mirror->retire(piece.step);
     items.push_back({piece.step, piece.hop, rows[i]});
   }
+  const Instant begin = net::steady_now();
   Result<void> ran = rank_.executor->run(items, run.hidden, done.results);
+  if (rank_.trace.recording()) rank_.trace.add(begin, net::steady_now(), items, ran.has_value());
   if (!ran) done.error = std::move(ran).error();
   done.run = std::move(run);
   return done;

@@ -1,6 +1,11 @@
 # SPDX-FileCopyrightText: 2026 The Towline Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the cluster tests share: processes of the program under test (argv[1]), and requests."""
+"""What the cluster tests share: processes of the program under test (argv[1]), and requests.
+
+A verdict must be the same in every schedule: whoever is held up for seconds, by other tests or by a
+machine that was suspended, must not change it. So nothing here is about times; what other processes do
+is waited for; and clusters get a lease that no hold-up reaches, unless a test is about leases.
+"""
 import concurrent.futures
 import json
 import os
@@ -18,15 +23,17 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 MODEL = os.path.join(ROOT, "models", "towline-demo-3.9m-q8_0.gguf")
 STARTS = ["In the beginning", "And it came to pass", "The Lord is my", "Blessed are the", "Now when",
           "He said unto them", "Behold", "And God said"]
+PATIENCE = 300  # seconds; a bound for a test that fails, never reached by one that does not
+LEASE = "600"
 
 
 class Server:
     """A running `towline serve` or `towline up`; `ready` is its JSON line."""
 
-    def __init__(self, *words, wait=True):
+    def __init__(self, *words, wait=True, command=None):
         self.errors = tempfile.TemporaryFile(mode="w+") if wait else subprocess.PIPE
-        self.process = subprocess.Popen([TOWLINE, *words, "--json"], stdout=subprocess.PIPE,
-                                        stderr=self.errors, text=True)
+        self.process = subprocess.Popen(command or [TOWLINE, *with_lease(words), "--json"],
+                                        stdout=subprocess.PIPE, stderr=self.errors, text=True)
         if wait:
             self.wait_ready()
         else:
@@ -42,16 +49,35 @@ class Server:
         self.errors.seek(0)
         return self.errors.read()
 
-    def call(self, path, body=None, method=None):
+    def call(self, path, body=None, method=None, raw=False):
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, method=method,
                                          headers={"content-type": "application/json"})
         with urllib.request.urlopen(request, timeout=600) as answer:
-            return json.loads(answer.read())
+            text = answer.read()
+            return text.decode() if raw else json.loads(text)
+
+    def refused(self, path, body=None):
+        """-> (status, message) of a request that must not be answered"""
+        try:
+            self.call(path, body, raw=True)
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())["error"]["message"]
+        raise AssertionError(f"{path} {body} was not refused")
+
+    def nodes(self):
+        return {n["name"]: n for n in self.call("/cluster")["nodes"]}
+
+    def states(self):
+        assert self.process.poll() is None, "the coordinator has ended:\n" + self.stderr()
+        return {name: n["state"] for name, n in self.nodes().items()}
+
+    def wait_state(self, name, state):
+        until(f"{name} is {state}", lambda: self.states().get(name) == state)
 
     def stop(self, signal_number=signal.SIGTERM):
         self.process.send_signal(signal_number)
-        code = self.process.wait(timeout=300)
+        code = self.process.wait(timeout=PATIENCE)
         self.process.stdout.close()
         return code
 
@@ -63,8 +89,13 @@ class Server:
             self.stop()
 
 
-def until(what, holds, seconds=300):
-    """Waits for something that other processes do; the bound is only for a test that fails. -> the value"""
+def with_lease(words):
+    coordinates = words[:1] == ("up",) or "--cluster" in words
+    return [*words, "--lease", LEASE] if coordinates and "--lease" not in words else list(words)
+
+
+def until(what, holds, seconds=PATIENCE):
+    """Waits for something that other processes do. -> the value that is not false"""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = holds()
@@ -80,15 +111,40 @@ def wait_gone(pid):
         watched = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    ready, _, _ = select.select([watched], [], [], 300)
+    ready, _, _ = select.select([watched], [], [], PATIENCE)
     os.close(watched)
     assert ready, f"process {pid} is left behind"
 
 
-def wait_all_ready(cluster):
+def wait_all_ready(cluster, count=None):
     """Ready means that one way is there: other nodes may still be loading."""
-    while any(n["state"] != "ready" for n in cluster.call("/cluster")["nodes"]):
-        pass  # each look is an exchange with the server
+    def all_ready():
+        states = list(cluster.states().values())
+        return states.count("ready") == (len(states) if count is None else count)
+
+    until("all nodes are ready", all_ready)
+
+
+def shared_files(pids):
+    """Files in /dev/shm that these processes hold. Only what has a name there can be left behind; of
+    what others have there nothing follows."""
+    found = set()
+    for pid in pids:
+        with open(f"/proc/{pid}/maps") as f:
+            found.update(line.split(None, 5)[5].strip() for line in f if "/dev/shm/" in line)
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+            except OSError:
+                pass  # closed meanwhile
+    return sorted(path for path in found if path.startswith("/dev/shm/"))
+
+
+def free_address():
+    """An address of this machine that is this process's own: nobody takes its ports between the life of
+    a process that listens there and the next, as happens to free ports of 127.0.0.1."""
+    pid = os.getpid()
+    return f"127.{64 + (pid >> 16) % 64}.{(pid >> 8) % 256}.{pid % 256}"
 
 
 def bodies():
@@ -110,9 +166,9 @@ def answer(server, body):
     return {"text": choice["text"], "finish": choice["finish_reason"], "logprobs": choice["logprobs"]}
 
 
-def answers(server, together):
+def answers(server, together, requests=None):
     with concurrent.futures.ThreadPoolExecutor(max_workers=together) as pool:
-        return list(pool.map(lambda body: answer(server, body), bodies()))
+        return list(pool.map(lambda body: answer(server, body), requests or bodies()))
 
 
 def scenario(folder, ranges, transport="tcp", **serving):
@@ -128,8 +184,12 @@ def scenario(folder, ranges, transport="tcp", **serving):
     return path
 
 
-def layer_count():
-    info = json.loads(subprocess.check_output([TOWLINE, "model", "info", MODEL, "--json"]))
+def model_info(model=MODEL):
+    return json.loads(subprocess.check_output([TOWLINE, "model", "info", model, "--json"]))
+
+
+def layer_count(model=MODEL):
+    info = model_info(model)
     return info.get("layers") or info["model"]["layers"]
 
 
@@ -143,6 +203,11 @@ def splits(layers):
     ]
 
 
-def worker(address, name, *words):
+def worker(address, name, *words, cwd=None):
     return subprocess.Popen([TOWLINE, "worker", "--connect", address, "--name", name, *words],
-                            stderr=subprocess.DEVNULL)
+                            stderr=subprocess.DEVNULL, cwd=cwd)
+
+
+def ended(process):
+    """The exit code of a child of ours."""
+    return process.wait(timeout=PATIENCE)

@@ -40,11 +40,22 @@ OptionTable table(DeployCommand& o) {
   t.flag("insecure", &o.deploy.insecure, "zmq without keys and encryption");
   t.value("port", &o.deploy.port, "port of the API").range(1, 65535);
   t.value("cluster-port", &o.deploy.cluster_port, "port where workers join").range(1, 65535);
+  t.value("registry", &o.deploy.registry,
+          "where workers find whoever leads: etcd://HOST:PORT[,HOST:PORT]/PREFIX");
+  t.value("standbys", &o.deploy.standbys,
+          "with --registry: so many coordinators more, which wait to take over").range(0, 8);
+  t.flag("state", &o.deploy.state,
+         "coordinators keep their epoch and nodes on disk, and workers wait for one that is restarted");
+  t.value("rejoin", &o.deploy.rejoin_seconds,
+          "with --state, without --registry: seconds that workers look for the coordinator again")
+      .range(1, 86400);
   t.value("drain-seconds", &o.deploy.drain_seconds, "how long requests may go on after SIGTERM")
       .range(0, 86400);
   t.describe("Links and devices that the scenario emulates on one machine are left out. With --out, files "
              "with keys in them are readable by their owner only.");
   t.example("towline deploy scenario.toml --to systemd --coordinator head.example.org --out units/");
+  t.example("towline deploy scenario.toml --to systemd --registry etcd://10.0.0.5:2379/garage --standbys 1 "
+            "--out units/");
   t.example("towline deploy scenario.toml --to kubernetes --image registry.example.org/towline:1 "
             "| kubectl apply -f -");
   return t;

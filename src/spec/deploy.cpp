@@ -136,7 +136,15 @@ class Deployment {
                       "same name '{}'; rename one", worker.name, label_of(worker.name));
       }
     }
-    for (const std::string& text : {o_.program, s_.model, o_.coordinator, o_.folder, o_.image, o_.name}) {
+    if (!o_.registry.empty() && !o_.registry.starts_with("etcd://")) {
+      return errorf(Code::kInvalidArgument, "--registry '{}' does not reach other machines; write "
+                    "etcd://HOST:PORT[,HOST:PORT]/PREFIX", o_.registry);
+    }
+    if (o_.standbys > 0 && o_.registry.empty()) {
+      return Error(Code::kInvalidArgument, "--standbys wait for a lead in a registry: they need --registry");
+    }
+    for (const std::string& text :
+         {o_.program, s_.model, o_.coordinator, o_.folder, o_.image, o_.name, o_.registry}) {
       if (std::ranges::any_of(text, [](unsigned char c) { return c < ' '; })) {
         return errorf(Code::kInvalidArgument, "'{}' has a control character in it", text);
       }
@@ -148,18 +156,35 @@ class Deployment {
     return {};
   }
 
-  Words coordinator_words(const std::string& scenario, const std::string& keys) const {
+  // `advertise`: the host by which the registry tells this coordinator; empty: as the machine is called.
+  Words coordinator_words(const std::string& scenario, const std::string& keys, const std::string& state,
+                          const std::string& advertise = {}) const {
     Words words = {o_.program, "serve", "--cluster", scenario, "--listen",
                    format("{}://0.0.0.0:{}", s_.transport, o_.cluster_port), "--host", "0.0.0.0",
                    "--port", std::to_string(o_.port), "--drain-seconds",
                    std::to_string(o_.drain_seconds)};
+    if (!o_.registry.empty()) {
+      words.insert(words.end(), {"--registry", o_.registry});
+      if (!advertise.empty()) {
+        words.insert(words.end(), {"--advertise",
+                                   format("{}://{}:{}", s_.transport, advertise, o_.cluster_port)});
+      }
+      // The first that comes leads; who comes back finds that another does, and waits like the rest.
+      if (o_.standbys > 0) words.emplace_back("--standby");
+    }
+    if (o_.state) words.insert(words.end(), {"--state", state});
     add_keys(words, keys);
     return words;
   }
   Words worker_words(const std::string& name, const std::string& host, const std::string& keys) const {
-    Words words = {o_.program, "worker", "--connect",
-                   format("{}://{}:{}", s_.transport, host, o_.cluster_port), "--name", name,
-                   "--connect-seconds", "600"};
+    Words words = {o_.program, "worker"};
+    if (!o_.registry.empty()) {
+      words.insert(words.end(), {"--registry", o_.registry, "--name", name, "--connect-seconds", "0"});
+    } else {
+      words.insert(words.end(), {"--connect", format("{}://{}:{}", s_.transport, host, o_.cluster_port),
+                                 "--name", name, "--connect-seconds", "600"});
+      if (o_.state) words.insert(words.end(), {"--rejoin", std::to_string(o_.rejoin_seconds)});
+    }
     add_keys(words, keys);
     return words;
   }
@@ -176,7 +201,8 @@ class Deployment {
   }
 
   void systemd();
-  std::string unit(const std::string& what, const Words& command, bool always, int stop_seconds) const;
+  std::string unit(const std::string& what, const Words& command, bool always, int stop_seconds,
+                   const std::string& state = {}) const;
   void slurm();
   void kubernetes();
   std::string kubernetes_coordinator() const;
@@ -192,7 +218,7 @@ class Deployment {
 // --- systemd --------------------------------------------------------------------------------------
 
 std::string Deployment::unit(const std::string& what, const Words& command, bool always,
-                             int stop_seconds) const {
+                             int stop_seconds, const std::string& state) const {
   return format(R"([Unit]
 Description={}
 Documentation=https://github.com/towline/towline
@@ -224,12 +250,13 @@ RestrictSUIDSGID=yes
 LockPersonality=yes
 CapabilityBoundingSet=
 SystemCallArchitectures=native
-{}
+{}{}
 [Install]
 WantedBy=multi-user.target
 )",
                 what, line_of(command, systemd_word), always ? "always" : "on-failure", stop_seconds,
-                secure_ ? format("LoadCredential=cluster.keys:{}/cluster.keys\n", o_.folder) : "");
+                secure_ ? format("LoadCredential=cluster.keys:{}/cluster.keys\n", o_.folder) : "",
+                state.empty() ? "" : format("StateDirectory={}\n", state));
 }
 
 void Deployment::systemd() {
@@ -249,10 +276,17 @@ void Deployment::systemd() {
   }
   steps += format("# 3. This file and {}/scenario.toml on the coordinator, each worker's unit on its "
                   "machine; then systemctl enable --now.\n", o_.folder);
+  if (o_.standbys > 0) {
+    steps += format("# 4. The same unit and scenario on {} more machine{}: whoever comes first leads, the "
+                    "others stand by.\n", o_.standbys, o_.standbys > 1 ? "s" : "");
+  }
+  // One that ended with an error is of use again where others remember it.
+  const bool comes_back = o_.state || !o_.registry.empty();
   add(o_.name + "-coordinator.service",
-      steps + with_credentials(unit("Towline coordinator",
-                                    coordinator_words(o_.folder + "/scenario.toml", keys), false,
-                                    o_.drain_seconds + 10)));
+      steps + with_credentials(unit(
+                  "Towline coordinator",
+                  coordinator_words(o_.folder + "/scenario.toml", keys, "/var/lib/" + o_.name),
+                  comes_back, o_.drain_seconds + 10, o_.state ? o_.name : "")));
   for (const ScenarioWorker& worker : s_.workers) {
     add(format("{}-worker-{}.service", o_.name, label_of(worker.name)),
         with_credentials(unit("Towline worker " + label_of(worker.name),
@@ -264,11 +298,12 @@ void Deployment::systemd() {
 
 void Deployment::slurm() {
   add("scenario.toml", scenario_text());
-  const size_t tasks = s_.workers.size() + 1;
+  const size_t coordinators = 1 + static_cast<size_t>(o_.standbys);
+  const size_t tasks = s_.workers.size() + coordinators;
   int32_t threads = 1;
   for (const ScenarioWorker& w : s_.workers) threads = std::max(threads, w.threads * w.tensor_parallel);
   std::string text = format(R"(#!/bin/bash
-# sbatch {0}.sbatch: a coordinator and {1} workers; more nodes than tasks are not used. Workers are dealt to
+# sbatch {0}.sbatch: {5} and {1} workers; more nodes than tasks are not used. They are dealt to
 # the nodes in turn. The API's URL is the last line of this script's output; scancel drains.
 #SBATCH --job-name={0}
 #SBATCH --ntasks={2}
@@ -279,15 +314,17 @@ set -euo pipefail
 cd "${{SLURM_SUBMIT_DIR:-.}}"
 mapfile -t nodes < <(scontrol show hostnames "${{SLURM_JOB_NODELIST:?this script is for sbatch}}")
 head=${{nodes[0]}}
-)", o_.name, s_.workers.size(), tasks, threads, o_.drain_seconds + 30);
+)", o_.name, s_.workers.size(), tasks, threads, o_.drain_seconds + 30,
+                            o_.standbys > 0 ? format("{} coordinators (one leads, the API is its own)", coordinators)
+                                            : std::string("a coordinator"));
   if (secure_) {
     text += format("keys=cluster.keys\n[ -e \"$keys\" ] || {} net keys \"$keys\"\n",
                    shell_word(o_.program));
   }
   text += R"(one="srun --nodes=1 --ntasks=1 --exact --kill-on-bad-exit=0"
 pids=()
-trap 'kill -TERM "${pids[0]}" 2>/dev/null || true; wait' TERM INT
 )";
+  text += format("trap 'kill -TERM \"${{pids[@]:0:{}}}\" 2>/dev/null || true; wait' TERM INT\n", coordinators);
   // Words that the shell has to fill in stay in double quotes.
   const auto command = [&](Words words) {
     std::string line;
@@ -297,10 +334,14 @@ trap 'kill -TERM "${pids[0]}" 2>/dev/null || true; wait' TERM INT
     }
     return line;
   };
-  text += format("$one --nodelist=\"$head\" {} &\npids+=($!)\n",
-                 command(coordinator_words("scenario.toml", "$keys")));
+  for (size_t i = 0; i < coordinators; ++i) {
+    text += format("$one --nodelist=\"{}\" {} &\npids+=($!)\n",
+                   i == 0 ? std::string("$head") : format("${{nodes[{} % ${{#nodes[@]}}]}}", i),
+                   command(coordinator_words("scenario.toml", "$keys",
+                                             i == 0 ? std::string("state") : format("state-{}", i))));
+  }
   for (size_t i = 0; i < s_.workers.size(); ++i) {
-    text += format("$one --nodelist=\"${{nodes[{} % ${{#nodes[@]}}]}}\" {} &\npids+=($!)\n", i + 1,
+    text += format("$one --nodelist=\"${{nodes[{} % ${{#nodes[@]}}]}}\" {} &\npids+=($!)\n", i + coordinators,
                    command(worker_words(s_.workers[i].name, "${head}", "$keys")));
   }
   text += format("echo \"http://$head:{}\"\nwait\n", o_.port);
@@ -323,6 +364,20 @@ std::string Deployment::kubernetes_coordinator() const {
   std::string mounts = "            - {name: scenario, mountPath: /etc/towline, readOnly: true}\n"
                        "            - {name: models, mountPath: /models, readOnly: true}\n";
   if (secure_) mounts += "            - {name: keys, mountPath: /etc/towline-keys, readOnly: true}\n";
+  if (o_.state) mounts += "            - {name: state, mountPath: /var/lib/towline}\n";
+  // Without standbys: a standby opens its port when it leads, and would be killed for that before.
+  const std::string alive = o_.standbys > 0 ? "" : R"(          livenessProbe:
+            httpGet: {path: /health/live, port: http}
+            periodSeconds: 10
+            failureThreshold: 6
+)";
+  const std::string own_address = o_.registry.empty() ? "" : R"(          env:
+            - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+)";
+  const std::string claim = !o_.state ? "" : R"(  volumeClaimTemplates:
+    - metadata: {name: state}
+      spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}
+)";
   return format(R"(apiVersion: apps/v1
 kind: StatefulSet
 metadata:
@@ -330,7 +385,8 @@ metadata:
   labels: {{app: {0}}}
 spec:
   serviceName: {0}-coordinator
-  replicas: 1
+  replicas: {8}
+  podManagementPolicy: Parallel
   selector:
     matchLabels: {{app: {0}, role: coordinator}}
   template:
@@ -346,11 +402,7 @@ spec:
           ports:
             - {{name: http, containerPort: {4}}}
             - {{name: cluster, containerPort: {5}}}
-          livenessProbe:
-            httpGet: {{path: /health/live, port: http}}
-            periodSeconds: 10
-            failureThreshold: 6
-          readinessProbe:
+{9}{10}          readinessProbe:
             httpGet: {{path: /health/ready, port: http}}
             periodSeconds: 5
           securityContext:
@@ -360,10 +412,11 @@ spec:
           volumeMounts:
 {6}{7}        - name: scenario
           configMap: {{name: {0}-scenario}}
-)",
+{11})",
                 o_.name, o_.drain_seconds + 15, yaml(o_.image),
-                yaml_words(coordinator_words("/etc/towline/scenario.toml", "/etc/towline-keys/cluster.keys")),
-                o_.port, o_.cluster_port, mounts, volumes());
+                yaml_words(coordinator_words("/etc/towline/scenario.toml", "/etc/towline-keys/cluster.keys",
+                                             "/var/lib/towline", "$(POD_IP)")),
+                o_.port, o_.cluster_port, mounts, volumes(), 1 + o_.standbys, own_address, alive, claim);
 }
 
 std::string Deployment::kubernetes_worker(const ScenarioWorker& worker) const {

@@ -33,6 +33,10 @@ struct DeployOptions {
   int cluster_port = 7100;       // where workers join
   int drain_seconds = 30;
   bool insecure = false;         // zmq without keys; tcp has none anyway
+  std::string registry;          // URL: workers find whoever leads there; empty: they dial one address
+  int standbys = 0;              // coordinators besides the first that wait to take over; needs a registry
+  bool state = false;            // coordinators keep epoch and nodes on disk over their restarts
+  int rejoin_seconds = 600;      // with state, without a registry: how long workers look for it again
 };
 
 struct DeployFile {
@@ -40,8 +44,8 @@ struct DeployFile {
   std::string text;
 };
 
-// Refuses what cannot be deployed: transports of one machine only (shm, inproc, mpi), names that no
-// quoting makes safe, a scenario without workers.
+// Refuses what cannot be deployed: transports and registries of one machine only (shm, inproc, mpi,
+// file), names that no quoting makes safe, a scenario without workers, standbys without a registry.
 Result<std::vector<DeployFile>> deploy_files(const Scenario& scenario, const DeployOptions& options);
 
 }  // namespace towline::spec

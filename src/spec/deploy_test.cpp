@@ -80,6 +80,24 @@ TEST(Deploy, KeysOnlyWhereTheyAreNeeded) {
   }
 }
 
+TEST(Deploy, ARegistryReplacesTheAddressAndStateOutlivesTheProcess) {
+  DeployOptions o;
+  o.registry = "etcd://10.0.0.5:2379/garage";
+  o.standbys = 2;
+  o.state = true;
+  const auto units = deploy_files(two_workers("tcp"), o);
+  ASSERT_TRUE(units) << units.error().to_string();
+  const std::string coordinator = text_of(*units, "towline-coordinator.service");
+  EXPECT_NE(coordinator.find("--registry etcd://10.0.0.5:2379/garage --standby --state /var/lib/towline\n"),
+            std::string::npos) << coordinator;
+  EXPECT_NE(coordinator.find("StateDirectory=towline\n"), std::string::npos);
+  EXPECT_NE(coordinator.find("on 2 more machines"), std::string::npos);
+  const std::string worker = text_of(*units, "towline-worker-attic-1.service");
+  EXPECT_NE(worker.find("worker --registry etcd://10.0.0.5:2379/garage --name Attic_1 --connect-seconds 0"),
+            std::string::npos) << worker;
+  EXPECT_EQ(worker.find("StateDirectory"), std::string::npos);
+}
+
 TEST(Deploy, RefusesWhatCannotBeDeployed) {
   const auto message = [](const Scenario& s, const DeployOptions& o) {
     const auto files = deploy_files(s, o);
@@ -100,6 +118,11 @@ TEST(Deploy, RefusesWhatCannotBeDeployed) {
   o = {};
   o.image = "a\nb";
   EXPECT_NE(message(two_workers(), o).find("control character"), std::string::npos);
+  o = {};
+  o.standbys = 1;
+  EXPECT_NE(message(two_workers(), o).find("they need --registry"), std::string::npos);
+  o.registry = "file:///srv/registry";
+  EXPECT_NE(message(two_workers(), o).find("does not reach other machines"), std::string::npos);
   EXPECT_FALSE(deploy_target_named("nomad"));
 }
 

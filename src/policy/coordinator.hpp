@@ -178,6 +178,7 @@ class Coordinator {
 
   // Events (coordinator.cpp).
   void on(const ClockTick&) {}
+  void on(const StoodStill& still) { membership_.forgive(still.time); }
   void on(const NodeHello& hello);
   void on(const NodeGone& gone);
   void on(const NodeBeat& beat);

@@ -90,9 +90,14 @@ struct DrainNode {
   NodeId node;
 };
 struct ClockTick {};
+// The driver did not look at its messages for so long (its process was stopped, its machine was
+// suspended): signs of life may lie unread, and the nodes may have stood still as well.
+struct StoodStill {
+  Duration time;
+};
 
 using CoordinatorEvent =
-    std::variant<ClockTick, NodeHello, NodeGone, NodeBeat, LinkBroken, PlanMade, CoordinatorRequest,
+    std::variant<ClockTick, StoodStill, NodeHello, NodeGone, NodeBeat, LinkBroken, PlanMade, CoordinatorRequest,
                  CancelRequest, StepResults, StepFailed, SyncNeeded, DrainNode>;
 
 // --- actions ------------------------------------------------------------------------------------

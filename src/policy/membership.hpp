@@ -61,6 +61,8 @@ class Membership {
   void set_busy(Instant now, NodeId node, bool busy);
   // This incarnation is not to be let in: it belonged to an earlier life of the coordinator.
   void fence(NodeId node, uint64_t incarnation);
+  // So much time does not count as anybody's silence.
+  void forgive(Duration time);
   // False if it was not alive.
   bool declare_dead(NodeId node);
   // Nodes whose lease ran out or that hang, with the reason; the caller declares them dead.

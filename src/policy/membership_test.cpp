@@ -48,6 +48,18 @@ TEST(Membership, SilenceEndsTheLeaseAndABeatRenewsIt) {
   EXPECT_EQ(m.next_deadline(), kNever);
 }
 
+TEST(Membership, TimeInWhichNobodyListenedIsNobodysSilence) {
+  Membership m({.lease = seconds(3), .hang = seconds(60)});
+  const NodeId a = m.hello(at(0), "a", 1).node;
+  m.set_busy(at(0), a, true);
+  m.forgive(seconds(100));  // the driver was stopped from 1 to 101
+  EXPECT_TRUE(m.overdue(at(102)).empty());
+  EXPECT_EQ(m.next_deadline(), at(103));
+  ASSERT_EQ(m.overdue(at(103)).size(), 1u) << "silent for 2 s before or after, and 1 s on the other side";
+  EXPECT_TRUE(m.beat(at(103), a, 1, 0));
+  EXPECT_EQ(m.next_deadline(), at(106));
+}
+
 TEST(Membership, AHungNodeBeatsButMakesNoProgress) {
   Membership m({.lease = seconds(3), .hang = seconds(10)});
   const NodeId a = m.hello(at(0), "a", 1).node;

@@ -21,6 +21,8 @@ constexpr int64_t kEmulatedSteps = 4;      // steps of one run of an emulated de
 constexpr Duration kHelloPatience = seconds(10);
 constexpr size_t kComplaintsKept = 32;
 constexpr Duration kSendPatience = seconds(2);  // a node that takes nothing for so long is lost
+constexpr Duration kLongestSleep = seconds(1);
+constexpr Duration kStandstill = seconds(2);    // between two looks at the inbox: we were held up
 
 FinishReason finish_reason(policy::CoordinatorFinish finish) {
   switch (finish) {
@@ -203,8 +205,7 @@ Result<void> ClusterEngine::drain_node(const std::string& name) {
 
 void ClusterEngine::loop() {
   while (!stop_.load(std::memory_order_acquire)) {
-    const Instant now = net::steady_now();
-    auto event = inbox_.wait(std::min(host_->next_deadline(), now + seconds(1)));
+    auto event = inbox_.wait(std::min(host_->next_deadline(), net::steady_now() + kLongestSleep));
     std::deque<std::function<void()>> commands;
     {
       const std::lock_guard lock(mutex_);
@@ -214,6 +215,7 @@ void ClusterEngine::loop() {
       const Result<void> may = options_.may_act();
       if (!may) stand_down(may.error().message());
     }
+    forgive_standstill();
     for (const auto& command : commands) command();
     if (event && event->kind != net::Inbox::Event::kWake) {
       on_event(*event);
@@ -235,6 +237,17 @@ void ClusterEngine::loop() {
   for (auto& [caller, guest] : guests_) guest.channel->close("the cluster ends");
   if (!events_.empty()) sink_(std::exchange(events_, {}));
   records_.end(net::steady_now(), host_->seen_so_far());
+}
+
+// Whoever was silent while we did not listen is not late for that.
+void ClusterEngine::forgive_standstill() {
+  const Instant before = std::exchange(looked_, net::steady_now());
+  const Duration gap = looked_ - before;
+  if (before.ns == 0 || gap < kStandstill) return;
+  log_warn("cluster", "this process stood still; silence meanwhile does not count",
+           {{"seconds", format("{:.1f}", to_seconds(gap))}});
+  for (auto& [caller, guest] : guests_) guest.since = guest.since + gap;
+  tell_host(policy::StoodStill{gap});
 }
 
 void ClusterEngine::tell_host(const policy::CoordinatorEvent& event) {

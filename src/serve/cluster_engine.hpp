@@ -136,6 +136,7 @@ class ClusterEngine final : public Generator {
   Result<void> on_handshake(Guest& guest, int64_t caller, const net::Frame& frame);
   void on_beat(const Guest& guest, const net::Frame& frame);
   void on_results(const Guest& guest, const net::Frame& frame);
+  void forgive_standstill();
   void tell_host(const policy::CoordinatorEvent& event);
   void act(policy::WelcomeNode& action);
   void act(policy::RefuseNode& action);
@@ -185,6 +186,7 @@ class ClusterEngine final : public Generator {
   std::unique_ptr<policy::Coordinator> host_;
   std::map<int64_t, Guest> guests_;    // by channel
   std::deque<policy::CoordinatorEvent> later_;
+  Instant looked_{};                   // at the inbox, last
   Instant now_{};                      // of the event being handled
   ClusterRecords records_;
   bool deposed_ = false;               // another process is the coordinator

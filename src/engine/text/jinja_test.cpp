@@ -7,7 +7,9 @@
 
 #include <string>
 
+#include "base/for_seeds.hpp"
 #include "engine/text/chat_template.hpp"
+#include "engine/text/jinja_text.hpp"
 
 namespace towline::engine {
 namespace {
@@ -141,6 +143,21 @@ TEST(Jinja, SearchesTakeTimeByLengthNotByTheirProduct) {
                      "{{ t.count(s) }} {{ t.split(s ~ 'b') | length }} "
                      "{{ t.rpartition('b' ~ s)[2] | length }} {{ t.replace(s, 'c') }}"),
             "False -1 -1 2 1 2000000 cc");
+}
+
+TEST(Jinja, SearchesFindWhatTryingEveryPlaceFinds) {
+  for_seeds(300, [](Rng& rng) {
+    const auto random_text = [&](uint64_t most) {
+      std::string s(rng.below(most), 'a');
+      for (char& c : s) c = rng.below(8) == 0 ? 'b' : 'a';
+      return s;
+    };
+    const std::string text = random_text(5000);
+    const std::string what = random_text(rng.below(2) == 0 ? 12 : 700);
+    const size_t from = rng.below(text.size() + 2);
+    EXPECT_EQ(jinja::find_text(text, what, from), text.find(what, from));
+    EXPECT_EQ(jinja::rfind_text(text, what), text.rfind(what));
+  });
 }
 
 TEST(Jinja, SplitsAndFindsFromBothEnds) {

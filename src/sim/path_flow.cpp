@@ -16,14 +16,20 @@ constexpr size_t kWaysPerNode = 8;     // give up beyond
 class Peeler {
  public:
   Peeler(const HelixInput& input, std::span<const double> before)
-      : input_(input), before_(before), out_(input.nodes.size() + 1),
-        left_(input.nodes.size(), 0), room_(input.links.size(), 0), flow_(input.links.size(), 0) {
+      : begin_(input.nodes.size() + 2, 0), left_(input.nodes.size(), 0),
+        flow_(input.links.size(), 0) {
     const double token = input.token_bytes, both = input.token_bytes + input.activation_bytes;
+    for (const HelixLink& link : input.links) ++begin_[link.from + 2];
+    for (size_t i = 1; i < begin_.size(); ++i) begin_[i] += begin_[i - 1];
+    std::vector<int32_t> next(begin_.begin(), begin_.end() - 1);
+    out_.resize(input.links.size());
     for (size_t i = 0; i < input.links.size(); ++i) {
       const HelixLink& link = input.links[i];
       const bool outer = link.from == policy::kSourceNode || link.to == policy::kSinkNode;
-      room_[i] = link.bandwidth / (outer ? token : both);
-      out_[link.from + 1].push_back(static_cast<int32_t>(i));
+      out_[next[link.from + 1]++] = {.link = static_cast<int32_t>(i),
+                                     .to = link.to,
+                                     .room = link.bandwidth / (outer ? token : both),
+                                     .kept = !before.empty() && before[i] > 0};
       if (link.to >= 0) left_[link.to] += input.flow[i];
       if (link.to == policy::kSinkNode) wanted_ += input.flow[i];
     }
@@ -31,23 +37,23 @@ class Peeler {
 
   bool run() {
     double got = 0;
-    std::vector<int32_t> way;
-    for (size_t i = 0; i < kWaysPerNode * (input_.nodes.size() + 1); ++i) {
+    std::vector<Out*> way;
+    for (size_t i = 0; i < kWaysPerNode * (left_.size() + 1); ++i) {
       if (wanted_ - got <= kLoss * wanted_) return true;
       way.clear();
       double amount = wanted_ - got;
       for (int32_t node = policy::kSourceNode; node != policy::kSinkNode;) {
-        const int32_t link = widest(node);
-        if (link < 0) break;
-        way.push_back(link);
-        node = input_.links[link].to;
-        amount = std::min(amount, width(link));
+        Out* const out = widest(node);
+        if (out == nullptr) break;
+        way.push_back(out);
+        node = out->to;
+        amount = std::min(amount, width(*out));
       }
-      if (way.empty() || input_.links[way.back()].to != policy::kSinkNode) return false;
-      for (const int32_t link : way) {
-        flow_[link] += amount;
-        room_[link] -= amount;
-        if (input_.links[link].to >= 0) left_[input_.links[link].to] -= amount;
+      if (way.empty() || way.back()->to != policy::kSinkNode) return false;
+      for (Out* const out : way) {
+        flow_[out->link] += amount;
+        out->room -= amount;
+        if (out->to >= 0) left_[out->to] -= amount;
       }
       got += amount;
     }
@@ -56,31 +62,34 @@ class Peeler {
   std::vector<double>& flow() { return flow_; }
 
  private:
-  double width(int32_t link) const {
-    const int32_t to = input_.links[link].to;
-    return to == policy::kSinkNode ? room_[link] : std::min(room_[link], left_[to]);
+  struct Out {
+    int32_t link = 0, to = 0;
+    double room = 0;
+    bool kept = false;        // of the plan before
+  };
+  double width(const Out& out) const {
+    return out.to == policy::kSinkNode ? out.room : std::min(out.room, left_[out.to]);
   }
-  int32_t widest(int32_t node) const {
-    const double least = kLoss * wanted_ / static_cast<double>(input_.nodes.size() + 1);
-    int32_t best = -1;
+  Out* widest(int32_t node) {
+    const double least = kLoss * wanted_ / static_cast<double>(left_.size() + 1);
+    Out* best = nullptr;
     double most = 0;
-    for (const int32_t link : out_[node + 1]) {
-      double w = width(link);
+    for (int32_t i = begin_[node + 1]; i < begin_[node + 2]; ++i) {
+      double w = width(out_[i]);
       if (!(w > least)) continue;
-      if (!before_.empty() && before_[link] > 0) w *= kPreference;
+      if (out_[i].kept) w *= kPreference;
       if (w > most) {
         most = w;
-        best = link;
+        best = &out_[i];
       }
     }
     return best;
   }
 
-  const HelixInput& input_;
-  std::span<const double> before_;
-  std::vector<std::vector<int32_t>> out_;  // [node + 1] links
-  std::vector<double> left_;               // [node] flow that is not yet on a way
-  std::vector<double> room_, flow_;        // [link]
+  std::vector<int32_t> begin_;  // [node + 1] of its links in out_
+  std::vector<Out> out_;        // links, by the node they leave
+  std::vector<double> left_;    // [node] flow that is not yet on a way
+  std::vector<double> flow_;    // [link]
   double wanted_ = 0;
 };
 

@@ -3,9 +3,10 @@
 #include "sim/push_relabel.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
-#include <set>
 #include <span>
+#include <utility>
 
 namespace towline::sim {
 namespace {
@@ -23,6 +24,9 @@ struct Vertex {
   int32_t begin = 0, end = 0;  // its edges
   int32_t current = 0;         // next edge to be tried
   int32_t height = 0;
+  int32_t level = -1;          // in whose lists it is; -1: in none
+  int32_t next = -1, before = -1;  // there
+  bool active = false;         // has excess
   double excess = 0;
 };
 
@@ -72,10 +76,48 @@ class Solver {
   }
 
  private:
+  // The vertices of one height. Which of the active ones has the lowest number is asked often, and
+  // they leave in any order: those that did are dropped from the heap when they come to its top.
   struct Level {
-    std::set<int32_t> active, inactive;  // vertices of one height, with and without excess
-    bool empty() const { return active.empty() && inactive.empty(); }
+    std::vector<int32_t> heap;  // lowest on top; every active one, and stale entries
+    int32_t active = 0;
+    int32_t first = -1;
+    bool empty() const { return first < 0; }
   };
+  void put(int32_t v, int32_t height, bool active) {
+    Vertex& vertex = vertices_[v];
+    Level& level = levels_[height];
+    vertex.level = height;
+    vertex.active = false;
+    vertex.before = -1;
+    vertex.next = std::exchange(level.first, v);
+    if (vertex.next >= 0) vertices_[vertex.next].before = v;
+    if (active) make_active(v);
+  }
+  void make_active(int32_t v) {
+    Level& level = levels_[vertices_[v].level];
+    vertices_[v].active = true;
+    ++level.active;
+    level.heap.push_back(v);
+    std::push_heap(level.heap.begin(), level.heap.end(), std::greater<>());
+  }
+  void take(int32_t v) {
+    Vertex& vertex = vertices_[v];
+    Level& level = levels_[vertex.level];
+    level.active -= vertex.active ? 1 : 0;
+    (vertex.before < 0 ? level.first : vertices_[vertex.before].next) = vertex.next;
+    if (vertex.next >= 0) vertices_[vertex.next].before = vertex.before;
+    vertex.level = -1;
+  }
+  // The level has an active one.
+  int32_t least_active(int32_t height) {
+    std::vector<int32_t>& heap = levels_[height].heap;
+    while (vertices_[heap.front()].level != height || !vertices_[heap.front()].active) {
+      std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+      heap.pop_back();
+    }
+    return heap.front();
+  }
   static constexpr int32_t kUnreached = -1;
 
   std::span<Edge> edges_of(int32_t v) {
@@ -117,8 +159,7 @@ class Solver {
     levels_.resize(static_cast<size_t>(2 * n_ + 1));
     for (int32_t v = 0; v < n_; ++v) {
       if (v == source_ || v == sink_) continue;
-      Level& level = levels_[vertices_[v].height];
-      (vertices_[v].excess > 0 ? level.active : level.inactive).insert(v);
+      put(v, vertices_[v].height, vertices_[v].excess > 0);
     }
     return true;
   }
@@ -132,8 +173,7 @@ class Solver {
 
   void activate(int32_t v) {
     if (v == source_ || v == sink_) return;
-    Level& level = levels_[vertices_[v].height];
-    if (level.inactive.erase(v) > 0) level.active.insert(v);
+    if (vertices_[v].level >= 0 && !vertices_[v].active) make_active(v);
   }
 
   int32_t relabelled(int32_t u) {
@@ -151,14 +191,14 @@ class Solver {
     Vertex& vertex = vertices_[u];
     int32_t height = vertex.height;
     int32_t next_height = height;
-    levels_[height].active.erase(u);
+    take(u);
     for (;;) {
       Edge& e = edges_[vertex.current];
       if (height == vertices_[e.to].height + 1 && e.open()) {
         push(u, e, std::min(vertex.excess, e.capacity - e.flow));
         activate(e.to);
         if (vertex.excess == 0) {
-          levels_[height].inactive.insert(u);
+          put(u, height, false);
           break;
         }
       }
@@ -166,7 +206,7 @@ class Solver {
       vertex.current = vertex.begin;
       height = relabelled(u);
       if (to_sink && height >= n_ - 1) {
-        levels_[height].active.insert(u);
+        put(u, height, true);
         break;
       }
       next_height = height;
@@ -176,10 +216,12 @@ class Solver {
   }
 
   void move_level(int32_t from, int32_t to) {
-    for (const int32_t v : levels_[from].active) vertices_[v].height = to;
-    for (const int32_t v : levels_[from].inactive) vertices_[v].height = to;
-    levels_[to].active.merge(levels_[from].active);
-    levels_[to].inactive.merge(levels_[from].inactive);
+    while (levels_[from].first >= 0) {
+      const int32_t v = levels_[from].first;
+      take(v);
+      vertices_[v].height = to;
+      put(v, to, vertices_[v].active);
+    }
   }
 
   // Exact distances for all vertices, to the sink or (above n) to the source. Returns the greatest.
@@ -198,10 +240,9 @@ class Solver {
       }
       const int32_t old = vertices_[v].height;
       if (v == target || height == kUnreached || height == old) continue;
-      if (levels_[old].active.erase(v) > 0) {
-        levels_[height].active.insert(v);
-      } else if (levels_[old].inactive.erase(v) > 0) {
-        levels_[height].inactive.insert(v);
+      if (vertices_[v].level >= 0) {
+        take(v);
+        put(v, height, vertices_[v].active);
       }
       vertices_[v].height = height;
     }
@@ -214,12 +255,12 @@ class Solver {
   void drain_to_sink() {
     int32_t height = max_height_;
     while (height > 0) {
-      if (levels_[height].active.empty()) {
+      if (levels_[height].active == 0) {
         --height;
         continue;
       }
       const int32_t old = height;
-      height = discharge(*levels_[old].active.begin(), true);
+      height = discharge(least_active(old), true);
       if (relabel_due()) {
         max_height_ = height = relabel_all(true);
       } else if (levels_[old].empty()) {
@@ -237,11 +278,11 @@ class Solver {
   void return_to_source() {
     int32_t height = relabel_all(false);
     while (height > n_) {
-      if (levels_[height].active.empty()) {
+      if (levels_[height].active == 0) {
         --height;
         continue;
       }
-      height = discharge(*levels_[height].active.begin(), false);
+      height = discharge(least_active(height), false);
       if (relabel_due()) height = relabel_all(false);
     }
   }

@@ -11,10 +11,11 @@ constexpr double kCopyBytesPerSecond = 5e9;
 
 }  // namespace
 
-double StageCost::batch_seconds(int32_t node, std::vector<CostRows>& rows) {
-  const HelixNode& spec = input_->nodes[node];
-  std::sort(rows.begin(), rows.end(),
-            [](const CostRows& a, const CostRows& b) { return a.entry < b.entry; });
+double StageCost::batch_seconds(int32_t machine, int32_t last_layer, std::vector<CostRows>& rows) {
+  if (rows.size() > 1) {
+    std::sort(rows.begin(), rows.end(),
+              [](const CostRows& a, const CostRows& b) { return a.entry < b.entry; });
+  }
   double seconds = 0;
   CostRows sum;
   beyond_ = false;
@@ -23,9 +24,9 @@ double StageCost::batch_seconds(int32_t node, std::vector<CostRows>& rows) {
     sum.decodes += rows[i].decodes;
     sum.prompt_context += rows[i].prompt_context;
     sum.decode_context += rows[i].decode_context;
-    const int32_t to = i + 1 < rows.size() ? rows[i + 1].entry : spec.layers.end;
+    const int32_t to = i + 1 < rows.size() ? rows[i + 1].entry : last_layer;
     if (to == rows[i].entry) continue;
-    seconds += (to - rows[i].entry) * layer_seconds(spec.machine, sum.prompt_tokens, sum.decodes,
+    seconds += (to - rows[i].entry) * layer_seconds(machine, sum.prompt_tokens, sum.decodes,
                                                     sum.prompt_context, sum.decode_context);
   }
   out_of_profile_ += beyond_;

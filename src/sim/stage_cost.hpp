@@ -59,8 +59,8 @@ class StageCost {
                         t.decode_context_seconds * beyond.decode,
                     spec::kLeastShareOfTable * rows);
   }
-  // Seconds of a batch on `node`; `rows` may be sorted in place.
-  double batch_seconds(int32_t node, std::vector<CostRows>& rows);
+  // Seconds of a batch on a node that ends before layer `last_layer`; `rows` may be sorted in place.
+  double batch_seconds(int32_t machine, int32_t last_layer, std::vector<CostRows>& rows);
 
   const Calibration& calibration() const { return calibration_; }
   // Largest batches that the tables cover.

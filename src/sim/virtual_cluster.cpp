@@ -13,7 +13,7 @@ using policy::kSourceNode;
 
 // Messages up to this size take no part in the fair sharing of the network.
 constexpr double kSmallMessage = 64 * 1024;
-constexpr size_t kAhead = 3;  // events looked ahead
+constexpr size_t kAhead = 5;  // the next event and the four of which one follows it
 
 // NICs out of the coordinator and the nodes, NICs into them, then the links.
 std::vector<double> network_resources(const HelixInput& input) {
@@ -38,7 +38,8 @@ VirtualCluster::VirtualCluster(const HelixInput& input, StageCost cost, Options 
     links_[i].to = link.to;
   }
   for (size_t i = 0; i < nodes_.size(); ++i) {
-    const int32_t machine = input.nodes[i].machine;
+    const int32_t machine = nodes_[i].machine = input.nodes[i].machine;
+    nodes_[i].last_layer = input.nodes[i].layers.end;
     nodes_[i].limits = {cost_.most_prompt_tokens(machine),
                         std::min(cost_.most_decodes(machine), input.nodes[i].limits.decodes)};
   }
@@ -118,9 +119,8 @@ void VirtualCluster::prefetch(const Event& event) const {
     const Node& n = nodes_[event.where];
     __builtin_prefetch(&n);
     __builtin_prefetch(reinterpret_cast<const char*>(&n) + 64);
-    if (event.kind == Kind::kWake) return;
     __builtin_prefetch(&parcels_[event.parcel]);
-    __builtin_prefetch(&links_[event.link]);
+    if (event.kind == Kind::kBatchDone) __builtin_prefetch(&links_[event.link]);
   } else if (event.kind == Kind::kReturned) {
     __builtin_prefetch(&parcels_[event.number]);
   }
@@ -248,12 +248,12 @@ void VirtualCluster::deliver(int32_t node, int64_t when, uint32_t parcel) {
   Node& n = nodes_[node];
   n.inbox.push_back({when, sent_++, parcel});
   std::push_heap(n.inbox.begin(), n.inbox.end());
-  if (n.loaded && !n.busy && when < n.wake_at) wake_at(n, node, when);
+  if (n.loaded && !n.busy && when < n.wake_at) wake_at(n, node, when, parcel);
 }
 
-void VirtualCluster::wake_at(Node& n, int32_t node, int64_t when) {
+void VirtualCluster::wake_at(Node& n, int32_t node, int64_t when, uint32_t parcel) {
   n.wake_at = when;
-  events_.push(when, {Kind::kWake, 0, node, ++n.wake});
+  events_.push(when, {Kind::kWake, 0, node, ++n.wake, parcel});
 }
 
 // The first in the link's queue has left it.
@@ -305,14 +305,14 @@ void VirtualCluster::start_batch(int32_t node) {
     }
   }
   if (n.batch.empty()) {
-    if (!n.inbox.empty()) wake_at(n, node, n.inbox.front().when);
+    if (!n.inbox.empty()) wake_at(n, node, n.inbox.front().when, n.inbox.front().parcel);
     return;
   }
   n.prompt_tokens = batch.prompt_tokens();
   n.decodes = batch.decodes();
   n.busy = true;
   n.begin = now();
-  const int64_t taken = ns(cost_.batch_seconds(node, rows_) * n.slowness);
+  const int64_t taken = ns(cost_.batch_seconds(n.machine, n.last_layer, rows_) * n.slowness);
   const Parcel& first = parcels_[n.batch.front()];
   events_.push(now() + std::max<int64_t>(taken, 1),
                {Kind::kBatchDone, 0, node, n.generation, n.batch.front(),

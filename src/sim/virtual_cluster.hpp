@@ -130,7 +130,7 @@ class VirtualCluster {
     uint8_t what = 0;
     int32_t where = 0;
     uint32_t number = 0;
-    // kBatchDone, to prefetch: a parcel of the batch, and the link it goes on by.
+    // To prefetch: a parcel that it is about, and (kBatchDone) the link that goes on by.
     uint32_t parcel = 0;
     int32_t link = 0;
   };
@@ -169,6 +169,7 @@ class VirtualCluster {
     double slowness = 1;
     policy::NodeLimits limits;
     int32_t prompt_tokens = 0, decodes = 0;
+    int32_t machine = 0, last_layer = 0;  // of the cost; it has the layers before this one
     NodeTimes times;
     int64_t down_at = 0;
   };
@@ -191,7 +192,7 @@ class VirtualCluster {
   void send_next(int32_t link);
   void flows_changed();
   void deliver(int32_t node, int64_t when, uint32_t parcel);
-  void wake_at(Node& n, int32_t node, int64_t when);
+  void wake_at(Node& n, int32_t node, int64_t when, uint32_t parcel);
   void start_batch(int32_t node);
   void finish_batch(int32_t node);
   void add_rows(const Parcel& p);

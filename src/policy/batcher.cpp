@@ -298,6 +298,17 @@ void Batcher::schedule_ready(Lane& lane, Step& step, int32_t& budget, size_t mos
   forming_.clear();
 }
 
+template <class Ranks>
+bool Batcher::preempt_worse_than(const Rank& rank, const Ranks& among) {
+  for (auto worst = among.rbegin(); worst != among.rend() && rank < *worst; ++worst) {
+    Sequence& victim = of(*worst);
+    if (victim.flying > 0) continue;
+    preempt(victim);
+    return true;
+  }
+  return false;
+}
+
 void Batcher::yield_to_priority(Lane& lane) {
   while (!lane.waiting.empty() && !running_.empty()) {
     const Rank& best = *lane.waiting.begin();
@@ -307,10 +318,11 @@ void Batcher::yield_to_priority(Lane& lane) {
     if (blocked == kNothing) return;
     // Only strictly worse priorities give way; equal ones keep their places.
     const Rank limit{best.priority + 1, -1, -1};
-    const std::set<Rank>& among = blocked == kPlaces       ? running_
-                                  : blocked == kLanePlaces ? lane.running
-                                                           : at(blocked).running;
-    if (!preempt_worse_than(limit, among)) return;
+    const bool preempted =
+        blocked == kPlaces ? preempt_worse_than(limit, running_)
+                           : preempt_worse_than(limit, blocked == kLanePlaces ? lane.running
+                                                                              : at(blocked).running);
+    if (!preempted) return;
   }
 }
 
@@ -416,6 +428,8 @@ int32_t Batcher::provide_more_blocks(Sequence& s, int32_t to) {
     return s.blocks[static_cast<size_t>(k) * pools + i];
   };
   s.blocks.resize(static_cast<size_t>(need) * pools, BlockId(-1));
+  for (const LanePool& p : lane.pools) pools_[static_cast<size_t>(p.pool)].ledger.prefetch();
+  for (const LanePool& p : lane.pools) pools_[static_cast<size_t>(p.pool)].ledger.prefetch_free();
   int32_t have = need;
   for (size_t i = 0; i < pools; ++i) {
     Pool& pool = at(lane.pools[i].pool);
@@ -476,16 +490,6 @@ void Batcher::announce_blocks(Sequence& s, StepEntry& entry) {
 
 // --- taking blocks back -------------------------------------------------------------------------
 
-bool Batcher::preempt_worse_than(const Rank& rank, const std::set<Rank>& among) {
-  for (auto worst = among.rbegin(); worst != among.rend() && rank < *worst; ++worst) {
-    Sequence& victim = of(*worst);
-    if (victim.flying > 0) continue;
-    preempt(victim);
-    return true;
-  }
-  return false;
-}
-
 bool Batcher::preempt(SeqId id) {
   Sequence* const s = find(id);
   if (s == nullptr || !s->is_running || s->flying > 0) return false;
@@ -504,6 +508,7 @@ void Batcher::release_blocks(Sequence& s) {
   Lane& lane = lane_of(s);
   const size_t pools = lane.pools.size();
   // From the back, so that the cache forgets the ends of chains before their beginnings.
+  for (const LanePool& p : lane.pools) pools_[static_cast<size_t>(p.pool)].ledger.prefetch();
   for (size_t i = 0; i < pools; ++i) {
     at(lane.pools[i].pool).ledger.release(s.blocks.data() + i, s.held, pools);
   }
@@ -579,11 +584,20 @@ bool Batcher::can_advance(const Lane& lane, const Step& step) {
   });
 }
 
-bool Batcher::advance(Step& step, int32_t most_entries) {
+int32_t Batcher::most_entries(const Lane& lane, int32_t parts) const {
+  const auto members = static_cast<int32_t>(lane.running.size() + lane.waiting.size());
+  return (std::min(members, limits_.sequences) + parts - 1) / parts;
+}
+
+int32_t Batcher::most_entries(LaneId lane, int32_t parts) const {
+  return most_entries(lanes_.at(lane), parts);
+}
+
+bool Batcher::advance(Step& step, int32_t parts) {
   const Lane& lane = lanes_.at(step.lane);
   const auto entries = static_cast<int32_t>(step.entries.size());
-  if (entries == 0 || entries > std::min(std::max(most_entries, 1), limits_.step_tokens) ||
-      limits_.placeholders || !lane.ready.empty() || !lane.waiting.empty() || !dropped_.empty() ||
+  const int32_t most = std::min(std::max(most_entries(lane, parts), 1), limits_.step_tokens);
+  if (entries == 0 || entries > most || limits_.placeholders || !lane.ready.empty() || !lane.waiting.empty() || !dropped_.empty() ||
       !can_advance(lane, step)) {
     return false;
   }

@@ -48,6 +48,7 @@
 #include "base/ids.hpp"
 #include "base/result.hpp"
 #include "policy/block_ledger.hpp"
+#include "policy/flat_set.hpp"
 
 namespace towline::policy {
 
@@ -150,6 +151,8 @@ class Batcher {
   // Ends now, or when the last step it is in completes. Unknown ids are ignored.
   void cancel(SeqId seq);
 
+  // A share of the lane's sequences, which are divided over so many steps.
+  int32_t most_entries(LaneId lane, int32_t parts) const;
   // At most `most_entries` sequences (a pipeline divides its sequences over several steps).
   Step next_step(LaneId lane = LaneId(0),
                  int32_t most_entries = std::numeric_limits<int32_t>::max());
@@ -158,7 +161,8 @@ class Batcher {
   // If complete(step) and next_step() of its lane would give the same entries again, each one token
   // further, does both: `step` becomes the next one. Otherwise changes nothing and returns false.
   // For decodes of sequences known by their lengths, in a lane where nobody else waits or is ready.
-  bool advance(Step& step, int32_t most_entries);
+  // `parts`: next_step() would take most_entries(lane, parts).
+  bool advance(Step& step, int32_t parts);
   // Whether complete(step) may come now: no earlier step of any of its sequences is in flight.
   bool in_order(const Step& step) const;
   // The step was lost: none of its rows count. Every other step in flight that holds one of its
@@ -214,13 +218,13 @@ class Batcher {
   };
   struct Pool {
     BlockLedger ledger;
-    std::set<Rank> running;      // of all lanes through it
+    FlatSet<Rank> running;       // of all lanes through it
     std::optional<Rank> wanted;  // the best rank that waits for blocks of this pool
   };
   struct Lane {
     std::vector<LanePool> pools;
     std::set<Rank> waiting;
-    std::set<Rank> running;
+    FlatSet<Rank> running;
     std::vector<Rank> ready;     // of these, best first: may be in one more step
   };
   // A step touches the members up to is_ready of each of its sequences: a cache line.
@@ -267,6 +271,7 @@ class Batcher {
   Sequence* find(SeqId seq);
   const Sequence* find(SeqId seq) const;
   Sequence& of(const StepEntry& entry);
+  int32_t most_entries(const Lane& lane, int32_t parts) const;
   bool can_advance(const Lane& lane, const Step& step);
   Result<void> check_fits(int64_t prompt, int32_t max_tokens, LaneId lane) const;
   // Rows [0, horizon) can be scheduled now.
@@ -290,7 +295,8 @@ class Batcher {
   // Returns the rows that have a block in every pool afterwards (may be less than `to`).
   int32_t provide_blocks(Sequence& s, int32_t to);
   int32_t provide_more_blocks(Sequence& s, int32_t to);
-  bool preempt_worse_than(const Rank& rank, const std::set<Rank>& among);
+  template <class Ranks>
+  bool preempt_worse_than(const Rank& rank, const Ranks& among);
   void preempt(Sequence& s);
   void release_blocks(Sequence& s);
   void schedule(Sequence& s, int32_t to, Step& step, int32_t& budget);

@@ -255,7 +255,6 @@ class Host {
   void land(int32_t ticket);
   void step_done(const StepDone& event, Out& out);
   bool go_round(const StepDone& event, Out& out);
-  int32_t most_entries(const Lane& lane) const;
   bool survives(const Lane& lane, const HostPlan& plan) const;
   Pipeline break_lanes(const std::set<LaneId>& broken, Out& out);
   void abandon(const std::set<LaneId>& broken, Out& out);

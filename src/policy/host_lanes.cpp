@@ -191,12 +191,6 @@ bool Host::has_turn(const Lane& lane) const {
   });
 }
 
-// Of its sequences in one step.
-int32_t Host::most_entries(const Lane& lane) const {
-  const int32_t members = std::min(batcher_.sequences_of(lane.id), options_.batching.sequences);
-  return (members + lane.parts - 1) / lane.parts;
-}
-
 // Sends what the lane can send.
 void Host::pump(LaneId id, Out& out) {
   Lane& lane = lanes_.at(id);
@@ -205,7 +199,7 @@ void Host::pump(LaneId id, Out& out) {
     if (batcher_.ready(id) + batcher_.waiting(id) == 0) break;
     starved = !has_turn(lane);
     if (starved) break;
-    Step step = batcher_.next_step(id, most_entries(lane));
+    Step step = batcher_.next_step(id, batcher_.most_entries(id, lane.parts));
     for (const SeqId seq : step.dropped) {
       // Those that ended are not known any more; the others lost their blocks to somebody.
       const RequestId request(seq.value);
@@ -312,7 +306,7 @@ bool Host::go_round(const StepDone& event, Out& out) {
   }
   const Lane& lane = lanes_.at(flight.lane);
   if (lane.hungry || lane.placeless || !has_turn(lane)) return false;
-  if (!batcher_.advance(flight.step, most_entries(lane))) return false;
+  if (!batcher_.advance(flight.step, lane.parts)) return false;
   displaced_.clear();
   if (open() && lane.epoch == epoch_) {
     routes_.chooser->stepped(lane.routed, static_cast<int64_t>(flight.step.entries.size()),

@@ -28,9 +28,12 @@ class FairNetwork {
 
   explicit FairNetwork(const std::vector<double>& capacities);
 
-  // Begins a transfer of `bytes` over the resources (kNone: not used); `tag` comes back at its end.
+  // Begins a transfer of `bytes` over the resources (kNone: not used; none twice); `tag` comes back at its end.
   void start(int64_t now, double bytes, std::array<int32_t, 3> resources, uint64_t tag);
   void set_capacity(int64_t now, int32_t resource, double bytes_per_second);
+
+  // A transfer over this resource may begin soon.
+  void prefetch(int32_t resource) const { __builtin_prefetch(&resources_[resource]); }
 
   bool idle() const { return active_ == 0; }
   // When the first of the transfers ends if nothing changes; INT64_MAX if none ever does.

@@ -250,9 +250,13 @@ void StageEngine::State::launch(int32_t ticket) {
       work.prompt_context += int64_t{rows} * (entry.from + entry.to - 1) / 2;
     }
   }
-  if (static_cast<size_t>(ticket) >= work_of.size()) work_of.resize(ticket + 1);
+  if (static_cast<size_t>(ticket) >= work_of.size()) {
+    work_of.resize(ticket + 1);
+    way_of.resize(ticket + 1);
+  }
   work_of[ticket] = work;
-  cluster.send(ticket, host->lane(step.lane).pipeline, work);
+  way_of[ticket] = &host->lane(step.lane).pipeline;
+  cluster.send(ticket, *way_of[ticket], work);
 }
 
 // The same decodes, each one token further.
@@ -261,7 +265,7 @@ void StageEngine::State::launch_again(int32_t ticket) {
   ++report.forwarded;
   ParcelWork& work = work_of[ticket];
   work.decode_context += work.decodes;
-  cluster.send(ticket, host->lane(host->flight(ticket).lane).pipeline, work);
+  cluster.send(ticket, *way_of[ticket], work);
 }
 
 void StageEngine::State::returned(int32_t ticket) {

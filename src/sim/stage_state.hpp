@@ -95,7 +95,8 @@ struct StageEngine::State {
   std::vector<StageRequest> requests;        // [slot]
   std::vector<TokenCount> counts;            // [slot]
   std::vector<uint32_t> free_requests;
-  std::vector<ParcelWork> work_of;           // [ticket] of its step
+  std::vector<ParcelWork> work_of;           // [ticket] of its step,
+  std::vector<const policy::Pipeline*> way_of;  // and the host's lane's way
   std::optional<spec::TraceRequest> pending;
   int64_t next_id = 0, in_system = 0;
   int64_t thinking = 0;                      // clients between two requests

@@ -67,11 +67,11 @@ void VirtualCluster::send(int32_t ticket, const policy::Pipeline& way, const Par
   }
   parcels_[number] = {.way = way.data(),
                       .ticket = ticket,
-                      .hop = 0,
                       .via = -1,
+                      .next_link = way.front().link,
+                      .entry = 0,
                       .link_generation = 0,
                       .next = -1,
-                      .dead = false,
                       .work = work};
   if (static_cast<size_t>(ticket) >= parcel_of_.size()) parcel_of_.resize(ticket + 1, -1);
   parcel_of_[ticket] = static_cast<int32_t>(number);
@@ -81,7 +81,6 @@ void VirtualCluster::send(int32_t ticket, const policy::Pipeline& way, const Par
 void VirtualCluster::drop(int32_t ticket) {
   const int32_t number = parcel_of_[ticket];
   if (number < 0) return;  // lost already
-  parcels_[number].dead = true;
   parcels_[number].ticket = -1;
   parcel_of_[ticket] = -1;
 }
@@ -134,7 +133,7 @@ std::optional<VirtualCluster::Happening> VirtualCluster::step() {
   switch (event.kind) {
     case Kind::kReturned: {
       const Parcel& p = parcels_[event.number];
-      if (!p.dead && p.link_generation == links_[p.via].generation) {
+      if (!p.dead() && p.link_generation == links_[p.via].generation) {
         out = Happening{Happening::Kind::kReturned, p.ticket, 0, 0, 0};
       }
       free_parcel(event.number);
@@ -196,10 +195,15 @@ double VirtualCluster::bytes_on(const Parcel& p) const {
 
 void VirtualCluster::enter_link(uint32_t number) {
   Parcel& p = parcels_[number];
-  const policy::Hop& hop = hop_of(p);
-  const int32_t link = p.via = hop.link;
+  const int32_t link = p.via = p.next_link;
+  network_.prefetch(resource_of(link));
   Link& l = links_[link];
-  if (hop.node >= 0) __builtin_prefetch(&nodes_[hop.node]);
+  const policy::Hop& hop = *p.way;
+  p.entry = hop.layers.begin;
+  if (hop.node >= 0) {
+    p.next_link = p.way[1].link;
+    __builtin_prefetch(&nodes_[hop.node]);
+  }
   if (!l.up) return free_parcel(number);  // lost
   if (!l.busy) {
     const double bytes = bytes_on(p);
@@ -230,7 +234,7 @@ void VirtualCluster::begin_sending(int32_t link) {
   }
   const auto places = static_cast<int32_t>(input_.nodes.size()) + 1;
   const int32_t nic_in = l.to == kSinkNode ? places : places + l.to + 1;
-  network_.start(now(), bytes, {l.from + 1, 2 * places + link, nic_in},
+  network_.start(now(), bytes, {l.from + 1, resource_of(link), nic_in},
                  uint64_t{static_cast<uint32_t>(link)} << 32 | l.generation);
   flows_changed();
 }
@@ -260,7 +264,7 @@ void VirtualCluster::wake_at(Node& n, int32_t node, int64_t when, uint32_t parce
 void VirtualCluster::sent(int32_t link) {
   Link& l = links_[link];
   const uint32_t number = pop(l.queue);
-  if (parcels_[number].dead) {
+  if (parcels_[number].dead()) {
     free_parcel(number);
   } else {
     leave_link(number, now());
@@ -271,7 +275,7 @@ void VirtualCluster::sent(int32_t link) {
 void VirtualCluster::send_next(int32_t link) {
   Link& l = links_[link];
   l.busy = false;
-  while (!l.queue.empty() && parcels_[l.queue.first].dead) free_parcel(pop(l.queue));
+  while (!l.queue.empty() && parcels_[l.queue.first].dead()) free_parcel(pop(l.queue));
   if (!l.queue.empty()) begin_sending(link);
 }
 
@@ -294,10 +298,10 @@ void VirtualCluster::start_batch(int32_t node) {
   while (!n.inbox.empty() && n.inbox.front().when <= now()) {
     const uint32_t number = n.inbox.front().parcel;
     const Parcel& p = parcels_[number];
-    if (!p.dead && !batch.take(p.work.prompt_tokens, p.work.decodes)) break;
+    if (!p.dead() && !batch.take(p.work.prompt_tokens, p.work.decodes)) break;
     std::pop_heap(n.inbox.begin(), n.inbox.end());
     n.inbox.pop_back();
-    if (p.dead) {
+    if (p.dead()) {
       free_parcel(number);
     } else {
       n.batch.push_back(number);
@@ -313,18 +317,16 @@ void VirtualCluster::start_batch(int32_t node) {
   n.busy = true;
   n.begin = now();
   const int64_t taken = ns(cost_.batch_seconds(n.machine, n.last_layer, rows_) * n.slowness);
-  const Parcel& first = parcels_[n.batch.front()];
   events_.push(now() + std::max<int64_t>(taken, 1),
                {Kind::kBatchDone, 0, node, n.generation, n.batch.front(),
-                first.way[first.hop + 1].link});
+                parcels_[n.batch.front()].next_link});
 }
 
 // To the rows of the batch that enter at the same layer.
 void VirtualCluster::add_rows(const Parcel& p) {
-  const int32_t entry = hop_of(p).layers.begin;
   auto row = std::find_if(rows_.begin(), rows_.end(),
-                          [&](const CostRows& r) { return r.entry == entry; });
-  if (row == rows_.end()) row = rows_.insert(row, {.entry = entry});
+                          [&](const CostRows& r) { return r.entry == p.entry; });
+  if (row == rows_.end()) row = rows_.insert(row, {.entry = p.entry});
   row->prompt_tokens += p.work.prompt_tokens;
   row->decodes += p.work.decodes;
   row->prompt_context += p.work.prompt_context;
@@ -339,12 +341,13 @@ void VirtualCluster::finish_batch(int32_t node) {
   if (static_cast<int64_t>(batches_.size()) < options_.trace_limit) {
     batches_.push_back({node, n.begin, now(), n.prompt_tokens, n.decodes});
   }
+  for (const uint32_t number : n.batch) __builtin_prefetch(&parcels_[number]);
   for (const uint32_t number : n.batch) {
-    if (parcels_[number].dead) {
+    if (parcels_[number].dead()) {
       free_parcel(number);
       continue;
     }
-    ++parcels_[number].hop;
+    ++parcels_[number].way;
     enter_link(number);
   }
   start_batch(node);
@@ -415,8 +418,7 @@ void VirtualCluster::link_down(int32_t link) {
 
 void VirtualCluster::set_bandwidth(int32_t link, double bytes_per_second) {
   links_[link].bandwidth = bytes_per_second;
-  const auto places = static_cast<int32_t>(input_.nodes.size()) + 1;
-  network_.set_capacity(now(), 2 * places + link, bytes_per_second);
+  network_.set_capacity(now(), resource_of(link), bytes_per_second);
   flows_changed();
 }
 

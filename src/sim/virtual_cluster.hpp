@@ -135,14 +135,15 @@ class VirtualCluster {
     int32_t link = 0;
   };
   struct alignas(64) Parcel {
-    const policy::Hop* way = nullptr;
-    int32_t ticket = -1;
-    int32_t hop = 0;             // of the way: the link it is on, the node it is at
+    const policy::Hop* way = nullptr;  // the hop it makes: the link it is on, the node it is at
+    int32_t ticket = -1;         // negative: dropped; its place is freed when it is come across
     int32_t via = -1;            // that link
+    int32_t next_link = -1;      // the one after it
+    int32_t entry = 0;           // the first layer that is run at that node
     uint32_t link_generation = 0;  // on the way to the coordinator
     int32_t next = -1;           // in the queue of its link
-    bool dead = false;           // dropped; its place is freed when it is come across
     ParcelWork work;
+    bool dead() const { return ticket < 0; }
   };
   // First in, first out, through Parcel::next: a large cluster has many queues, nearly all empty.
   struct Queue {
@@ -183,8 +184,11 @@ class VirtualCluster {
     bool up = true, busy = false;
   };
 
-  const policy::Hop& hop_of(const Parcel& p) const { return p.way[p.hop]; }
   void prefetch(const Event& event) const;
+  // Of a link among the network's resources.
+  int32_t resource_of(int32_t link) const {
+    return 2 * (static_cast<int32_t>(nodes_.size()) + 1) + link;
+  }
   double bytes_on(const Parcel& p) const;
   void enter_link(uint32_t parcel);
   void begin_sending(int32_t link);

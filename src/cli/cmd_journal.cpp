@@ -41,7 +41,7 @@ OptionTable table(JournalOptions& o) {
 
 // In the order of policy::HostEvent.
 constexpr std::array<std::string_view, std::variant_size_v<policy::HostEvent>> kEvents = {
-    "arrivals", "cancellations", "steps", "plans", "broken", "ticks"};
+    "arrivals", "cancellations", "steps", "plans", "broken", "ticks", "kv_arrivals"};
 
 struct Contents {
   std::array<int64_t, kEvents.size()> events{};

@@ -53,6 +53,10 @@ struct SimulateOptions {
   double attainment = 0.9;
   std::string scenario, profile;
   std::string cluster, plan;
+  int prompt_machines = 0;
+  std::string kv_stream = "layers";
+  bool find_pd_ratio = false, replicate = false;
+  double swap_bandwidth = 0, swap_memory = 0;  // GB/s, GB
   bool few_ways = false;
   bool no_fast_forward = false;
   std::string servegen, arrivals_of;

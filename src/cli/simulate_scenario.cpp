@@ -9,6 +9,7 @@
 
 #include "base/fmt.hpp"
 #include "cli/plan_inputs.hpp"
+#include "cli/simulate_roles.hpp"
 #include "plan/plan_cluster.hpp"
 #include "policy/serving_limits.hpp"
 #include "serve/cluster_plan.hpp"
@@ -192,38 +193,47 @@ Result<sim::HelixInput> listed_input(const spec::Scenario& scenario, const spec:
   return input;
 }
 
+Result<spec::PlanDesc> plan_of(const spec::Scenario& s, const spec::ClusterDesc& cluster,
+                               const spec::Profile& profile) {
+  if (!s.plan.empty()) return spec::load_plan(s.plan);
+  ASSIGN_OR_RETURN(plan::ClusterPlan planned, plan::plan_cluster(cluster, profile));
+  return std::move(planned.desc);
+}
+
 // Every node of a plan is a worker: Helix's files, or a cluster and a plan of `towline plan`, or of the
-// search here if there is none.
-Result<sim::HelixInput> planned_input(const spec::Scenario& s, const std::string& given) {
+// search here if there is none. With `prompt_machines`, so many process prompts and the others decode.
+Result<sim::HelixInput> planned_input(const spec::Scenario& s, const std::string& given,
+                                      int prompt_machines) {
   if (s.cluster.ends_with(".ini")) {
     return sim::load_helix_input({s.cluster, s.plan, profile_name(s, given), "", "", ""}, false);
   }
   ASSIGN_OR_RETURN(const Times times, times_of(s, given));
   ASSIGN_OR_RETURN(const spec::ClusterDesc cluster, spec::load_cluster(s.cluster));
-  spec::PlanDesc plan;
-  if (s.plan.empty()) {
-    ASSIGN_OR_RETURN(plan::ClusterPlan planned, plan::plan_cluster(cluster, times.profile));
-    plan = std::move(planned.desc);
+  std::vector<PlacedMachine> placed;
+  if (prompt_machines > 0) {
+    ASSIGN_OR_RETURN(placed, place_roles(cluster, times.profile, prompt_machines));
   } else {
-    ASSIGN_OR_RETURN(plan, spec::load_plan(s.plan));
+    ASSIGN_OR_RETURN(const spec::PlanDesc plan, plan_of(s, cluster, times.profile));
+    for (const spec::PlannedNode& node : plan.nodes) {
+      if (!node.layers.empty()) placed.push_back({node.name, node.layers, policy::NodeRole::kBoth});
+    }
   }
   std::map<std::string, int32_t> place_of;
   for (int32_t i = 0; i < cluster.size(); ++i) place_of[cluster.nodes[i].name] = i;
   spec::Scenario listed = s;
   listed.plan.clear();
   listed.workers.clear();
-  for (const spec::PlannedNode& node : plan.nodes) {
-    if (node.layers.empty()) continue;
-    const auto place = place_of.find(node.name);
+  for (const PlacedMachine& machine : placed) {
+    const auto place = place_of.find(machine.name);
     if (place == place_of.end()) {
       return errorf(Code::kInvalidArgument,
                     "the plan's node '{}' is not in {}; one device in each machine is simulated",
-                    node.name, s.cluster);
+                    machine.name, s.cluster);
     }
     spec::ScenarioWorker& worker = listed.workers.emplace_back();
-    worker.name = node.name;
+    worker.name = machine.name;
     worker.type = cluster.type_of(place->second).name;
-    worker.layers = node.layers;
+    worker.layers = machine.layers;
   }
   ASSIGN_OR_RETURN(sim::HelixInput input, listed_input(listed, times.profile, {}));
   input.coordinator_nic_in = cluster.coordinator_nic_in.value;
@@ -237,6 +247,7 @@ Result<sim::HelixInput> planned_input(const spec::Scenario& s, const std::string
     node.nic_out = type.nic_out.value;
     node.disk = type.disk.value;
     node.price = type.price;
+    node.role = placed[i].role;
     places[node.name] = static_cast<int32_t>(i);
   }
   std::map<std::pair<int32_t, int32_t>, const spec::ClusterLink*> links;
@@ -247,6 +258,16 @@ Result<sim::HelixInput> planned_input(const spec::Scenario& s, const std::string
   }
   // Only what the cluster joins is joined.
   std::erase_if(input.links, [&](const sim::HelixLink& l) { return !links.contains({l.from, l.to}); });
+  if (prompt_machines > 0) {
+    settle_roles(input);
+    for (const auto& [ends, there] : links) {
+      const auto role = [&](int32_t place) { return input.nodes[place].role; };
+      if (ends.first < 0 || ends.second < 0 || role(ends.first) == role(ends.second)) continue;
+      sim::HelixLink link{ends.first, ends.second, 0, kUnlimited};
+      link.kv_only = true;
+      input.links.push_back(link);
+    }
+  }
   for (sim::HelixLink& link : input.links) {
     const spec::ClusterLink& there = *links.at({link.from, link.to});
     link.latency += there.latency.value;
@@ -257,12 +278,13 @@ Result<sim::HelixInput> planned_input(const spec::Scenario& s, const std::string
 
 }  // namespace
 
-Result<sim::HelixInput> scenario_input(const spec::Scenario& scenario, const std::string& given) {
+Result<sim::HelixInput> scenario_input(const spec::Scenario& scenario, const std::string& given,
+                                       int prompt_machines) {
   Result<sim::HelixInput> made = Error(Code::kInternal, "");
   std::optional<spec::ModelDesc> model;
   if (Result<ShapedModel> shaped = load_shape(scenario.model)) model = shaped->desc;
   if (scenario.emulation.plan_workers) {
-    made = planned_input(scenario, given);
+    made = planned_input(scenario, given, prompt_machines);
   } else {
     ASSIGN_OR_RETURN(const Times times, times_of(scenario, given));
     made = listed_input(scenario, times.profile, times.measured ? model : std::nullopt);
@@ -274,6 +296,8 @@ Result<sim::HelixInput> scenario_input(const spec::Scenario& scenario, const std
   for (sim::LayerTimes& times : made->times) {
     for (double& t : times.prompt) t *= slowness;
     for (double& t : times.decode) t *= slowness;
+    times.decode_context_seconds *= slowness;
+    times.prompt_context_seconds *= slowness;
   }
   for (sim::HelixNode& node : made->nodes) node.rate /= slowness;
   if (scenario.emulation.plan_workers) {

@@ -21,7 +21,9 @@ namespace towline::cli {
 // of the profile's only one. Layers: the worker's, else the plan's, else divided
 // by speed. A link that the scenario does not name takes no time; a share of lost messages makes it
 // slower by that share, jitter longer by its half.
-Result<sim::HelixInput> scenario_input(const spec::Scenario& scenario, const std::string& profile);
+// With [emulation] plan_workers, `prompt_machines` of the cluster process prompts and the others decode.
+Result<sim::HelixInput> scenario_input(const spec::Scenario& scenario, const std::string& profile,
+                                       int prompt_machines = 0);
 
 // The coordinator's limits, router and steps in flight, as `towline up` has them; --depth,
 // --kv-high-water and --output-ratio count more.

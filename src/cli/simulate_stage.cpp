@@ -12,6 +12,7 @@
 
 #include "base/file.hpp"
 #include "base/fmt.hpp"
+#include "cli/simulate_roles.hpp"
 #include "cli/simulate_scenario.hpp"
 #include "cli/simulate_search.hpp"
 #include "cli/simulate_workload.hpp"
@@ -21,6 +22,7 @@
 #include "sim/replay.hpp"
 #include "sim/stage_engine.hpp"
 #include "sim/stage_report.hpp"
+#include "spec/model_shapes.hpp"
 
 namespace towline::cli {
 
@@ -44,6 +46,7 @@ void add_stage_options(OptionTable& t, SimulateOptions& o) {
          "the same results, more slowly");
   add_workload_options(t, o);
   add_world_options(t, o);
+  add_roles_options(t, o);
   t.value("prompt-budget", &o.prompt_budget, "towline: prompt tokens a batch").range(1, 1e6);
   t.value("chunk", &o.chunk_tokens, "towline: tokens of one prompt at a time").range(1, 1e6);
   t.value("depth", &o.depth,
@@ -252,35 +255,67 @@ Result<void> write_outputs(const std::string& dir, const sim::HelixInput& input,
   return write_file_atomic(dir + "/report.html", sim::html_report(input, options, report));
 }
 
+// --cluster without a scenario.
+spec::Scenario cluster_scenario(const SimulateOptions& o) {
+  spec::Scenario s;
+  s.model = o.model;
+  s.cluster = o.cluster;
+  s.plan = o.plan;
+  s.emulation.plan_workers = true;
+  return s;
+}
+
+// The machines, and the scenario if they are of one, whose workload counts where `o` gives none.
+Result<sim::HelixInput> load_input(SimulateOptions& o, std::optional<spec::Scenario>& scenario) {
+  if (o.cluster.empty() && (o.prompt_machines > 0 || o.find_pd_ratio)) {
+    return Error(Code::kInvalidArgument, "--prompt-machines and --find-pd-ratio need --cluster");
+  }
+  if (!o.scenario.empty()) {
+    ASSIGN_OR_RETURN(scenario, spec::load_scenario(o.scenario));
+    adopt_workload(*scenario, o);
+    return scenario_input(*scenario, o.profile);
+  }
+  if (!o.cluster.empty()) return scenario_input(cluster_scenario(o), o.profile, o.prompt_machines);
+  if (o.simulator_cluster.empty() || o.solution.empty()) {
+    return Error(Code::kInvalidArgument,
+                 "--policy towline needs --scenario, --cluster, or --simulator-cluster and --solution");
+  }
+  ASSIGN_OR_RETURN(sim::HelixInput input,
+                   sim::load_helix_input({o.simulator_cluster, o.solution, o.model, o.profile_dir,
+                                          o.flows, o.machines}, false));
+  if (const auto known = spec::model_shape(o.model)) {
+    input.kv_bytes = static_cast<double>(known->kv_bytes_per_token_layer().value);
+  }
+  return input;
+}
+
+Result<int> search_pd_ratio(const SimulateOptions& o, const sim::StageOptions& options,
+                            const Workload& work) {
+  if (!options.disturbances.empty()) {
+    return Error(Code::kInvalidArgument,
+                 "--find-pd-ratio takes no --disturb and no --churn: nodes are others for each ratio");
+  }
+  ASSIGN_OR_RETURN(const spec::ClusterDesc cluster, spec::load_cluster(o.cluster));
+  return find_pd_ratio(o, options, work, cluster.size(), [&](int prompts) -> Result<sim::HelixInput> {
+    ASSIGN_OR_RETURN(sim::HelixInput input,
+                     scenario_input(cluster_scenario(o), o.profile, prompts));
+    TRY(apply_world(o, input));
+    TRY(apply_kv(o, input));
+    return input;
+  });
+}
+
 }  // namespace
 
 Result<int> run_stage(const SimulateOptions& given) {
   SimulateOptions o = given;
-  std::optional<sim::HelixInput> loaded;
   std::optional<spec::Scenario> scenario;
-  if (!o.scenario.empty()) {
-    ASSIGN_OR_RETURN(scenario, spec::load_scenario(o.scenario));
-    ASSIGN_OR_RETURN(loaded, scenario_input(*scenario, o.profile));
-    adopt_workload(*scenario, o);
-  } else if (!o.cluster.empty()) {
-    spec::Scenario made;
-    made.model = o.model;
-    made.cluster = o.cluster;
-    made.plan = o.plan;
-    made.emulation.plan_workers = true;
-    ASSIGN_OR_RETURN(loaded, scenario_input(made, o.profile));
-  } else if (o.simulator_cluster.empty() || o.solution.empty()) {
-    return Error(Code::kInvalidArgument,
-                 "--policy towline needs --scenario, --cluster, or --simulator-cluster and --solution");
-  } else {
-    ASSIGN_OR_RETURN(loaded,
-                     sim::load_helix_input({o.simulator_cluster, o.solution, o.model, o.profile_dir,
-                                            o.flows, o.machines}, false));
-  }
-  sim::HelixInput& input = *loaded;
+  ASSIGN_OR_RETURN(sim::HelixInput input, load_input(o, scenario));
   ASSIGN_OR_RETURN(sim::StageOptions options, stage_options(o));
   if (scenario) TRY(adopt_serving(*scenario, o, options));
+  options.stream_layers = o.kv_stream == "layers";
   TRY(apply_world(o, input));
+  TRY(apply_kv(o, input));
   ASSIGN_OR_RETURN(options.disturbances, load_disturbances(o, input));
   for (sim::LayerTimes& times : input.times) {
     if (o.decode_context > 0) times.decode_context_seconds = o.decode_context;
@@ -289,6 +324,7 @@ Result<int> run_stage(const SimulateOptions& given) {
   }
   ASSIGN_OR_RETURN(const Workload work, load_workload(o));
   options.follow_up = follow_up_of(work, o);
+  if (o.find_pd_ratio) return search_pd_ratio(o, options, work);
   if (o.find_max_rate) return find_max_rate(o, input, options, work);
   if (o.seeds > 1) return sweep_seeds(o, input, options, work);
   RowFile log;

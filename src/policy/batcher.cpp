@@ -200,6 +200,7 @@ Result<void> Batcher::add(SequenceSpec spec) {
   s.every_row = spec.every_row;
   s.lengths_only = lengths_only;
   s.salt = spec.cache_salt;
+  s.present = std::clamp<int32_t>(spec.present, 0, s.length - 1);
   enter_waiting(s);
   return {};
 }
@@ -363,7 +364,7 @@ void Batcher::hold(Sequence& s, const Matches& cached) {
     }
   }
   s.held = static_cast<int32_t>(found);
-  s.computed = s.scheduled = s.held * kBlockTokens;
+  s.computed = s.scheduled = std::max(s.held * kBlockTokens, std::exchange(s.present, 0));
   if (!s.cached) s.cached = s.computed;
   if (limits_.prefix_cache && !s.every_row && !s.lengths_only) {
     counters_.prefix_queries += s.length;

@@ -73,6 +73,9 @@ struct SequenceSpec {
   bool every_row = false;
   uint64_t cache_salt = 0;      // sequences of different salts never share KV blocks
   LaneId lane{0};
+  // Rows whose KV was computed elsewhere and has come here: they take blocks and are not evaluated.
+  // Fewer than the prompt's tokens. If the sequence is preempted, they are evaluated after all.
+  int32_t present = 0;
 };
 
 // A run of rows of one sequence.
@@ -241,6 +244,7 @@ class Batcher {
     int32_t flying = 0;               // steps it is in
     int32_t held = 0;                 // blocks in each pool of the lane
     int32_t announced = 0;            // of these, already told in a step
+    int32_t present = 0;              // rows that need not be evaluated at first admission
     bool lengths_only = false;
     bool is_running = false;
     bool is_ready = false;            // in Lane::ready

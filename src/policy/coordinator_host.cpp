@@ -115,6 +115,8 @@ void Coordinator::carry_out(const HostAction& action) {
       return drop_table(request_of(action.id));
     case Kind::kEnded:
       return ended(request_of(action.id), action);
+    case Kind::kHandOver:  // nodes of a running cluster have no roles
+      break;
     case Kind::kLaneClosed:
       return lane_closed(action.lane);
   }

@@ -41,6 +41,8 @@ void Host::step(Instant now, const HostEvent& event, Out& out) {
     replan(*plan, out);
   } else if (const auto* broken = std::get_if<BreakLanes>(&event)) {
     on_break(*broken, out);
+  } else if (const auto* arrived = std::get_if<KvArrived>(&event)) {
+    kv_arrived(*arrived, out);
   }
   give_up_stranded(out);
   for (const LaneId id : std::exchange(left_, {})) {
@@ -76,7 +78,12 @@ void Host::cancel(RequestId id, Out& out) {
   const auto at = requests_.find(id);
   if (at == requests_.end()) return;
   if (!at->second.in_batcher) {
-    admission_.withdraw(id);
+    if (at->second.moving) {
+      stop_moving(at->second);
+      admission_.end(id);
+    } else {
+      admission_.withdraw(id);
+    }
     end(at, Outcome::kCancelled, {}, out);
     return admit(out);
   }
@@ -105,6 +112,8 @@ void Host::collect_ended(Out& out) {
     const RequestId id(one.seq.value);
     const auto at = requests_.find(id);
     CHECK(at != requests_.end(), id);
+    if (after_prompt(id, at->second, one.reason, out)) continue;
+    leave_decode_lane(at->second);
     if (at->second.lane.value >= 0) {
       left_.push_back(at->second.lane);
       leave_lane(at->second);
@@ -134,11 +143,23 @@ RouteChooser::Verdict Host::choose_route(const Request& r, int64_t tokens) {
   // The last output token is never evaluated, so it needs no place.
   ask.most_tokens = int64_t{r.spec.prompt_length} + std::max(r.spec.max_tokens - 1, 0);
   ask.queue = placed_at_;
-  const auto verdict = routes_.chooser->choose(ask, ledger_, routed_);
+  if (!split()) return choose_with(*routes_.chooser, ask, routed_);
+  if (r.decoding) return choose_with(*decode_routes_.chooser, ask, routed_);
+  const auto decode = choose_with(*decode_routes_.chooser, ask, decode_way_);
+  if (decode != RouteChooser::Verdict::kRouted) return decode;
+  ask.most_tokens = tokens;  // nodes that process prompts hold no outputs
+  const auto prompt = choose_with(*routes_.chooser, ask, routed_);
+  if (prompt != RouteChooser::Verdict::kRouted) ledger_.release(decode_way_, tokens);
+  return prompt;
+}
+
+RouteChooser::Verdict Host::choose_with(RouteChooser& chooser, RouteChooser::Ask ask,
+                                        Pipeline& way) {
+  const auto verdict = chooser.choose(ask, ledger_, way);
   if (verdict != RouteChooser::Verdict::kWait || admission_.placed() > 0) return verdict;
   // Only an estimate is against it, and there is nobody to wait for.
   ask.alone = true;
-  return routes_.chooser->choose(ask, ledger_, routed_);
+  return chooser.choose(ask, ledger_, way);
 }
 
 void Host::admit(Out& out) {
@@ -161,6 +182,7 @@ void Host::admit(Out& out) {
       r.booked = tokens;
       if (place(*id, r, out)) continue;
       ledger_.release(routed_, tokens);
+      if (split() && !r.decoding) ledger_.release(decode_way_, tokens);
       admission_.withdraw(*id);
       end(at, refused, kTooLarge, out);
     } else if (verdict != Verdict::kWait) {
@@ -173,29 +195,16 @@ void Host::admit(Out& out) {
 }
 
 bool Host::place(RequestId id, Request& r, Out& out) {
-  Lane& lane = lane_for(routed_);
-  const SeqId seq(id.value);
-  bool fits;
-  if (r.in_batcher) {
-    fits = batcher_.move(seq, lane.id).has_value();
-  } else {
-    SequenceSpec spec;
-    spec.id = seq;
-    spec.prompt = std::move(r.spec.prompt);
-    spec.prompt_length = r.spec.prompt_length;
-    spec.max_tokens = r.spec.max_tokens;
-    spec.priority = r.spec.priority;
-    spec.every_row = r.spec.every_row;
-    spec.cache_salt = r.spec.cache_salt;
-    spec.lane = lane.id;
-    fits = batcher_.add(std::move(spec)).has_value();
-  }
+  Lane& lane = lane_for(routed_, split() && r.decoding ? decode_routes_ : routes_);
+  const bool fits = r.in_batcher ? batcher_.move(SeqId(id.value), lane.id).has_value()
+                                 : add_sequence(id, r, lane.id);
   if (!fits) {
     close_if_empty(lane.id, out);
     return false;
   }
   r.in_batcher = true;
   r.lane = lane.id;
+  if (split() && !r.decoding) await_on_decode_lane(r);
   ++r.routes;
   for (const Hop& hop : lane.pipeline) {
     if (hop.node != kSinkNode) ++placed_at_[static_cast<size_t>(hop.node)];
@@ -276,11 +285,19 @@ void Host::check_invariants() const {
   for (const auto& [id, lane] : lanes_) {
     CHECK(lane.in_flight == flying[id], id, lane.in_flight, flying[id]);
     CHECK(lane.in_flight <= lane.depth, id, lane.in_flight);
-    CHECK(lane.in_flight > 0 || batcher_.sequences_of(id) > 0, id);
+    CHECK(lane.in_flight > 0 || batcher_.sequences_of(id) > 0 || lane.awaited > 0, id);
     total += lane.in_flight;
   }
   CHECK(total == in_flight_, total, in_flight_);
-  CHECK(placed == 0 || in_flight_ > 0, placed);
+  int64_t moving = 0;
+  std::map<LaneId, int32_t> awaited;
+  for (const auto& [id, r] : requests_) {
+    moving += r.moving;
+    if (r.moving) ++awaited[r.lane];
+    if (r.decode_lane.value >= 0) ++awaited[r.decode_lane];
+  }
+  for (const auto& [id, lane] : lanes_) CHECK(lane.awaited == awaited[id], id, lane.awaited);
+  CHECK(placed == 0 || in_flight_ + moving > 0, placed);
   std::vector<int64_t> placed_at(placed_at_.size(), 0);
   for (const auto& [id, r] : requests_) {
     CHECK((r.gives_up.ns >= 0) == stranded_.contains({r.gives_up, id}), id);

@@ -19,6 +19,12 @@
 // same events give the same actions, bit for bit (host_journal.hpp); while a request is placed, a
 // step is on its way or could be formed when one ends.
 //
+// Roles. A plan may say which nodes process prompts and which decode (Patel et al., "Splitwise",
+// ISCA'24; Strati et al., "DejaVu", ICML'24). A request then gets two ways at once. Its prompt runs on
+// the first, which ends with its first token; kHandOver asks the driver to move its KV cache, and
+// KvArrived lets it decode on the second, where it takes blocks when it is admitted (until then the
+// cache waits in the memory of the hosts). If its nodes are lost, it begins again from its tokens.
+//
 // A pure machine: no clock, no I/O; copyable. The driver calls step() for each event and when
 // next_deadline() has come, carries out the actions in order, and reports each launched step's end
 // with StepDone unless it was abandoned.
@@ -67,11 +73,14 @@ struct HostOptions {
   bool fast_forward = true;
 };
 
+enum class NodeRole : uint8_t { kBoth, kPrompt, kDecode };
+
 struct HostNode {
   LayerRange layers;             // empty: idle, or gone
   int64_t kv_capacity = 0;       // layer-tokens: 16 * layers for each KV block
   int32_t longest_prompt = std::numeric_limits<int32_t>::max();
   int32_t incarnation = 0;       // another one: its memory is new, nothing that it held is left
+  NodeRole role = NodeRole::kBoth;  // if any node has one, all that hold layers must
   friend bool operator==(const HostNode&, const HostNode&) = default;
 };
 
@@ -117,7 +126,13 @@ struct BreakLanes {
   std::vector<RequestId> failed;
 };
 struct Tick {};                  // time has passed
-using HostEvent = std::variant<Arrive, Cancel, StepDone, HostPlan, BreakLanes, Tick>;
+// After kHandOver: the KV cache is where it is wanted, or (lost) will never be: then the request begins
+// again from its tokens. Ignored if that is not awaited any more.
+struct KvArrived {
+  RequestId id;
+  bool lost = false;
+};
+using HostEvent = std::variant<Arrive, Cancel, StepDone, HostPlan, BreakLanes, Tick, KvArrived>;
 
 // --- actions ------------------------------------------------------------------------------------
 
@@ -140,6 +155,8 @@ struct HostAction {
     kPreempted,   // id lost its KV blocks and waits in its lane
     kEnded,       // id, outcome, reason
     kLaneClosed,  // lane: nobody is in it any more, and its number is never used again
+    kHandOver,    // id: its KV cache shall go from prompt_way(id) to the nodes of lane; until
+                  // KvArrived, or an action that takes the lane from it
   };
   Kind kind = Kind::kLaunch;
   Outcome outcome = Outcome::kFinished;
@@ -160,6 +177,8 @@ class Host {
     int32_t depth = 1, in_flight = 0;
     int32_t parts = 1;           // its sequences are divided over so many steps
     bool hungry = false, stalled = false, placeless = false;  // in the sets of these names
+    bool decodes = false;        // of decode nodes
+    int32_t awaited = 0;         // requests that will come with their KV
   };
 
   // Fails if a link leads nowhere. Where nothing leads through, requests wait for a plan.
@@ -182,6 +201,10 @@ class Host {
   Result<void> check_plan(const HostPlan& plan) const;
   const Lane& lane(LaneId id) const { return lanes_.at(id); }
   bool has_lane(LaneId id) const { return lanes_.contains(id); }
+  // The lane that a request on a prompt lane will decode on; negative: none.
+  LaneId decode_lane(RequestId id) const { return requests_.at(id).decode_lane; }
+  // After kHandOver: where the KV cache comes from.
+  const Pipeline& prompt_way(RequestId id) const { return requests_.at(id).prompt_way; }
   // Are there routes at all? Without, requests wait for a plan.
   bool open() const { return routes_.chooser.has_value(); }
   // Offline: should another request arrive now?
@@ -211,6 +234,12 @@ class Host {
     int64_t booked = 0;          // tokens the ledger was charged for
     Instant gives_up{-1};        // waits no longer for a way; negative: it does not wait for one
     std::string_view failing;    // ends with kFailed, for this
+    // With roles.
+    LaneId decode_lane{-1};      // where it will decode; booked
+    bool prompting = false;      // the batcher knows of one token of it alone
+    bool moving = false;         // its KV is on its way to `lane`
+    bool decoding = false;       // on a decode lane, or displaced from one
+    Pipeline prompt_way;         // while moving
   };
   struct Flight {
     Step step;
@@ -226,13 +255,14 @@ class Host {
 
   Host(HostOptions options, const HostPlan& plan);
   Result<void> adopt(const HostPlan& plan);
-  Result<Routes> routes_of(const HostPlan& plan, int64_t epoch) const;
+  Result<Routes> routes_of(const HostPlan& plan, int64_t epoch, NodeRole role) const;
 
   // Requests (host.cpp).
   void arrive(const Arrive& event, Out& out);
   void cancel(RequestId id, Out& out);
   void admit(Out& out);
   RouteChooser::Verdict choose_route(const Request& r, int64_t tokens);
+  RouteChooser::Verdict choose_with(RouteChooser& chooser, RouteChooser::Ask ask, Pipeline& way);
   bool place(RequestId id, Request& r, Out& out);
   void collect_ended(Out& out);
   void end(Requests::iterator at, Outcome outcome, std::string_view reason, Out& out);
@@ -241,9 +271,23 @@ class Host {
   void give_up_stranded(Out& out);
 
   // Lanes, steps and plans (host_lanes.cpp).
-  Lane& lane_for(const Pipeline& routed);
+  Lane& lane_for(const Pipeline& routed, const Routes& routes);
   int32_t depth_of(int32_t nodes) const;
   void leave_lane(Request& r);
+  // Roles (host_roles.cpp).
+  bool split() const { return decode_routes_.chooser.has_value(); }
+  // Of a lane of this epoch, while there are routes.
+  RouteChooser& chooser_of(const Lane& lane) {
+    return *(lane.decodes ? decode_routes_ : routes_).chooser;
+  }
+  bool add_sequence(RequestId id, Request& r, LaneId lane);
+  void await_on_decode_lane(Request& r);
+  void leave_decode_lane(Request& r);
+  void stop_moving(Request& r);
+  bool after_prompt(RequestId id, Request& r, EndReason reason, Out& out);
+  void note_first_tokens(const Step& step, std::span<const Sampled> sampled);
+  void kv_arrived(const KvArrived& event, Out& out);
+  void displace_awaited(LaneId id, Out& out);
   void close_if_empty(LaneId id, Out& out);
   void close(LaneId id, Out& out);
   bool has_turn(const Lane& lane) const;
@@ -268,7 +312,7 @@ class Host {
   Instant now_{};
   Admission admission_;
   KvLedger ledger_;
-  Routes routes_;
+  Routes routes_, decode_routes_;   // the second only if the plan has roles
   Batcher batcher_;
   Requests requests_;
   std::set<std::pair<Instant, RequestId>> stranded_;      // by Request::gives_up
@@ -287,7 +331,7 @@ class Host {
   std::vector<LaneId> left_;        // lanes that somebody left during this event
   int32_t in_flight_ = 0;
   std::vector<Sampled> sampled_;    // scratch
-  Pipeline routed_;                 // scratch
+  Pipeline routed_, decode_way_;    // scratch
 };
 
 }  // namespace towline::policy

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "policy/host_journal.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <utility>
@@ -18,6 +19,7 @@ enum class EventTag : uint8_t {
   kPlan = 4,
   kBreakLanes = 5,
   kTick = 6,
+  kKvArrived = 7,
 };
 constexpr int kSetupSchema = 2;  // of the setup and of the events
 
@@ -70,6 +72,11 @@ class Fields {
   int32_t get32(int32_t low = INT32_MIN, int32_t high = INT32_MAX) {
     return static_cast<int32_t>(get(low, high));
   }
+  uint32_t get32_unsigned(uint32_t high) {
+    const uint64_t value = get_unsigned();
+    if (value > high) failed_ = true;
+    return failed_ ? 0 : static_cast<uint32_t>(value);
+  }
   bool get_flag() {
     const uint64_t value = get_unsigned();
     if (value > 1) failed_ = true;
@@ -119,6 +126,10 @@ void encode_plan(std::string& out, const HostPlan& plan) {
     put_unsigned(out, link.closed ? 1 : 0);
   }
   put_unsigned(out, plan.provisional ? 1 : 0);
+  // Nothing more where nobody has a role, as it was before there were any.
+  const auto has_role = [](const HostNode& node) { return node.role != NodeRole::kBoth; };
+  if (std::ranges::none_of(plan.nodes, has_role)) return;
+  for (const HostNode& node : plan.nodes) put_unsigned(out, static_cast<uint64_t>(node.role));
 }
 
 HostPlan decode_plan(Fields& in) {
@@ -147,6 +158,8 @@ HostPlan decode_plan(Fields& in) {
     plan.links.push_back(link);
   }
   plan.provisional = in.get_flag();
+  if (in.at_end()) return plan;
+  for (HostNode& node : plan.nodes) node.role = static_cast<NodeRole>(in.get32_unsigned(2));
   return plan;
 }
 
@@ -271,6 +284,10 @@ std::string encode_event(const HostEvent& event) {
     for (const LaneId lane : broken->lanes) put(out, lane.value);
     put_unsigned(out, broken->failed.size());
     for (const RequestId id : broken->failed) put(out, id.value);
+  } else if (const auto* arrived = std::get_if<KvArrived>(&event)) {
+    tag(EventTag::kKvArrived);
+    put(out, arrived->id.value);
+    put_unsigned(out, arrived->lost ? 1 : 0);
   } else {
     tag(EventTag::kTick);
   }
@@ -330,6 +347,13 @@ Result<DecodedEvent> decode_event(std::string_view bytes) {
         broken.failed.push_back(RequestId(in.get()));
       }
       decoded.event = std::move(broken);
+      break;
+    }
+    case EventTag::kKvArrived: {
+      KvArrived arrived;
+      arrived.id = RequestId(in.get());
+      arrived.lost = in.get_flag();
+      decoded.event = arrived;
       break;
     }
     case EventTag::kTick:

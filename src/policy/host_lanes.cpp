@@ -26,8 +26,19 @@ HostAction about_step(HostAction::Kind kind, LaneId lane, int32_t ticket) {
   return action;
 }
 
+bool has_roles(const HostPlan& plan) {
+  return std::ranges::any_of(plan.nodes, [](const HostNode& node) {
+    return node.role != NodeRole::kBoth && !node.layers.empty();
+  });
+}
+
 Result<void> check_nodes(const HostOptions& options, const HostPlan& plan) {
+  const bool roles = has_roles(plan);
   for (const HostNode& node : plan.nodes) {
+    if (roles && node.role == NodeRole::kBoth && !node.layers.empty()) {
+      return Error(Code::kInvalidArgument,
+                   "a plan gives some nodes a role and others none; give all prompt or decode");
+    }
     if (node.layers.begin >= 0 && node.layers.end <= options.total_layers &&
         node.kv_capacity >= 0) {
       continue;
@@ -46,7 +57,8 @@ KvLedger make_ledger(const HostOptions& options, const HostPlan& plan) {
 
 // Whether what a node held is still there, and its pool what it was.
 bool same_memory(const HostNode& a, const HostNode& b) {
-  return a.layers == b.layers && a.kv_capacity == b.kv_capacity && a.incarnation == b.incarnation;
+  return a.layers == b.layers && a.kv_capacity == b.kv_capacity &&
+         a.incarnation == b.incarnation && a.role == b.role;
 }
 
 int32_t blocks_of(const HostNode& node) {
@@ -81,19 +93,22 @@ Result<Host> Host::make(HostOptions options, HostPlan plan) {
   return host;
 }
 
-Result<Host::Routes> Host::routes_of(const HostPlan& plan, int64_t epoch) const {
+Result<Host::Routes> Host::routes_of(const HostPlan& plan, int64_t epoch, NodeRole role) const {
   Routes routes;
   std::vector<LayerRange> layers;
   std::vector<RouteChooser::Node> nodes;
   std::vector<RouteLink> links;
   std::vector<double> flow;
   double out_of_source = 0, into_sink = 0;
+  const auto takes_part = [&](int32_t place) {
+    return place < 0 || plan.nodes[static_cast<size_t>(place)].role == role;
+  };
   for (const HostNode& node : plan.nodes) {
-    layers.push_back(node.layers);
+    layers.push_back(node.role == role ? node.layers : LayerRange{});
     nodes.push_back({int64_t{blocks_of(node)} * kBlockTokens, node.longest_prompt});
   }
   for (const HostLink& link : plan.links) {
-    if (link.closed) continue;
+    if (link.closed || !takes_part(link.from) || !takes_part(link.to)) continue;
     links.push_back({link.from, link.to});
     flow.push_back(link.flow);
     routes.link_ids.push_back(link.id);
@@ -110,7 +125,15 @@ Result<Host::Routes> Host::routes_of(const HostPlan& plan, int64_t epoch) const 
 
 // The routes of a plan; those who hold a place under the old one are not touched.
 Result<void> Host::adopt(const HostPlan& plan) {
-  ASSIGN_OR_RETURN(routes_, routes_of(plan, epoch_ + 1));
+  const bool roles = has_roles(plan);
+  ASSIGN_OR_RETURN(routes_,
+                   routes_of(plan, epoch_ + 1, roles ? NodeRole::kPrompt : NodeRole::kBoth));
+  decode_routes_ = {};
+  if (roles) {
+    ASSIGN_OR_RETURN(decode_routes_, routes_of(plan, epoch_ + 1, NodeRole::kDecode));
+    // Half a cluster serves nobody.
+    if (!routes_.chooser || !decode_routes_.chooser) routes_ = decode_routes_ = {};
+  }
   plan_ = plan;
   ++epoch_;
   return {};
@@ -122,8 +145,12 @@ Result<void> Host::check_plan(const HostPlan& plan) const {
                   plan.nodes.size(), plan_.nodes.size());
   }
   TRY(check_nodes(options_, plan));
-  const auto routes = routes_of(plan, epoch_ + 1);
-  return routes ? Result<void>() : Result<void>(routes.error());
+  for (const NodeRole role : {NodeRole::kBoth, NodeRole::kPrompt, NodeRole::kDecode}) {
+    if ((role == NodeRole::kBoth) == has_roles(plan)) continue;
+    const auto routes = routes_of(plan, epoch_ + 1, role);
+    if (!routes) return routes.error();
+  }
+  return {};
 }
 
 // --- lanes --------------------------------------------------------------------------------------
@@ -135,9 +162,9 @@ int32_t Host::depth_of(int32_t nodes) const {
   return nodes + std::max(options_.extra_steps, 0);
 }
 
-Host::Lane& Host::lane_for(const Pipeline& routed) {
+Host::Lane& Host::lane_for(const Pipeline& routed, const Routes& routes) {
   Pipeline pipeline = routed;
-  for (Hop& hop : pipeline) hop.link = routes_.link_ids[static_cast<size_t>(hop.link)];
+  for (Hop& hop : pipeline) hop.link = routes.link_ids[static_cast<size_t>(hop.link)];
   std::vector<int32_t> links = links_of(pipeline);
   if (const auto known = lane_of_links_.find(links); known != lane_of_links_.end()) {
     Lane& lane = lanes_.at(known->second);
@@ -156,6 +183,7 @@ Host::Lane& Host::lane_for(const Pipeline& routed) {
   lane.pipeline = std::move(pipeline);
   lane.routed = routed;
   lane.epoch = epoch_;
+  lane.decodes = &routes == &decode_routes_;
   const auto nodes = static_cast<int32_t>(pools.size());
   lane.depth = depth_of(nodes);
   // A sequence that may be in two steps counts in both.
@@ -167,7 +195,8 @@ Host::Lane& Host::lane_for(const Pipeline& routed) {
 }
 
 void Host::close_if_empty(LaneId id, Out& out) {
-  if (lanes_.at(id).in_flight > 0 || batcher_.sequences_of(id) > 0) return;
+  const Lane& lane = lanes_.at(id);
+  if (lane.in_flight > 0 || batcher_.sequences_of(id) > 0 || lane.awaited > 0) return;
   batcher_.close_lane(id);
   close(id, out);
 }
@@ -309,7 +338,7 @@ bool Host::go_round(const StepDone& event, Out& out) {
   if (!batcher_.advance(flight.step, lane.parts)) return false;
   displaced_.clear();
   if (open() && lane.epoch == epoch_) {
-    routes_.chooser->stepped(lane.routed, static_cast<int64_t>(flight.step.entries.size()),
+    chooser_of(lane).stepped(lane.routed, static_cast<int64_t>(flight.step.entries.size()),
                              now_ - flight.began);
   }
   flight.began = now_;
@@ -339,8 +368,9 @@ void Host::step_done(const StepDone& event, Out& out) {
   if (open() && lane.epoch == epoch_) {
     const auto decodes = std::ranges::count_if(
         step.entries, [](const StepEntry& e) { return e.samples && e.to - e.from == 1; });
-    routes_.chooser->stepped(lane.routed, decodes, taken);
+    chooser_of(lane).stepped(lane.routed, decodes, taken);
   }
+  if (split() && !lane.decodes) note_first_tokens(step, sampled);
   const size_t before = out.size();
   batcher_.complete(step, sampled);
   collect_ended(out);
@@ -388,6 +418,7 @@ void Host::displace(LaneId id, Out& out) {
   for (const SeqId seq : batcher_.close_lane(id)) {
     const RequestId request(seq.value);
     const auto at = requests_.find(request);
+    leave_decode_lane(at->second);
     leave_lane(at->second);
     displaced_.push_back(seq);
     out.push_back(about(HostAction::Kind::kDisplaced, id, request));
@@ -398,6 +429,7 @@ void Host::displace(LaneId id, Out& out) {
       admission_.displace(request);
     }
   }
+  displace_awaited(id, out);
   close(id, out);
 }
 
@@ -418,7 +450,7 @@ Pipeline Host::break_lanes(const std::set<LaneId>& broken, Out& out) {
 void Host::on_break(const BreakLanes& event, Out& out) {
   for (const RequestId id : event.failed) {
     const auto at = requests_.find(id);
-    if (at == requests_.end() || at->second.lane.value < 0) continue;
+    if (at == requests_.end() || at->second.lane.value < 0 || at->second.moving) continue;
     at->second.failing = kBadStep;
     batcher_.cancel(SeqId(id.value));  // now, or when its last step is abandoned or done
   }
@@ -455,6 +487,7 @@ void Host::replan(const HostPlan& plan, Out& out) {
   CHECK(adopted.has_value(), adopted ? "" : adopted.error().message());
   ledger_ = make_ledger(options_, plan_);
   for (auto& [id, r] : requests_) {
+    if (r.decode_lane.value >= 0) ledger_.book(lanes_.at(r.decode_lane).routed, r.booked);
     if (r.lane.value >= 0) {
       ledger_.book(lanes_.at(r.lane).routed, r.booked);
     } else if (open()) {

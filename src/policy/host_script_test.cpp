@@ -49,9 +49,10 @@ struct World {
   std::set<std::pair<int32_t, int32_t>> cut, closed;
   std::map<std::pair<int32_t, int32_t>, int32_t> ids;
 
-  void add(LayerRange layers, Rng& rng) {
+  void add(LayerRange layers, Rng& rng, NodeRole role = NodeRole::kBoth) {
     nodes.push_back({.layers = layers,
-                     .kv_capacity = rng.between(5, 14) * kBlockTokens * layers.size()});
+                     .kv_capacity = rng.between(5, 14) * kBlockTokens * layers.size(),
+                     .role = role});
   }
   HostPlan plan(bool provisional) {
     HostPlan plan;
@@ -87,6 +88,9 @@ struct Script {
   Digest digest, again;
   Instant now{};
   std::vector<int32_t> flying;
+  std::set<int64_t> moving;           // KV caches on their way
+  std::map<int64_t, int32_t> wanted, drawn;  // tokens
+  std::set<int64_t> stopped;
   std::map<int64_t, HostAction> ended;
   std::set<int64_t> placed;
   std::set<LaneId> closed;
@@ -125,12 +129,23 @@ struct Script {
         break;
       case Kind::kDisplaced:
         ASSERT_EQ(placed.erase(a.id.value), 1u) << a.id.value;
+        moving.erase(a.id.value);
+        break;
+      case Kind::kHandOver:
+        ASSERT_TRUE(placed.contains(a.id.value)) << a.id.value;
+        ASSERT_TRUE(moving.insert(a.id.value).second) << a.id.value;
+        ASSERT_FALSE(host.prompt_way(a.id).empty());
+        ASSERT_TRUE(host.lane(a.lane).decodes);
         break;
       case Kind::kPreempted:
         ASSERT_TRUE(placed.contains(a.id.value)) << a.id.value;
         break;
       case Kind::kEnded:
         placed.erase(a.id.value);
+        moving.erase(a.id.value);
+        if (a.outcome == Outcome::kFinished && !stopped.contains(a.id.value)) {
+          ASSERT_EQ(drawn[a.id.value], wanted[a.id.value]) << a.id.value;
+        }
         ASSERT_TRUE(ended.emplace(a.id.value, a).second) << a.id.value;
         ASSERT_EQ(a.reason.empty(),
                   a.outcome == Outcome::kFinished || a.outcome == Outcome::kCancelled);
@@ -139,6 +154,17 @@ struct Script {
         closed.insert(a.lane);
         break;
     }
+  }
+  // Some KV cache is where it was wanted; now and then one that nobody waits for.
+  int64_t arrive_one(Rng& rng) {
+    if (rng.below(10) == 0) tell(KvArrived{RequestId(100'000), false});
+    if (moving.empty()) return 0;
+    auto at = moving.begin();
+    std::advance(at, static_cast<long>(rng.below(moving.size())));
+    const int64_t id = *at;
+    moving.erase(at);
+    tell(KvArrived{RequestId(id), rng.below(8) == 0});
+    return 1;
   }
   // Steps of one lane come back in the order in which they were sent.
   void finish(size_t which, Rng& rng) {
@@ -150,12 +176,19 @@ struct Script {
     }
     const int32_t ticket = flying[oldest];
     flying.erase(flying.begin() + static_cast<long>(oldest));
-    if (calm) return tell(StepDone{ticket, {}});
+    if (calm) {
+      for (const StepEntry& entry : host.flight(ticket).entries) {
+        drawn[entry.seq.value] += entry.samples;
+      }
+      return tell(StepDone{ticket, {}});
+    }
     std::vector<Sampled> tokens;
     for (const StepEntry& entry : host.flight(ticket).entries) {
       if (!entry.samples) continue;
       tokens.push_back({entry.seq, static_cast<int32_t>(rng.below(50)), rng.below(40) == 0,
                         rng.below(300) == 0});
+      ++drawn[entry.seq.value];
+      if (tokens.back().stop) stopped.insert(entry.seq.value);
     }
     tell(StepDone{ticket, tokens});
   }
@@ -189,7 +222,7 @@ void disturb(World& world, Rng& rng) {
       ++n.incarnation;  // back, or replaced before anybody noticed
       break;
     case 2:
-      if (world.nodes.size() < 9) world.add(n.layers, rng);
+      if (world.nodes.size() < 9) world.add(n.layers, rng, n.role);
       break;
     default: {
       auto& set = rng.below(2) == 0 ? world.cut : world.closed;
@@ -202,16 +235,23 @@ void disturb(World& world, Rng& rng) {
   }
 }
 
-TEST(HostScript, EveryRequestEndsOnceAndTheJournalRepeatsIt) {
+void run_scripts(bool roles) {
   std::map<std::string_view, int> reasons;
-  int64_t preempted = 0, rounds = 0;
+  int64_t preempted = 0, rounds = 0, arrived = 0;
   for_seeds(150, [&](Rng& rng) {
     World world;
-    world.add({0, static_cast<int32_t>(rng.between(2, kLayers))}, rng);
-    world.add({static_cast<int32_t>(rng.between(0, 2)), kLayers}, rng);
+    for (const NodeRole role : {NodeRole::kPrompt, NodeRole::kDecode}) {
+      const NodeRole of = roles ? role : NodeRole::kBoth;
+      world.add({0, static_cast<int32_t>(rng.between(2, kLayers))}, rng, of);
+      world.add({static_cast<int32_t>(rng.between(0, 2)), kLayers}, rng, of);
+      if (!roles) break;
+    }
     for (uint64_t i = rng.below(4); i > 0; --i) {
       const auto begin = static_cast<int32_t>(rng.below(kLayers));
-      world.add({begin, static_cast<int32_t>(rng.between(begin + 1, kLayers))}, rng);
+      world.add({begin, static_cast<int32_t>(rng.between(begin + 1, kLayers))}, rng,
+                !roles               ? NodeRole::kBoth
+                : rng.below(2) == 0 ? NodeRole::kPrompt
+                                    : NodeRole::kDecode);
     }
     const HostOptions options = random_options(rng);
     auto setup = parse_host_setup(host_setup_json(options));
@@ -228,7 +268,9 @@ TEST(HostScript, EveryRequestEndsOnceAndTheJournalRepeatsIt) {
       if (s.host.next_deadline() <= s.now) s.tell(Tick{});
       const uint64_t dice = rng.below(100);
       if (dice < 22) {
-        s.tell(random_request(next++, rng));
+        const Arrive request = random_request(next++, rng);
+        s.wanted[request.id.value] = request.max_tokens;
+        s.tell(request);
       } else if (dice < 25 && next > 0) {
         s.tell(Cancel{RequestId(rng.between(0, next - 1))});
       } else if (dice < 31) {
@@ -239,6 +281,8 @@ TEST(HostScript, EveryRequestEndsOnceAndTheJournalRepeatsIt) {
         BreakLanes broken{{step.lane, LaneId(static_cast<int32_t>(rng.below(50)))}, {}};
         if (rng.below(2) == 0) broken.failed.push_back(RequestId(step.entries[0].seq.value));
         s.tell(broken);
+      } else if (!s.moving.empty() && rng.below(3) == 0) {
+        arrived += s.arrive_one(rng);
       } else if (!s.flying.empty()) {
         s.finish(rng.below(s.flying.size()), rng);
       }
@@ -249,8 +293,13 @@ TEST(HostScript, EveryRequestEndsOnceAndTheJournalRepeatsIt) {
     world.cut.clear();
     world.closed.clear();
     s.tell(world.plan(false));
-    for (int i = 0; !s.flying.empty() && !::testing::Test::HasFailure(); ++i) {
+    for (int i = 0; !(s.flying.empty() && s.moving.empty()) && !::testing::Test::HasFailure();
+         ++i) {
       ASSERT_LT(i, 100'000);
+      if (s.flying.empty() || (!s.moving.empty() && rng.below(4) == 0)) {
+        arrived += s.arrive_one(rng);
+        continue;
+      }
       s.finish(rng.below(s.flying.size()), rng);
     }
     EXPECT_EQ(s.host.unfinished(), 0);
@@ -261,11 +310,15 @@ TEST(HostScript, EveryRequestEndsOnceAndTheJournalRepeatsIt) {
   if (std::getenv("TOWLINE_SEED") != nullptr) return;
   EXPECT_GT(preempted, 30);
   EXPECT_GT(rounds, 1000);
+  EXPECT_EQ(arrived > 500, roles) << arrived;
   for (const std::string_view reason : {kQueueFull, kTooLarge, kNoToken, kStranded, kManyRoutes,
                                         kBadStep, std::string_view()}) {
     EXPECT_GT(reasons[reason], 0) << reason;
   }
 }
+
+TEST(HostScript, EveryRequestEndsOnceAndTheJournalRepeatsIt) { run_scripts(false); }
+TEST(HostScript, WithRolesToo) { run_scripts(true); }
 
 }  // namespace
 }  // namespace towline::policy

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/ids.hpp"
+#include "policy/host.hpp"
 #include "policy/kv_ledger.hpp"
 #include "policy/pipeline.hpp"
 #include "policy/stage_batcher.hpp"
@@ -43,6 +44,11 @@ struct HelixNode {
   int64_t kv_capacity = 0;     // layer-tokens
   double price = 0;            // of an hour, in any currency; 0: not known
   double rate = 0;             // T(k): planned tokens/s with these layers
+  policy::NodeRole role = policy::NodeRole::kBoth;
+  // Bytes/s at which KV is fetched from the host's memory, where all sequences' caches are; every
+  // step fetches those of its decodes. 0: they are on the device.
+  double swap_bandwidth = 0;
+  int32_t replica = -1;        // node that gets a copy of the KV computed here; -1: none
   policy::StageLimits limits;
 };
 
@@ -52,6 +58,7 @@ struct HelixLink {
   double latency = 0;          // seconds
   double bandwidth = 0;        // bytes/s
   double price = 0;            // of a GB (10^9 bytes) that leaves over it
+  bool kv_only = false;        // carries KV caches; no way leads over it
 };
 
 struct HelixInput {

@@ -243,6 +243,8 @@ std::string topology(const HelixInput& input, const StageReport& report) {
     unit.name = node.name;
     const auto machine = static_cast<size_t>(node.machine);
     if (machine < input.machines.size()) unit.kind = input.machines[machine];
+    if (node.role == policy::NodeRole::kPrompt) unit.kind += " prompts";
+    if (node.role == policy::NodeRole::kDecode) unit.kind += " decodes";
     unit.layers = node.layers;
     unit.capacity = node.rate;
     flow.units.push_back(std::move(unit));
@@ -250,8 +252,9 @@ std::string topology(const HelixInput& input, const StageReport& report) {
   double through = 0;
   for (size_t i = 0; i < input.links.size(); ++i) {
     const HelixLink& link = input.links[i];
+    if (link.kv_only) continue;
     const double bytes = link_bytes_a_token(input, link);
-    const double rows = report.link_bytes[i] / bytes / seconds;
+    const double rows = (report.link_bytes[i] - report.link_kv_bytes[i]) / bytes / seconds;
     flow.links.push_back({link.from, link.to, rows, link.bandwidth / bytes, 0, false});
     if (link.to >= 0) flow.units[link.to].flow += rows;
     if (link.from < 0) through += rows;
@@ -304,6 +307,12 @@ std::string cards(const HelixInput& input, const StageReport& r) {
     busy += r.node_busy[i];
     ++nodes;
   }
+  if (r.kv_moves > 0) {
+    card(format("{:.3f} s", r.kv_wait.p50), "from a prompt's end to its KV cache's arrival, median");
+  }
+  if (r.replica_bytes > 0) {
+    card(format("{:.3f} s", r.replica_lag.p99), "lag of the copies of KV, 99th percentile");
+  }
   card(format("{:.0f} %", nodes > 0 ? 100 * busy / nodes : 0), "of the time a node computes, mean");
   return html + "</div>\n";
 }
@@ -326,6 +335,10 @@ std::string node_table(const HelixInput& input, const StageReport& r) {
   return html + "</table>\n";
 }
 
+std::string_view report_kv(const StageReport& r, size_t link) {
+  return r.link_kv_bytes[link] > 0 ? " (KV)" : "";
+}
+
 std::string link_table(const HelixInput& input, const StageReport& r) {
   const double seconds = r.ended - r.started;
   std::vector<size_t> order(input.links.size());
@@ -338,9 +351,9 @@ std::string link_table(const HelixInput& input, const StageReport& r) {
       "<table><tr><th>link</th><th>MB/s</th><th>of its bandwidth</th><th>latency, ms</th></tr>\n";
   for (size_t k = 0; k < std::min(order.size(), kMostLinks); ++k) {
     const HelixLink& link = input.links[order[k]];
-    html += format("<tr><td>{} → {}</td><td>{:.4g}</td><td>{:.2f} %</td><td>{:.3g}</td></tr>\n",
+    html += format("<tr><td>{} → {}{}</td><td>{:.4g}</td><td>{:.2f} %</td><td>{:.3g}</td></tr>\n",
                    escaped(place_name(input, link.from)), escaped(place_name(input, link.to)),
-                   seconds > 0 ? r.link_bytes[order[k]] / seconds * 1e-6 : 0, 100 * used(order[k]),
+                   report_kv(r, order[k]), seconds > 0 ? r.link_bytes[order[k]] / seconds * 1e-6 : 0, 100 * used(order[k]),
                    link.latency * 1e3);
   }
   return html + "</table>\n";

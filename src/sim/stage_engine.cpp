@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "base/check.hpp"
@@ -17,11 +18,47 @@ namespace {
 // Events of the host between two digests in the journal.
 constexpr int64_t kDigestEvery = 64;
 
+bool moves_kv(const HelixInput& input) {
+  return std::ranges::any_of(input.nodes, [](const HelixNode& node) {
+    return node.replica >= 0 || node.role != policy::NodeRole::kBoth;
+  });
+}
+
+// Every stream has a link.
+Result<void> check_kv(const HelixInput& input) {
+  if (!moves_kv(input)) return {};
+  if (!(input.kv_bytes > 0)) {
+    return Error(Code::kInvalidArgument,
+                 "the model's KV bytes are not known, so its caches cannot be moved");
+  }
+  std::set<std::pair<int32_t, int32_t>> links;
+  for (const HelixLink& link : input.links) links.emplace(link.from, link.to);
+  const auto nodes = static_cast<int32_t>(input.nodes.size());
+  for (int32_t i = 0; i < nodes; ++i) {
+    const HelixNode& from = input.nodes[i];
+    for (int32_t k = 0; k < nodes; ++k) {
+      const HelixNode& to = input.nodes[k];
+      const bool hands_over = from.role == policy::NodeRole::kPrompt &&
+                              to.role == policy::NodeRole::kDecode &&
+                              from.layers.begin < to.layers.end && to.layers.begin < from.layers.end;
+      if ((hands_over || from.replica == k) && !links.contains({i, k})) {
+        return errorf(Code::kInvalidArgument, "no link for the KV cache from {} to {}", from.name,
+                      to.name);
+      }
+    }
+    if (from.replica >= nodes || from.replica == i) {
+      return errorf(Code::kInvalidArgument, "node {}: its replica is nowhere", from.name);
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 StageEngine::State::State(HelixInput in, StageOptions opt, Source from, Sink to)
     : input(std::move(in)), options(std::move(opt)), source(std::move(from)), sink(std::move(to)),
-      cluster(input, StageCost(input, options.calibration), {.trace_limit = options.trace_limit}),
+      cluster(input, StageCost(input, options.calibration),
+              {.trace_limit = options.trace_limit, .stages = moves_kv(input)}),
       link_known_up(input.links.size(), true), node_known_up(input.nodes.size(), true),
       draining(input.nodes.size(), false), flow(input.links.size(), 0),
       incarnation(input.nodes.size(), 0) {
@@ -29,6 +66,7 @@ StageEngine::State::State(HelixInput in, StageOptions opt, Source from, Sink to)
     options.prompt_budget = options.host->batching.step_tokens;
     options.chunk_tokens = options.host->batching.chunk_tokens;
   }
+  find_kv_links();
   // A chunk must fit the tables of every machine that it meets.
   for (const HelixNode& node : input.nodes) {
     if (node.layers.empty()) continue;
@@ -65,6 +103,7 @@ Result<StageEngine> StageEngine::make(HelixInput input, StageOptions options, So
       return errorf(Code::kInvalidArgument, "node {}: its machine has no times", node.name);
     }
   }
+  TRY(check_kv(input));
   for (const HelixLink& link : input.links) {
     if (!(link.bandwidth > 0) || !(link.latency >= 0) || !(link.latency < 1e6)) {
       return Error(Code::kInvalidArgument, "a link's bandwidth or latency is out of range");
@@ -118,7 +157,9 @@ Result<StageReport> StageEngine::run(const std::atomic<bool>* stop) {
   bool interrupted = false;
   while (!s.fault && !s.cluster.quiet() && s.cluster.next_time() < horizon) {
     if (!s.pending && s.in_system == 0 && s.thinking == 0) break;
-    if (const auto happening = s.cluster.step()) s.handle(*happening);
+    const auto happening = s.cluster.step();
+    if (!s.cluster.stages().empty()) s.stages_done();
+    if (happening) s.handle(*happening);
     s.serve_clients();
     if ((s.cluster.events() & 0xffff) == 0 && s.options.on_progress) {
       s.options.on_progress({s.seconds(), s.report.arrived, s.report.arrived - s.in_system});
@@ -154,6 +195,8 @@ void StageEngine::State::handle(const VirtualCluster::Happening& h) {
       draining[h.node] = false;
       ++incarnation[h.node];
       return replan();
+    case VirtualCluster::Happening::Kind::kStreamed:
+      return streamed(h.number);
     case VirtualCluster::Happening::Kind::kDriver:
       break;
   }
@@ -170,6 +213,8 @@ void StageEngine::State::handle(const VirtualCluster::Happening& h) {
       --thinking;
       ++owed;
       return;
+    case StageEvent::kKvThere:
+      return kv_there(h.number);
     case StageEvent::kTurn: {
       --thinking;
       free_turns.push_back(h.number);
@@ -221,12 +266,19 @@ void StageEngine::State::carry_out() {
       }
       case Kind::kPreempted:
         ++report.evictions;
-        [[fallthrough]];
-      case Kind::kDisplaced:
         ++report.restarts;
         ++requests[slot].record.restarts;
         break;
+      case Kind::kDisplaced:
+        kv_void(slot);
+        ++report.restarts;
+        ++requests[slot].record.restarts;
+        break;
+      case Kind::kHandOver:
+        hand_over(slot, action.lane);
+        break;
       case Kind::kEnded:
+        kv_void(slot);
         end_request(slot, action.outcome, action.reason);
         break;
       case Kind::kLaneClosed:
@@ -344,6 +396,7 @@ void StageEngine::State::take_in(const spec::TraceRequest& request) {
     slot = static_cast<uint32_t>(requests.size());
     requests.emplace_back();
     counts.emplace_back();
+    if (roles) moves.emplace_back();
   } else {
     slot = free_requests.back();
     free_requests.pop_back();

@@ -99,6 +99,9 @@ struct StageOptions {
   int64_t queue_limit = 1'000'000;  // waiting requests; beyond this they are rejected
   double think_seconds = 0;         // closed loop: a client waits so long before it sends again
   int64_t places = 0;               // requests admitted at a time; 0: as many as there is room for
+  // With roles: KV leaves a node layer by layer as it is computed; else all of it when the prompt is
+  // done.
+  bool stream_layers = true;
   double detect_seconds = 1;        // from a crash to its being known
   double horizon = 0;               // seconds after the start to stop at; 0: when all have ended
   double window_begin = 0;          // tokens/s are counted from here, seconds after the start,
@@ -153,8 +156,16 @@ struct StageReport {
   std::vector<double> ttft_curve, tpot_curve, e2e_curve;
   double mean_in_system = 0;                  // requests, time average (Little's law holds)
   std::vector<double> node_busy;              // [node] share of time
+  // KV caches moved from prompt to decode nodes, and from a prompt's end to the arrival of the last.
+  int64_t kv_moves = 0;
+  double kv_moved_bytes = 0;
+  Percentiles kv_wait;
+  // Copies of KV to other nodes, and from the computing of tokens to their copy's arrival.
+  double replica_bytes = 0;
+  Percentiles replica_lag;
   double machine_cost = 0, egress_cost = 0;   // in the currency of the prices
   std::vector<double> link_bytes;             // [link]
+  std::vector<double> link_kv_bytes;          // [link] of these, KV caches
   std::vector<StageSample> samples;           // with sample_seconds, as is the next
   NodeTimeline timeline;
   std::vector<BatchTrace> batches;

@@ -295,7 +295,8 @@ TEST(StageEngine, SurvivesAnyScript) {
       ASSERT_EQ(request_csv_row(first.records[i]), request_csv_row(second.records[i]));
     }
   });
-  if (std::getenv("TOWLINE_SEED") == nullptr) EXPECT_GT(forwarded, 1000);
+  if (std::getenv("TOWLINE_SEED") != nullptr) return;
+  EXPECT_GT(forwarded, 1000);
 }
 
 // Everything twice as fast, arrivals twice as dense: the same run in half the time.

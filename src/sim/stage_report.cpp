@@ -74,6 +74,15 @@ Json stage_summary(const HelixInput& input, const StageReport& r) {
   json.set("requests_per_s", rate(r.finished));
   json.set("input_tps", rate(r.prompt_tokens));
   json.set("output_tps", rate(r.output_tokens));
+  if (r.kv_moves > 0) {
+    json.set("kv_moves", r.kv_moves);
+    json.set("kv_moved_bytes", r.kv_moved_bytes);
+    json.set("kv_wait", percentiles_json(r.kv_wait));
+  }
+  if (r.replica_bytes > 0) {
+    json.set("replica_bytes", r.replica_bytes);
+    json.set("replica_lag", percentiles_json(r.replica_lag));
+  }
   if (r.machine_cost + r.egress_cost > 0) {
     json.set("machine_cost", r.machine_cost);
     json.set("egress_cost", r.egress_cost);
@@ -113,6 +122,14 @@ std::string stage_text(const HelixInput& input, const StageReport& r) {
   times("ITL", r.itl);
   times("end to end", r.e2e);
   times("queueing", r.queueing);
+  if (r.kv_moves > 0) {
+    line("KV moved", format("{} caches, {:.2f} GB", r.kv_moves, r.kv_moved_bytes * 1e-9));
+    times("  after the prompt", r.kv_wait);
+  }
+  if (r.replica_bytes > 0) {
+    line("KV replicated", format("{:.2f} GB", r.replica_bytes * 1e-9));
+    times("  copies' lag", r.replica_lag);
+  }
   line("within the goals", format("{:.1f} % of finished, {:.3f} requests/s", 100 * r.attainment,
                                   r.goodput));
   if (r.machine_cost + r.egress_cost > 0) {

@@ -5,6 +5,8 @@
 // stage_engine.cpp; planning, disturbances and the report in stage_world.cpp.
 #pragma once
 
+#include <map>
+
 #include "base/digest.hpp"
 #include "sim/metrics.hpp"
 #include "sim/stage_engine.hpp"
@@ -19,6 +21,7 @@ enum class StageEvent : uint8_t {
   kSample,
   kClient,       // a client has thought enough
   kTurn,         // number: index; the next turn of a session
+  kKvThere,      // number: index of streams; they were of no bytes
 };
 
 // A request's slot is its RequestId and SeqId while it is not ended.
@@ -32,6 +35,21 @@ struct TokenCount {
   int64_t last = 0;        // ns, of the last token
   int32_t produced = 0;    // output tokens so far
   int32_t input = 0;       // of the prompt
+};
+
+// Of a request between a prompt node and a decode node.
+struct KvMove {
+  int32_t streams = 0;     // on their way
+  uint32_t attempt = 0;    // streams of earlier ones do not count
+  int64_t done_at = -1;    // ns, the prompt's end; -1: it goes on
+  policy::Pipeline prompt_way;  // where it is computed
+};
+
+// A stream of KV under way: of a request, or of a replica.
+struct KvStream {
+  int32_t slot = -1;       // -1: a replica's
+  uint32_t attempt = 0;
+  int64_t since = 0;       // ns
 };
 
 struct StageEngine::State {
@@ -52,8 +70,21 @@ struct StageEngine::State {
   void take_in(const spec::TraceRequest& request);
   void end_request(uint32_t slot, Outcome outcome, std::string_view reason);
 
+  // stage_kv.cpp
+  void find_kv_links();
+  void stages_done();
+  void stream(int32_t link, double bytes, double hidden, KvStream what);
+  void stream_rows(uint32_t slot, const policy::Pipeline& decode_way, int32_t node, LayerRange layers,
+                   int64_t rows, double seconds);
+  void hand_over(uint32_t slot, LaneId lane);
+  void streamed(uint32_t number);
+  void kv_there(uint32_t slot);
+  void kv_void(uint32_t slot);
+  void kv_lost_with(int32_t node);
+
   // stage_world.cpp
   policy::HostPlan plan();
+  void plan_roles();
   policy::HostOptions host_options() const;
   void replan();
   void disturb(const Disturbance& d, uint32_t number);
@@ -111,6 +142,14 @@ struct StageEngine::State {
   StageReport report;
   std::vector<double> ttft, tpot, e2e, queueing;
   LogHistogram itl;
+
+  bool roles = false, replicas = false;
+  std::map<std::pair<int32_t, int32_t>, int32_t> kv_links;  // (from, to)
+  std::vector<KvMove> moves;                 // [slot]
+  std::vector<KvStream> streams;             // by number
+  std::vector<uint32_t> free_streams;
+  std::vector<double> kv_waits;
+  LogHistogram replica_lag;
 };
 
 }  // namespace towline::sim

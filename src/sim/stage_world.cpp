@@ -17,6 +17,7 @@ policy::HostOptions StageEngine::State::host_options() const {
     policy::HostOptions given = *options.host;
     given.total_layers = input.total_layers;
     given.seed = options.seed;
+    given.fast_forward = options.fast_forward;
     given.batching.chunk_tokens = options.chunk_tokens;
     given.batching.prefix_cache = false;  // requests are known by their lengths
     return given;
@@ -53,7 +54,7 @@ policy::HostPlan StageEngine::State::plan() {
   };
   for (size_t i = 0; i < input.links.size(); ++i) {
     const HelixLink& link = input.links[i];
-    if (!link_known_up[i] || !usable(link.from) || !usable(link.to)) continue;
+    if (link.kv_only || !link_known_up[i] || !usable(link.from) || !usable(link.to)) continue;
     if (drained(link.from) || drained(link.to)) {
       closed.push_back(static_cast<int32_t>(i));
       continue;
@@ -65,8 +66,12 @@ policy::HostPlan StageEngine::State::plan() {
   for (size_t i = 0; i < input.nodes.size(); ++i) {
     left.nodes[i].layers = node_known_up[i] ? input.nodes[i].layers : LayerRange();
   }
-  plan_flow(left);
-  if (options.few_ways) keep_to_few_ways(left, before);
+  if (roles) {
+    plan_roles();
+  } else {
+    plan_flow(left);
+    if (options.few_ways) keep_to_few_ways(left, before);
+  }
   max_flow = left.max_flow;
   ++report.replans;
   policy::HostPlan plan;
@@ -77,6 +82,7 @@ policy::HostPlan StageEngine::State::plan() {
     node.layers = left.nodes[i].layers;
     node.kv_capacity = left.nodes[i].kv_capacity;
     node.incarnation = incarnation[i];
+    node.role = left.nodes[i].role;
     plan.nodes.push_back(node);
   }
   std::fill(flow.begin(), flow.end(), 0.0);
@@ -89,6 +95,28 @@ policy::HostPlan StageEngine::State::plan() {
   }
   if (!closed.empty()) std::ranges::sort(plan.links, {}, &policy::HostLink::id);
   return plan;
+}
+
+// Prompts and decodes flow apart; the flow that counts is that of outputs.
+void StageEngine::State::plan_roles() {
+  left.flow.assign(left.links.size(), 0.0);
+  for (const policy::NodeRole role : {policy::NodeRole::kPrompt, policy::NodeRole::kDecode}) {
+    HelixInput side = left;
+    side.links.clear();
+    std::vector<size_t> which;
+    const auto belongs = [&](int32_t place) { return place < 0 || left.nodes[place].role == role; };
+    for (HelixNode& node : side.nodes) {
+      if (node.role != role) node.layers = {};
+    }
+    for (size_t i = 0; i < left.links.size(); ++i) {
+      if (!belongs(left.links[i].from) || !belongs(left.links[i].to)) continue;
+      side.links.push_back(left.links[i]);
+      which.push_back(i);
+    }
+    plan_flow(side);
+    for (size_t i = 0; i < which.size(); ++i) left.flow[which[i]] = side.flow[i];
+    left.max_flow = side.max_flow;
+  }
 }
 
 void StageEngine::State::replan() { tell(plan()); }
@@ -153,6 +181,7 @@ void StageEngine::State::detected(const Disturbance& d) {
   if (!known[d.target] || up) return;
   known[d.target] = false;
   replan();
+  if (!link && roles) kv_lost_with(d.target);
 }
 
 void StageEngine::State::count_time() {
@@ -224,6 +253,8 @@ StageReport StageEngine::State::make_report(bool interrupted) {
   report.ttft_curve = quantile_curve(ttft);
   report.tpot_curve = quantile_curve(tpot);
   report.e2e_curve = quantile_curve(e2e);
+  report.kv_wait = percentiles_of(kv_waits);
+  report.replica_lag = replica_lag.percentiles();
   report.itl = itl.percentiles();
   report.batches = cluster.batches();
   report.events = cluster.events();

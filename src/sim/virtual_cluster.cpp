@@ -40,6 +40,7 @@ VirtualCluster::VirtualCluster(const HelixInput& input, StageCost cost, Options 
   for (size_t i = 0; i < nodes_.size(); ++i) {
     const int32_t machine = nodes_[i].machine = input.nodes[i].machine;
     nodes_[i].last_layer = input.nodes[i].layers.end;
+    swaps_ |= input.nodes[i].swap_bandwidth > 0;
     nodes_[i].limits = {cost_.most_prompt_tokens(machine),
                         std::min(cost_.most_decodes(machine), input.nodes[i].limits.decodes)};
   }
@@ -57,14 +58,7 @@ double VirtualCluster::load_seconds() const {
 // --- parcels ------------------------------------------------------------------------------------
 
 void VirtualCluster::send(int32_t ticket, const policy::Pipeline& way, const ParcelWork& work) {
-  uint32_t number;
-  if (free_parcels_.empty()) {
-    number = static_cast<uint32_t>(parcels_.size());
-    parcels_.emplace_back();
-  } else {
-    number = free_parcels_.back();
-    free_parcels_.pop_back();
-  }
+  const uint32_t number = take_parcel();
   parcels_[number] = {.way = way.data(),
                       .ticket = ticket,
                       .via = -1,
@@ -78,6 +72,32 @@ void VirtualCluster::send(int32_t ticket, const policy::Pipeline& way, const Par
   enter_link(number);
 }
 
+void VirtualCluster::stream(int32_t link, int64_t bytes, uint32_t number) {
+  ParcelWork work;
+  work.prompt_context = bytes;
+  work.prompt_tokens = static_cast<int32_t>(number);
+  const uint32_t parcel = take_parcel();
+  parcels_[parcel] = {.way = nullptr,
+                      .ticket = 0,
+                      .via = link,
+                      .next_link = -1,
+                      .entry = 0,
+                      .link_generation = 0,
+                      .next = -1,
+                      .work = work};
+  enter_link(parcel);
+}
+
+uint32_t VirtualCluster::take_parcel() {
+  if (free_parcels_.empty()) {
+    parcels_.emplace_back();
+    return static_cast<uint32_t>(parcels_.size() - 1);
+  }
+  const uint32_t number = free_parcels_.back();
+  free_parcels_.pop_back();
+  return number;
+}
+
 void VirtualCluster::drop(int32_t ticket) {
   const int32_t number = parcel_of_[ticket];
   if (number < 0) return;  // lost already
@@ -87,7 +107,7 @@ void VirtualCluster::drop(int32_t ticket) {
 
 void VirtualCluster::free_parcel(uint32_t number) {
   Parcel& p = parcels_[number];
-  if (p.ticket >= 0) parcel_of_[p.ticket] = -1;
+  if (p.ticket >= 0 && !is_stream(p)) parcel_of_[p.ticket] = -1;
   p = {};
   free_parcels_.push_back(number);
 }
@@ -106,10 +126,6 @@ uint32_t VirtualCluster::pop(Queue& queue) {
   const auto number = static_cast<uint32_t>(queue.first);
   queue.first = parcels_[number].next;
   return number;
-}
-
-void VirtualCluster::lose(Queue& queue) {
-  while (!queue.empty()) free_parcel(pop(queue));
 }
 
 // What the event will touch; a large cluster does not fit the cache.
@@ -175,6 +191,19 @@ std::optional<VirtualCluster::Happening> VirtualCluster::step() {
       start_batch(event.where);
       out = Happening{Happening::Kind::kReady, 0, event.where, 0, 0};
       break;
+    case Kind::kStreamed: {
+      const Parcel& p = parcels_[event.number];
+      if (!p.dead() && p.link_generation != links_[p.via].generation) {
+        enter_link(event.number);  // again
+        break;
+      }
+      if (!p.dead()) {
+        out = Happening{Happening::Kind::kStreamed, 0, 0,
+                        static_cast<uint32_t>(p.work.prompt_tokens), 0};
+      }
+      free_parcel(event.number);
+      break;
+    }
     case Kind::kDriver:
       out = Happening{Happening::Kind::kDriver, 0, 0, event.number, event.what};
       break;
@@ -186,6 +215,7 @@ std::optional<VirtualCluster::Happening> VirtualCluster::step() {
 
 double VirtualCluster::bytes_on(const Parcel& p) const {
   const Link& link = links_[p.via];
+  if (is_stream(p)) return static_cast<double>(p.work.prompt_context);
   // What goes back to the coordinator is tokens, however long the prompt was.
   if (link.to == kSinkNode) return std::max(p.work.returned_tokens, 1) * input_.token_bytes;
   const double tokens = p.work.prompt_tokens + p.work.decodes;
@@ -195,16 +225,19 @@ double VirtualCluster::bytes_on(const Parcel& p) const {
 
 void VirtualCluster::enter_link(uint32_t number) {
   Parcel& p = parcels_[number];
-  const int32_t link = p.via = p.next_link;
+  if (!is_stream(p)) {
+    p.via = p.next_link;
+    const policy::Hop& hop = *p.way;
+    p.entry = hop.layers.begin;
+    if (hop.node >= 0) {
+      p.next_link = p.way[1].link;
+      __builtin_prefetch(&nodes_[hop.node]);
+    }
+  }
+  const int32_t link = p.via;
   network_.prefetch(resource_of(link));
   Link& l = links_[link];
-  const policy::Hop& hop = *p.way;
-  p.entry = hop.layers.begin;
-  if (hop.node >= 0) {
-    p.next_link = p.way[1].link;
-    __builtin_prefetch(&nodes_[hop.node]);
-  }
-  if (!l.up) return free_parcel(number);  // lost
+  if (!l.up) return is_stream(p) ? held_.push_back(number) : free_parcel(number);  // lost
   if (!l.busy) {
     const double bytes = bytes_on(p);
     if (bytes <= kSmallMessage) {  // its time is known at once
@@ -243,6 +276,11 @@ void VirtualCluster::leave_link(uint32_t number, int64_t when) {
   Parcel& p = parcels_[number];
   const Link& l = links_[p.via];
   when += l.latency;
+  if (is_stream(p)) {
+    p.link_generation = l.generation;
+    events_.push(when, {Kind::kStreamed, 0, 0, number});
+    return;
+  }
   if (l.to >= 0) return deliver(l.to, when, number);
   p.link_generation = l.generation;
   events_.push(when, {Kind::kReturned, 0, 0, number});
@@ -316,10 +354,24 @@ void VirtualCluster::start_batch(int32_t node) {
   n.decodes = batch.decodes();
   n.busy = true;
   n.begin = now();
-  const int64_t taken = ns(cost_.batch_seconds(n.machine, n.last_layer, rows_) * n.slowness);
+  double seconds = cost_.batch_seconds(n.machine, n.last_layer, rows_);
+  if (swaps_) seconds = std::max(seconds, fetch_seconds(node));
+  const int64_t taken = ns(seconds * n.slowness);
   events_.push(now() + std::max<int64_t>(taken, 1),
                {Kind::kBatchDone, 0, node, n.generation, n.batch.front(),
                 parcels_[n.batch.front()].next_link});
+}
+
+// Of the KV of the batch's decodes, if it is in the host's memory. It comes while the batch before is
+// computed, so the longer of the two times counts.
+double VirtualCluster::fetch_seconds(int32_t node) const {
+  const HelixNode& spec = input_.nodes[node];
+  if (!(spec.swap_bandwidth > 0)) return 0;
+  double layer_tokens = 0;
+  for (const CostRows& rows : rows_) {
+    layer_tokens += static_cast<double>(rows.decode_context) * (spec.layers.end - rows.entry);
+  }
+  return layer_tokens * input_.kv_bytes / spec.swap_bandwidth;
 }
 
 // To the rows of the batch that enter at the same layer.
@@ -342,6 +394,14 @@ void VirtualCluster::finish_batch(int32_t node) {
     batches_.push_back({node, n.begin, now(), n.prompt_tokens, n.decodes});
   }
   for (const uint32_t number : n.batch) __builtin_prefetch(&parcels_[number]);
+  if (options_.stages) {
+    for (const uint32_t number : n.batch) {
+      const Parcel& p = parcels_[number];
+      stages_.push_back({node, p.ticket, p.dead() ? LayerRange{} : p.way->layers,
+                         p.work.prompt_tokens + p.work.decodes,
+                         static_cast<double>(now() - n.begin) * 1e-9});
+    }
+  }
   for (const uint32_t number : n.batch) {
     if (parcels_[number].dead()) {
       free_parcel(number);
@@ -378,6 +438,9 @@ void VirtualCluster::node_down(int32_t node) {
   lose_inbox(node, -1);
   for (const uint32_t number : n.batch) free_parcel(number);
   n.batch.clear();
+  for (Parcel& p : parcels_) {  // a stream's place is freed when it is come across
+    if (is_stream(p) && p.via >= 0 && links_[p.via].from == node) p.ticket = -1;
+  }
 }
 
 void VirtualCluster::node_up(int32_t node) {
@@ -412,8 +475,26 @@ void VirtualCluster::link_down(int32_t link) {
   l.up = l.busy = false;
   l.free_at = 0;
   ++l.generation;  // what is on it, or under way behind it, is lost
-  lose(l.queue);
+  for (int32_t at = l.queue.first; at >= 0;) {
+    const auto number = static_cast<uint32_t>(at);
+    at = parcels_[number].next;
+    is_stream(parcels_[number]) ? held_.push_back(number) : free_parcel(number);
+  }
+  l.queue = {};
   if (l.to >= 0) lose_inbox(l.to, link);
+}
+
+void VirtualCluster::link_up(int32_t link) {
+  links_[link].up = true;
+  for (const uint32_t number : std::exchange(held_, {})) {
+    if (parcels_[number].dead()) {
+      free_parcel(number);
+    } else if (parcels_[number].via == link) {
+      enter_link(number);
+    } else {
+      held_.push_back(number);
+    }
+  }
 }
 
 void VirtualCluster::set_bandwidth(int32_t link, double bytes_per_second) {

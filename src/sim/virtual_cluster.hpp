@@ -59,13 +59,14 @@ class VirtualCluster {
  public:
   struct Options {
     int64_t trace_limit = 0;  // batches kept
+    bool stages = false;      // stages() is asked after every step
   };
   // What next() tells the driver.
   struct Happening {
-    enum class Kind : uint8_t { kReturned, kReady, kDriver } kind = Kind::kDriver;
+    enum class Kind : uint8_t { kReturned, kReady, kDriver, kStreamed } kind = Kind::kDriver;
     int32_t ticket = 0;       // kReturned: of the parcel
     int32_t node = 0;         // kReady: its layers are loaded
-    uint32_t number = 0;      // kDriver: as given
+    uint32_t number = 0;      // kDriver, kStreamed: as given
     uint8_t what = 0;         // kDriver: as given
   };
 
@@ -83,6 +84,18 @@ class VirtualCluster {
   void send(int32_t ticket, const policy::Pipeline& way, const ParcelWork& work);
   // The driver does not want it any more, wherever it is (it may be lost already).
   void drop(int32_t ticket);
+  // Sends so many bytes of KV over a link, after what is in its queue; kStreamed follows when they are
+  // there. While the link is down they wait, and what was on it is sent again; a stream whose sender
+  // goes down is lost.
+  void stream(int32_t link, int64_t bytes, uint32_t number);
+  // Batches done since the last call, if they are kept (Options::stages): what each node computed.
+  struct StageDone {
+    int32_t node = 0, ticket = -1;  // of one parcel of the batch; -1: not wanted any more
+    LayerRange layers;
+    int32_t rows = 0;
+    double seconds = 0;             // of the batch
+  };
+  std::vector<StageDone>& stages() { return stages_; }
   // Handles one event; a value if it is the driver's business.
   std::optional<Happening> step();
 
@@ -94,7 +107,7 @@ class VirtualCluster {
   void go_on(int32_t node);
   void set_slowness(int32_t node, double factor) { nodes_[node].slowness = factor; }
   void link_down(int32_t link);
-  void link_up(int32_t link) { links_[link].up = true; }
+  void link_up(int32_t link);
   void set_bandwidth(int32_t link, double bytes_per_second);
   void set_latency(int32_t link, double seconds) { links_[link].latency = ns(seconds); }
   bool is_up(int32_t node) const { return nodes_[node].up; }
@@ -110,6 +123,7 @@ class VirtualCluster {
     if (n.busy) times.busy_ns += now() - n.begin;
     return times;
   }
+  void count_bytes(int32_t link, double bytes) { links_[link].bytes += bytes; }
   double link_bytes(int32_t link) const { return links_[link].bytes; }
   int64_t events() const { return handled_; }
   const StageCost& cost() const { return cost_; }
@@ -123,6 +137,7 @@ class VirtualCluster {
     kFlows,      // number: generation of the plan of the fair network
     kBatchDone,  // where: node, number: generation
     kLoaded,     // where: node, number: generation
+    kStreamed,   // number: parcel
     kDriver,
   };
   struct Event {
@@ -184,6 +199,9 @@ class VirtualCluster {
     bool up = true, busy = false;
   };
 
+  // A stream of KV is a parcel without a way: its bytes are work.prompt_context, the driver's number is
+  // work.prompt_tokens, its ticket 0.
+  static bool is_stream(const Parcel& p) { return p.way == nullptr; }
   void prefetch(const Event& event) const;
   // Of a link among the network's resources.
   int32_t resource_of(int32_t link) const {
@@ -199,11 +217,12 @@ class VirtualCluster {
   void wake_at(Node& n, int32_t node, int64_t when, uint32_t parcel);
   void start_batch(int32_t node);
   void finish_batch(int32_t node);
+  double fetch_seconds(int32_t node) const;
   void add_rows(const Parcel& p);
+  uint32_t take_parcel();
   void free_parcel(uint32_t parcel);
   void push(Queue& queue, uint32_t parcel);
   uint32_t pop(Queue& queue);
-  void lose(Queue& queue);
   // Of a node's inbox: what is there (link -1), or what is still on that link.
   void lose_inbox(int32_t node, int32_t link);
   void leave_link(uint32_t parcel, int64_t when);
@@ -211,6 +230,7 @@ class VirtualCluster {
 
   const HelixInput& input_;
   StageCost cost_;
+  bool swaps_ = false;               // some node's KV is in its host's memory
   Options options_;
   EventQueue<int64_t, Event> events_;
   FairNetwork network_;
@@ -224,6 +244,8 @@ class VirtualCluster {
   std::vector<uint64_t> tags_;       // scratch
   std::vector<CostRows> rows_;       // scratch
   std::vector<BatchTrace> batches_;
+  std::vector<StageDone> stages_;
+  std::vector<uint32_t> held_;       // streams whose link is down
   uint64_t sent_ = 0;
   int64_t handled_ = 0;
 };

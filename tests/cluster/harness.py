@@ -32,7 +32,7 @@ class Server:
 
     def __init__(self, *words, wait=True, command=None):
         self.errors = tempfile.TemporaryFile(mode="w+") if wait else subprocess.PIPE
-        self.process = subprocess.Popen(command or [TOWLINE, *with_lease(words), "--json"],
+        self.process = subprocess.Popen(command or [TOWLINE, *settled(words), "--json"],
                                         stdout=subprocess.PIPE, stderr=self.errors, text=True)
         if wait:
             self.wait_ready()
@@ -89,9 +89,12 @@ class Server:
             self.stop()
 
 
-def with_lease(words):
-    coordinates = words[:1] == ("up",) or "--cluster" in words
-    return [*words, "--lease", LEASE] if coordinates and "--lease" not in words else list(words)
+def settled(words):
+    """A long lease for a coordinator; one compute thread for a server of its own: two that wait for each
+    other have to be given both processors at once, for which other tests may make them wait long."""
+    coordinates = words[0] == "up" or "--cluster" in words
+    option, value = ("--lease", LEASE) if coordinates else ("--threads", "1")
+    return [*words, option, value] if option not in words else list(words)
 
 
 def until(what, holds, seconds=PATIENCE):

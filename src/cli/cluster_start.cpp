@@ -195,6 +195,10 @@ class ClusterRun {
         std::vector<std::string> words = {"worker", "--connect", address, "--name", node.name,
                                           "--parent", std::to_string(::getpid()), "--log-level",
                                           start_.log_level};
+        // They may look for the coordinator as long as it waits for them.
+        if (start_.ready_seconds > 0) {
+          words.insert(words.end(), {"--connect-seconds", std::to_string(start_.ready_seconds)});
+        }
         if (!start_.key_file.empty()) words.insert(words.end(), {"--keys", start_.key_file});
         if (start_.insecure) words.emplace_back("--insecure");
         ASSIGN_OR_RETURN(started.pid, children_.start(node.name, std::move(words)));

@@ -26,7 +26,7 @@ inline RankGroupOptions null_group(int32_t ranks, bool processes,
   options.executor = null.to_json();
   options.limits.vocab = null.vocab;
   options.limits.step_rows = null.max_rows;
-  options.start_within = seconds(30);
+  options.start_within = seconds(300);
   return options;
 }
 

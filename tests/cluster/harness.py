@@ -90,11 +90,14 @@ class Server:
 
 
 def settled(words):
-    """A long lease for a coordinator; one compute thread for a server of its own: two that wait for each
+    """A long lease for a coordinator, and all the time to start; one compute thread for a server of its own: two that wait for each
     other have to be given both processors at once, for which other tests may make them wait long."""
-    coordinates = words[0] == "up" or "--cluster" in words
-    option, value = ("--lease", LEASE) if coordinates else ("--threads", "1")
-    return [*words, option, value] if option not in words else list(words)
+    defaults = {"--threads": "1"}
+    if words[0] == "up":
+        defaults = {"--lease": LEASE, "--ready-seconds": "86400"}
+    elif "--cluster" in words:
+        defaults = {"--lease": LEASE}
+    return [*words, *(w for option, value in defaults.items() if option not in words for w in (option, value))]
 
 
 def until(what, holds, seconds=PATIENCE):
@@ -207,8 +210,8 @@ def splits(layers):
 
 
 def worker(address, name, *words, cwd=None):
-    return subprocess.Popen([TOWLINE, "worker", "--connect", address, "--name", name, *words],
-                            stderr=subprocess.DEVNULL, cwd=cwd)
+    return subprocess.Popen([TOWLINE, "worker", "--connect", address, "--name", name, "--connect-seconds",
+                             "600", *words], stderr=subprocess.DEVNULL, cwd=cwd)
 
 
 def ended(process):

@@ -6,6 +6,7 @@ A verdict must be the same in every schedule: whoever is held up for seconds, by
 machine that was suspended, must not change it. So nothing here is about times; what other processes do
 is waited for; and clusters get a lease that no hold-up reaches, unless a test is about leases.
 """
+import atexit
 import concurrent.futures
 import json
 import os
@@ -34,6 +35,7 @@ class Server:
         self.errors = tempfile.TemporaryFile(mode="w+") if wait else subprocess.PIPE
         self.process = subprocess.Popen(command or [TOWLINE, *settled(words), "--json"],
                                         stdout=subprocess.PIPE, stderr=self.errors, text=True)
+        atexit.register(self.process.kill)  # of a test that fails nothing goes on; of one that ended, nothing
         if wait:
             self.wait_ready()
         else:

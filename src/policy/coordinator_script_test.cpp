@@ -78,11 +78,11 @@ class Liars {
       if (rng_.below(40) == 0) ++row.slot.gen;
       row.sampled = rng_.below(60) != 0;
       row.token.token = static_cast<int32_t>(rng_.between(rng_.below(30) == 0 ? -5 : 0, 49));
-      if (rng_.below(60) == 0) row.error = "no";
-      for (uint64_t i = rng_.below(4); i > 0; --i) row.prompt.emplace_back();
-      row.prompt_from = static_cast<int32_t>(rng_.between(-3, 80));
-      row.pooled.assign(rng_.below(4), 0.5F);
-      row.pooled_rows = static_cast<int32_t>(rng_.between(0, 60));
+      if (rng_.below(60) == 0) row.extras.edit().error = "no";
+      for (uint64_t i = rng_.below(4); i > 0; --i) row.extras.edit().prompt.emplace_back();
+      row.extras.edit().prompt_from = static_cast<int32_t>(rng_.between(-3, 80));
+      row.extras.edit().pooled.assign(rng_.below(4), 0.5F);
+      row.extras.edit().pooled_rows = static_cast<int32_t>(rng_.between(0, 60));
       results.rows.push_back(std::move(row));
     }
     tell(results);

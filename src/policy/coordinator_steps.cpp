@@ -255,12 +255,12 @@ Sampled Coordinator::accept(Request& r, const StepEntry& entry, const RowResult*
   Sampled sampled;
   sampled.seq = entry.seq;
   if (r.done || r.failure) return sampled;  // computed ahead of its end
-  const bool valid = result != nullptr && result->error.empty() && result->sampled &&
+  const bool valid = result != nullptr && result->extras->error.empty() && result->sampled &&
                      result->token.token >= 0 && result->token.token < options_.vocab;
   if (!valid) {
     r.done = true;
     r.failure = result == nullptr          ? "the last node of its way sent no result for it"
-                : !result->error.empty()   ? result->error
+                : !result->extras->error.empty()   ? result->extras->error
                 : !result->sampled         ? "the last node of its way drew no token"
                                            : "the last node of its way drew an impossible token";
     r.failure_code = Code::kInternal;
@@ -286,10 +286,10 @@ void Coordinator::note_prompt(Request& r, const StepEntry& entry, const RowResul
   if (r.prompt_reported) return;
   if (result != nullptr && r.spec.spec.prompt_logprobs) {
     r.prompt_scores.resize(static_cast<size_t>(prompt));
-    for (size_t i = 0; i < result->prompt.size(); ++i) {
-      const int64_t position = int64_t{result->prompt_from} + static_cast<int64_t>(i);
+    for (size_t i = 0; i < result->extras->prompt.size(); ++i) {
+      const int64_t position = int64_t{result->extras->prompt_from} + static_cast<int64_t>(i);
       if (position >= 1 && position < prompt) {
-        r.prompt_scores[static_cast<size_t>(position)] = result->prompt[i];
+        r.prompt_scores[static_cast<size_t>(position)] = result->extras->prompt[i];
       }
     }
   }
@@ -302,8 +302,8 @@ void Coordinator::note_prompt(Request& r, const StepEntry& entry, const RowResul
     update_of(r).prompt_tokens = std::move(r.prompt_scores);
   }
   if (!r.spec.spec.embed || r.failure) return;
-  if (result != nullptr && result->pooled_rows == prompt) {
-    update_of(r).embedding = result->pooled;
+  if (result != nullptr && result->extras->pooled_rows == prompt) {
+    update_of(r).embedding = result->extras->pooled;
   } else {
     r.failure = "the last node of its way did not pool the whole prompt";
     r.failure_code = Code::kInternal;

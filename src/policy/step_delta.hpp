@@ -197,6 +197,14 @@ struct LaneStep {
   friend auto operator<=>(const LaneStep&, const LaneStep&) = default;
 };
 
+// A sampled token on its way to the nodes that keep tokens.
+struct FedToken {
+  SlotGen slot;
+  int32_t position = 0;
+  int32_t token = 0;
+  friend bool operator==(const FedToken&, const FedToken&) = default;
+};
+
 // The node's side: agent and every rank hold one and apply the same messages in the same order.
 class StepMirror {
  public:
@@ -213,6 +221,8 @@ class StepMirror {
   // Token `token` at `position` of the slot, sampled elsewhere. Stale (slot, gen) pairs and
   // sequences without tokens are ignored; a contradiction is kDataCorrupt.
   Result<void> feed(SlotGen slot, int32_t position, int32_t token);
+  // Many of them, up to the first error.
+  Result<void> feed(std::span<const FedToken> tokens);
 
   // Rows of a step that was received and not retired; null if none (or its lane closed since).
   // Valid until the next apply().
@@ -311,6 +321,7 @@ class StepSender {
   Result<void> learn(SlotGen slot, int32_t position, int32_t token) {
     return mirror_.feed(slot, position, token);
   }
+  Result<void> learn(std::span<const FedToken> tokens) { return mirror_.feed(tokens); }
   // The step was run (its results are here): resync() will not repeat it.
   void completed(LaneStep step) { unrun_.erase(step); }
 

@@ -92,19 +92,20 @@ Result<void> read_scored(const wire::Scored* from, policy::ScoredToken& out, Bud
 }
 
 bool has_detail(const policy::RowResult& r) {
-  return r.token.logprob != 0 || !r.token.top.empty() || !r.prompt.empty() || !r.pooled.empty() ||
-         r.prompt_from != 0 || r.pooled_rows != 0 || !r.error.empty();
+  return r.token.logprob != 0 || !r.token.top.empty() || r.extras;
 }
 
 flatbuffers::Offset<wire::RowDetail> detail(flatbuffers::FlatBufferBuilder& b, uint32_t row,
                                             const policy::RowResult& r) {
   const auto token = scored(b, r.token);
   std::vector<flatbuffers::Offset<wire::Scored>> prompt;
-  for (const policy::ScoredToken& s : r.prompt) prompt.push_back(scored(b, s));
+  const policy::RowExtras& extras = r.extras.get();
+  for (const policy::ScoredToken& s : extras.prompt) prompt.push_back(scored(b, s));
   const auto prompts = column(b, prompt);
-  const auto pooled = column(b, r.pooled);
-  const auto error = text(b, r.error);
-  return wire::CreateRowDetail(b, row, token, r.prompt_from, prompts, pooled, r.pooled_rows, error);
+  const auto pooled = column(b, extras.pooled);
+  const auto error = text(b, extras.error);
+  return wire::CreateRowDetail(b, row, token, extras.prompt_from, prompts, pooled,
+                               extras.pooled_rows, error);
 }
 
 Result<void> read_detail(const wire::RowDetail* from, std::vector<policy::RowResult>& rows,
@@ -116,15 +117,20 @@ Result<void> read_detail(const wire::RowDetail* from, std::vector<policy::RowRes
   const int32_t token = r.token.token;
   TRY(read_scored(from->scored(), r.token, budget));
   r.token.token = token;
-  r.prompt_from = from->prompt_from();
-  r.pooled_rows = from->pooled_rows();
-  TRY(copy(from->pooled(), r.pooled, budget));
-  TRY(copy(from->error(), r.error, budget));
   const size_t prompts = size_of(from->prompt());
+  const bool more = prompts > 0 || size_of(from->pooled()) > 0 || from->prompt_from() != 0 ||
+                    from->pooled_rows() != 0 || from->error() != nullptr;
+  if (!more) return {};
+  if (!budget.take(sizeof(policy::RowExtras) / 4)) return Budget::exceeded();
+  policy::RowExtras& extras = r.extras.edit();
+  extras.prompt_from = from->prompt_from();
+  extras.pooled_rows = from->pooled_rows();
+  TRY(copy(from->pooled(), extras.pooled, budget));
+  TRY(copy(from->error(), extras.error, budget));
   if (!budget.take(prompts * sizeof(policy::ScoredToken) / 4)) return Budget::exceeded();
-  r.prompt.resize(prompts);
+  extras.prompt.resize(prompts);
   for (flatbuffers::uoffset_t i = 0; i < prompts; ++i) {
-    TRY(read_scored(from->prompt()->Get(i), r.prompt[i], budget));
+    TRY(read_scored(from->prompt()->Get(i), extras.prompt[i], budget));
   }
   return {};
 }

@@ -39,10 +39,11 @@ inline Results sample_results() {
   Results m;
   m.epoch = Epoch(7);
   m.step = {LaneId(11), 5};
-  policy::RowResult plain{m.step, {12, 3}, 18, true, {40, 0, {}}, {}, 0, {}, 0, {}};
-  policy::RowResult full{m.step, {4, 1}, 7, true, {41, -0.5f, {{41, -0.5f}, {2, -1.0f}}},
-                         {{3, -2.0f, {}}}, 1, {0.25f, -4}, 2, {}};
-  policy::RowResult failed{m.step, {5, 9}, 0, false, {}, {}, 0, {}, 0, "no finite logit"};
+  policy::RowResult plain{m.step, {12, 3}, 18, true, {40, 0, {}}, {}};
+  policy::RowResult full{m.step, {4, 1}, 7, true, {41, -0.5f, {{41, -0.5f}, {2, -1.0f}}}, {}};
+  full.extras.edit() = {{{3, -2.0f, {}}}, 1, {0.25f, -4}, 2, {}};
+  policy::RowResult failed{m.step, {5, 9}, 0, false, {}, {}};
+  failed.extras.edit().error = "no finite logit";
   m.rows = {plain, full, failed};
   return m;
 }

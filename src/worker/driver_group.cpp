@@ -85,9 +85,11 @@ Result<std::vector<StepOutput>> DriverGroup::step(const policy::NodeStep& messag
   Result<void> ran = local_.executor->run(items_, hidden_, results_);
   if (team_->readers() > 0) TRY(await(sequence, nullptr));
   TRY(std::move(ran));
+  sampled_.clear();
   for (const RowResult& r : results_) {
-    if (r.sampled) TRY(mirror.feed(r.slot, r.position, r.token.token));
+    if (r.sampled) sampled_.push_back({r.slot, r.position, r.token.token});
   }
+  TRY(mirror.feed(sampled_));
   mirror.retire(step);
   return outputs();
 }

@@ -33,6 +33,7 @@ class DriverGroup {
                                        std::span<const float> hidden = {});
   // The same registry as the SPMD ranks': rank 0 here, the others through the ring.
   Result<Json> call(Method method, const Json& args);
+  const RankTeam& team() const { return *team_; }
   const policy::StepMirror& mirror() const { return *local_.mirror; }
 
  private:
@@ -49,6 +50,7 @@ class DriverGroup {
   std::vector<RunItem> items_;
   std::vector<float> hidden_;
   std::vector<RowResult> results_;
+  std::vector<policy::FedToken> sampled_;
 };
 
 }  // namespace towline::worker

@@ -118,10 +118,8 @@ std::optional<RankLoop::Failure> RankLoop::apply() {
     if (applied || applied.error().code() == Code::kAlreadyExists) continue;
     return Failure{RankStatus::kNeedSync, std::move(applied).error()};
   }
-  for (const policy::FedToken& fed : frame_.feeds) {
-    Result<void> taken = rank_.mirror->feed(fed.slot, fed.position, fed.token);
-    if (!taken) return Failure{RankStatus::kFailed, std::move(taken).error()};
-  }
+  Result<void> fed = rank_.mirror->feed(frame_.feeds);
+  if (!fed) return Failure{RankStatus::kFailed, std::move(fed).error()};
   return std::nullopt;
 }
 
@@ -194,11 +192,12 @@ std::optional<RankLoop::Failure> RankLoop::run_steps() {
   results_.clear();
   Result<void> ran = compute();
   if (!ran) return Failure{RankStatus::kFailed, std::move(ran).error()};
+  sampled_.clear();
   for (const RowResult& r : results_) {
-    if (!r.sampled) continue;
-    Result<void> fed = rank_.mirror->feed(r.slot, r.position, r.token.token);
-    if (!fed) return Failure{RankStatus::kFailed, std::move(fed).error()};
+    if (r.sampled) sampled_.push_back({r.slot, r.position, r.token.token});
   }
+  Result<void> fed = rank_.mirror->feed(sampled_);
+  if (!fed) return Failure{RankStatus::kFailed, std::move(fed).error()};
   for (const RunItem& item : items_) rank_.mirror->retire(item.step);
   rank_.progress.steps.fetch_add(static_cast<int64_t>(items_.size()), std::memory_order_relaxed);
   return std::nullopt;

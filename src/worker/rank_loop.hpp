@@ -74,6 +74,7 @@ class RankLoop {
   std::vector<RunItem> items_;
   std::vector<float> hidden_;
   std::vector<RowResult> results_;
+  std::vector<policy::FedToken> sampled_;
   std::vector<uint8_t> reply_;
   std::vector<OutputHead> output_heads_;
   std::vector<std::vector<uint8_t>> encoded_;

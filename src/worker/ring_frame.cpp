@@ -184,12 +184,11 @@ Result<RankReply> RankReply::parse(std::span<const uint8_t> bytes) {
     if (out.floats > bytes.size() / sizeof(float)) break;
     const auto floats = cut.take(out.floats * sizeof(float));
     if (!cut.ok()) break;
-    output.encoded.assign(results.begin(), results.end());
     output.hidden.resize(out.floats);
     if (!floats.empty()) std::memcpy(output.hidden.data(), floats.data(), floats.size());
     if (!results.empty()) {
       protocol::Results decoded;
-      TRY(protocol::decode(output.encoded, decoded));
+      TRY(protocol::decode(results, decoded));
       output.rows = std::move(decoded.rows);
     }
   }

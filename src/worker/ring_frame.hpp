@@ -116,7 +116,6 @@ struct StepOutput {
   std::vector<float> hidden;                // [hidden_rows][width]
   uint32_t hidden_rows = 0;
   std::vector<policy::RowResult> rows;      // where tokens are sampled
-  std::vector<uint8_t> encoded;             // the same as an encoded protocol::Results
 };
 
 struct RankReply {

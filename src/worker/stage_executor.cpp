@@ -356,13 +356,13 @@ void StageExecutor::want_row(const RunItem& item, const Row& row, int32_t first_
   result.step = item.step;
   result.slot = {row.slot, row.state->gen};
   result.position = row.to;
-  result.prompt_from = row.logits_from + 1;
+  if (spec.prompt_logprobs) result.extras.edit().prompt_from = row.logits_from + 1;
   bool has_any = row.samples;
   if (spec.embed) {
     cache.pool.add(*stage_, hidden, first_row, row.from, row.count());
     if (row.to >= spec.prompt_length) {
-      result.pooled = cache.pool.unit_vector();
-      result.pooled_rows = cache.pool.positions();
+      result.extras.edit().pooled = cache.pool.unit_vector();
+      result.extras.edit().pooled_rows = cache.pool.positions();
       has_any = true;
     }
   }
@@ -403,12 +403,12 @@ Result<void> StageExecutor::sample(std::span<const RunItem> items, std::span<con
     for (size_t i = 0; i < outcomes.size(); ++i) {
       RowResult& result = results[wanted_[i].result];
       if (!outcomes[i]) {
-        result.error = outcomes[i].error().to_string();
+        result.extras.edit().error = outcomes[i].error().to_string();
       } else if (wanted_[i].samples) {
         result.sampled = true;
         result.token = scored(std::move(outcomes[i]->sampled));
       } else {
-        result.prompt.push_back(scored(std::move(outcomes[i]->sampled)));
+        result.extras.edit().prompt.push_back(scored(std::move(outcomes[i]->sampled)));
       }
     }
   }

@@ -174,15 +174,15 @@ std::vector<Answer> serve(std::vector<std::unique_ptr<Node>>& nodes,
         at += static_cast<int64_t>(own.size());
       }
       for (RowResult& result : results) {
-        EXPECT_EQ(result.error, "");
+        EXPECT_EQ(result.extras->error, "");
         EXPECT_EQ(result.step.step, round);
         Answer& answer = answers[result.slot.slot];
         policy::SlotState& s = slots[result.slot.slot];
-        if (!result.prompt.empty()) {
-          EXPECT_EQ(result.prompt_from, static_cast<int32_t>(answer.prompt.size()) + 1);
+        if (!result.extras->prompt.empty()) {
+          EXPECT_EQ(result.extras->prompt_from, static_cast<int32_t>(answer.prompt.size()) + 1);
         }
-        for (ScoredToken& token : result.prompt) answer.prompt.push_back(std::move(token));
-        if (result.pooled_rows > 0) answer.embedding = std::move(result.pooled);
+        for (const ScoredToken& token : result.extras->prompt) answer.prompt.push_back(token);
+        if (result.extras->pooled_rows > 0) answer.embedding = result.extras->pooled;
         if (!result.sampled) continue;
         EXPECT_EQ(result.position, static_cast<int32_t>(s.tokens.size()));
         s.tokens.push_back(result.token.token);

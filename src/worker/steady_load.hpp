@@ -89,9 +89,10 @@ class SteadyLoad {
   }
   // The results of a step came: for fed tokens, the coordinator's copy learns them.
   void learn(const std::vector<policy::RowResult>& rows) {
-    for (const policy::RowResult& r : rows) {
-      if (fed_) CHECK(sender_.learn(r.slot, r.position, r.token.token).has_value());
-    }
+    if (!fed_) return;
+    sampled_.clear();
+    for (const policy::RowResult& r : rows) sampled_.push_back({r.slot, r.position, r.token.token});
+    CHECK(sender_.learn(sampled_).has_value());
   }
   policy::StepSender& sender() { return sender_; }
   int32_t batch() const { return batch_; }
@@ -103,6 +104,7 @@ class SteadyLoad {
   int32_t vocab_;
   policy::StepSender sender_;
   std::vector<int32_t> computed_;
+  std::vector<policy::FedToken> sampled_;
   int64_t next_step_ = 0;
 };
 

@@ -30,6 +30,7 @@ struct AckCell {
   std::atomic<uint64_t> hash{0};
   std::atomic<uint32_t> status{0};
   std::atomic<uint32_t> work_us{0};
+  std::atomic<int64_t> at_ns{0};
 };
 
 // One reader's words. Written by the reader except `returned_out` and `space_word`.
@@ -48,6 +49,7 @@ struct alignas(kLine) ReaderLine {
 struct Slot {
   uint64_t offset;  // in the arena
   uint64_t length;
+  std::atomic<int64_t> published_ns;
 };
 
 // What the writer is asleep for.
@@ -72,6 +74,7 @@ struct Layout {
   alignas(kLine) std::atomic<uint32_t> writer_word;  // the writer sleeps here
   std::atomic<uint32_t> writer_want;                 // WriterWant
   std::atomic<uint64_t> writer_target;               // sequence it wants
+  std::atomic<int64_t> writer_alarm_ns;              // it looks by itself then; 0: it will not
   std::atomic<uint32_t> poked;
 
   alignas(kLine) ReaderLine reader[kMaxRingReaders];
@@ -91,6 +94,10 @@ using ring_detail::ReaderLine;
 using ring_detail::Slot;
 
 constexpr Duration kNap = milliseconds(100);  // belt and braces: nobody sleeps longer unseen
+// Steps shorter than this are not worth an alarm: timers are late by up to 100 us.
+constexpr Duration kShortStep = milliseconds(1);
+constexpr Duration kAlarmLate = microseconds(20);  // after an answer is due, to find it there
+constexpr Duration kAlarmSoon = microseconds(200);  // an alarm this near need not be forestalled
 
 uint64_t round_up(uint64_t n, uint64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -137,26 +144,10 @@ bool all_reached(const Layout& s, uint64_t sequence, Word&& word) {
 const auto kCursorOf = [](const ReaderLine& r) -> const std::atomic<uint64_t>& { return r.cursor; };
 const auto kAckOf = [](const ReaderLine& r) -> const std::atomic<uint64_t>& { return r.acked; };
 
-// Yields for a while (if that has paid lately), then sleeps on `word`, until ready() or the deadline.
-// `announce` and `withdraw` tell the waking side that it has to change the word. Returns ready().
+// Sleeps on `word` until ready() or the deadline. Returns ready().
 template <class Ready, class Announce, class Withdraw>
-bool wait_on(std::atomic<uint32_t>& word, YieldPhase& yields, Deadline deadline, Ready&& ready,
-             Announce&& announce, Withdraw&& withdraw) {
-  if (ready()) return true;
-  if (deadline == kNoWait) return false;
-  if (yields.wanted()) {
-    const Instant begin = steady_now();
-    const Instant until = std::min(deadline, begin + yields.yield_for);
-    Instant now = begin;
-    bool came = false;
-    while (!came && now < until) {
-      ::sched_yield();
-      came = ready();
-      now = steady_now();
-    }
-    yields.learn(came && now <= until + yields.yield_for * 2);
-    if (came) return true;
-  }
+bool sleep_until(std::atomic<uint32_t>& word, Deadline deadline, Ready&& ready, Announce&& announce,
+                 Withdraw&& withdraw) {
   while (true) {
     const uint32_t seen = word.load(std::memory_order_seq_cst);
     announce();
@@ -167,6 +158,28 @@ bool wait_on(std::atomic<uint32_t>& word, YieldPhase& yields, Deadline deadline,
     if (ready()) return true;
     if (steady_now() >= deadline) return false;
   }
+}
+
+// Yields for a while (if that has paid lately), then sleeps on `word`, until ready() or the deadline.
+// `announce` and `withdraw` tell the waking side that it has to change the word. Returns ready().
+template <class Ready, class Announce, class Withdraw>
+bool wait_on(std::atomic<uint32_t>& word, YieldPhase& yields, Deadline deadline, Ready&& ready,
+             Announce&& announce, Withdraw&& withdraw) {
+  if (ready()) return true;
+  if (deadline == kNoWait) return false;
+  if (yields.wanted()) {
+    const Instant until = std::min(deadline, steady_now() + yields.yield_for);
+    Instant now = steady_now();
+    bool came = false;
+    while (!came && now < until) {
+      ::sched_yield();
+      came = ready();
+      now = steady_now();
+    }
+    yields.learn(came && now <= until + yields.yield_for * 2);
+    if (came) return true;
+  }
+  return sleep_until(word, deadline, ready, announce, withdraw);
 }
 
 }  // namespace
@@ -332,7 +345,10 @@ Result<uint64_t> RingWriter::publish(std::span<const std::span<const uint8_t>> p
     to += part.size();
   }
   const uint64_t sequence = s.head.load(std::memory_order_relaxed) + 1;
-  s.slot[sequence % s.slots] = {at, bytes};
+  Slot& slot = s.slot[sequence % s.slots];
+  slot.offset = at;
+  slot.length = bytes;
+  slot.published_ns.store(steady_now().ns, std::memory_order_relaxed);
   in_flight_.push_back({sequence, at, at + room});
   arena_next_ = at + room;
   s.head.store(sequence, std::memory_order_seq_cst);
@@ -344,7 +360,29 @@ bool RingWriter::all_acked(uint64_t sequence) const {
   return all_reached(shared(), sequence, kAckOf);
 }
 
-bool RingWriter::wait_acks(uint64_t sequence, Deadline deadline) {
+// The readers are done with a message: how long did that take?
+void RingWriter::note_done(uint64_t sequence) {
+  const Layout& s = shared();
+  if (sequence == done_.sequence) return;
+  Done done{sequence, {}, {}};
+  for (int r = 0; r < readers(); ++r) {
+    if (const std::optional<Ack> ack = ack_of(r, sequence)) done.at = std::max(done.at, ack->at);
+  }
+  Instant begin{s.slot[sequence % s.slots].published_ns.load(std::memory_order_relaxed)};
+  if (done_.sequence + 1 == sequence) begin = std::max(begin, done_.at);
+  done.took = done.at - begin;
+  done_ = done;
+}
+
+// When a message's answer is due, if it takes as long as the last one; 0: it cannot be said.
+Instant RingWriter::due(uint64_t sequence) const {
+  const Layout& s = shared();
+  if (done_.sequence + 1 != sequence || done_.took < kShortStep) return Instant{0};
+  const Instant published{s.slot[sequence % s.slots].published_ns.load(std::memory_order_relaxed)};
+  return std::max(published, done_.at) + done_.took;
+}
+
+bool RingWriter::wait_acks(uint64_t sequence, Deadline deadline, Patience patience) {
   Layout& s = shared();
   const uint64_t dead_before = dead_mask();
   const auto look = [&] {
@@ -360,14 +398,24 @@ bool RingWriter::wait_acks(uint64_t sequence, Deadline deadline) {
     }
     return false;
   };
-  const bool seen = wait_on(
-      s.writer_word, yields_, deadline, look,
-      [&] {
-        s.writer_target.store(sequence, std::memory_order_relaxed);
-        s.writer_want.store(ring_detail::kAcks, std::memory_order_seq_cst);
-      },
-      [&] { s.writer_want.store(ring_detail::kAwake, std::memory_order_relaxed); });
+  const auto announce = [&] {
+    s.writer_target.store(sequence, std::memory_order_relaxed);
+    s.writer_want.store(ring_detail::kAcks, std::memory_order_seq_cst);
+  };
+  const auto withdraw = [&] {
+    s.writer_want.store(ring_detail::kAwake, std::memory_order_relaxed);
+  };
+  bool seen = look();
+  const bool patient = patience == Patience::kSome && !seen && deadline != kNoWait;
+  if (const Instant answer = patient ? due(sequence) : Instant{0}; answer.ns != 0) {
+    const Instant alarm = std::min(deadline, answer + kAlarmLate);
+    s.writer_alarm_ns.store(alarm.ns, std::memory_order_seq_cst);
+    seen = sleep_until(s.writer_word, alarm, look, announce, withdraw);
+    s.writer_alarm_ns.store(0, std::memory_order_seq_cst);
+  }
+  seen = seen || wait_on(s.writer_word, yields_, deadline, look, announce, withdraw);
   s.poked.store(0, std::memory_order_seq_cst);
+  if (all_acked(sequence)) note_done(sequence);
   return seen && !closed();
 }
 
@@ -386,7 +434,8 @@ std::optional<Ack> RingWriter::ack_of(int reader, uint64_t sequence) const {
   if (cell.sequence.load(std::memory_order_acquire) != sequence) return std::nullopt;
   const Ack ack{sequence, cell.status.load(std::memory_order_acquire),
                 cell.hash.load(std::memory_order_acquire),
-                cell.work_us.load(std::memory_order_acquire)};
+                cell.work_us.load(std::memory_order_acquire),
+                Instant{cell.at_ns.load(std::memory_order_acquire)}};
   if (cell.sequence.load(std::memory_order_relaxed) != sequence) return std::nullopt;
   return ack;
 }
@@ -394,7 +443,7 @@ std::optional<Ack> RingWriter::ack_of(int reader, uint64_t sequence) const {
 std::optional<Ack> RingWriter::take_failure(int reader) {
   const uint64_t sequence = shared().reader[reader].failed.exchange(0, std::memory_order_seq_cst);
   if (sequence == 0) return std::nullopt;
-  return ack_of(reader, sequence).value_or(Ack{sequence, ~0u, 0, 0});
+  return ack_of(reader, sequence).value_or(Ack{sequence, ~0u, 0, 0, {}});
 }
 
 std::optional<std::vector<uint8_t>> RingWriter::next_result(int reader) {
@@ -493,7 +542,7 @@ Result<std::span<const uint8_t>> RingReader::next(Deadline deadline) {
       return Error(Code::kUnavailable, "the ring's writer is gone");
     }
   }
-  const Slot slot = s.slot[want % s.slots];
+  const Slot& slot = s.slot[want % s.slots];
   if (slot.offset > s.arena_bytes || slot.length > s.arena_bytes - slot.offset) {
     return Error(Code::kDataCorrupt, "a slot of the ring points outside of it");
   }
@@ -506,6 +555,9 @@ void RingReader::wake_writer(bool always) {
   Layout& s = shared();
   const uint32_t want = s.writer_want.load(std::memory_order_seq_cst);
   if (want == ring_detail::kAwake) return;
+  // It looks by itself in a moment. (It withdraws the alarm, then looks again: one of us sees.)
+  const Instant alarm{s.writer_alarm_ns.load(std::memory_order_seq_cst)};
+  if (!always && alarm.ns != 0 && alarm < steady_now() + kAlarmSoon) return;
   const uint64_t target = s.writer_target.load(std::memory_order_relaxed);
   if (always || (want == ring_detail::kCursors ? all_reached(s, target, kCursorOf)
                                                : all_reached(s, target, kAckOf))) {
@@ -528,6 +580,7 @@ void RingReader::ack(const Ack& ack) {
   cell.status.store(ack.status, std::memory_order_release);
   cell.hash.store(ack.hash, std::memory_order_release);
   cell.work_us.store(ack.work_us, std::memory_order_release);
+  cell.at_ns.store(steady_now().ns, std::memory_order_release);
   cell.sequence.store(ack.sequence, std::memory_order_release);
   uint64_t none = 0;
   if (ack.status != 0) line.failed.compare_exchange_strong(none, ack.sequence);

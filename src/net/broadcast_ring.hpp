@@ -17,7 +17,9 @@
 // Waiting: every wait ends on what it waits for, on close(), on the death of those it waits for, or
 // at its deadline, whichever is first. A waiter yields for a short while (WaitPolicy), then sleeps
 // on a futex; it never spins, and an idle ring costs nothing (10 look-ups a second that the other
-// side still lives). A writer that waits for all readers is woken once, by the last of them.
+// side still lives). A writer that waits for all readers is woken once, by the last of them. Waking
+// a sleeper is dear for the waker too (on a virtual machine an interrupt to another core is 10 to 20
+// us), so a patient writer that knows when the answer is due sets its own alarm (Patience).
 //
 // Threads: one thread writes; one thread per reader index reads. A second thread may be in wait_acks()
 // while the first publishes with kNoWait and takes results. close(), mark_dead() and poke() may
@@ -75,6 +77,15 @@ struct Ack {
   uint32_t status = 0;    // 0: done; else the reader's error code
   uint64_t hash = 0;      // of its state afterwards
   uint32_t work_us = 0;   // microseconds that its work proper took, for measurements
+  Instant at{};           // when it was given; set by ack()
+};
+
+// How soon a writer must know of an ack.
+enum class Patience {
+  kNone,  // at once
+  // The readers have more to do. They need not stop to wake a writer that looks by itself within 200
+  // us; it does when the time that the last message took has passed again.
+  kSome,
 };
 
 namespace ring_detail {
@@ -125,7 +136,7 @@ class RingWriter : public RingEnd {
   // Waits until every living reader has acknowledged `sequence`, one has acknowledged with a status
   // other than 0, one has died, a return ring is full, or poke(); then the caller looks.
   // False: `deadline` passed or the ring is closed.
-  bool wait_acks(uint64_t sequence, Deadline deadline);
+  bool wait_acks(uint64_t sequence, Deadline deadline, Patience patience = Patience::kNone);
   // All living readers have acknowledged `sequence`.
   bool all_acked(uint64_t sequence) const;
   uint64_t acked(int reader) const;  // sequence of its last ack
@@ -146,12 +157,21 @@ class RingWriter : public RingEnd {
   Result<uint64_t> place(uint64_t bytes, Deadline deadline);
   uint64_t slowest_cursor() const;
   bool wait_for_cursors(uint64_t sequence, Deadline deadline);
+  void note_done(uint64_t sequence);
+  Instant due(uint64_t sequence) const;
 
   struct InFlight {
     uint64_t sequence, begin, end;  // arena bytes
   };
   std::vector<InFlight> in_flight_;  // in order of sequence
   uint64_t arena_next_ = 0;
+  // When steps begin and end, of whoever calls wait_acks().
+  struct Done {
+    uint64_t sequence = 0;
+    Instant at{};
+    Duration took{};  // from when its readers had both the message and time for it
+  };
+  Done done_;
   struct Partial {
     std::vector<uint8_t> bytes;
     uint64_t expected = 0;

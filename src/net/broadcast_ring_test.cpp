@@ -134,6 +134,57 @@ TEST(BroadcastRing, AllToAllInSmallSpace) {
   });
 }
 
+// Steps long and steady enough to be awaited by alarm, with some that are far too short or too long:
+// whoever waits, however patiently, sees every ack and the one failure.
+TEST(BroadcastRing, AlarmsMissNothing) {
+  for_seeds(4, [](Rng& rng) {
+    const int readers = 1 + static_cast<int>(rng.below(2));
+    auto writer = *RingWriter::create(ring(readers));
+    const uint64_t total = 24, failing = 1 + rng.below(total), key = rng();
+    std::vector<std::unique_ptr<RingReader>> ends;
+    std::vector<std::thread> threads;
+    for (int r = 0; r < readers; ++r) ends.push_back(writer->reader(r));
+    for (int r = 0; r < readers; ++r) {
+      threads.emplace_back([&, r] {
+        while (ends[r]->next(soon())) {
+          const uint64_t n = ends[r]->sequence(), odd = random_at(key, n) % 6;
+          const Duration work = odd == 0 ? Duration(0) : microseconds(odd == 1 ? 3000 : 1200);
+          for (const Instant end = steady_now() + work; steady_now() < end;) {
+          }
+          ends[r]->ack({n, n == failing && r == 0 ? 7u : 0u, n * 3});
+        }
+      });
+    }
+    uint64_t failures = 0;
+    const auto wait_for = [&](uint64_t sequence, Patience patience) {
+      while (!writer->all_acked(sequence)) {
+        ASSERT_TRUE(writer->wait_acks(sequence, soon(), patience));
+        if (const auto failure = writer->take_failure(0)) {
+          ++failures;
+          EXPECT_EQ(failure->sequence, failing);
+          EXPECT_EQ(failure->status, 7u);
+        }
+      }
+      for (int r = 0; r < readers; ++r) {
+        const std::optional<Ack> ack = writer->ack_of(r, sequence);
+        ASSERT_TRUE(ack);
+        EXPECT_EQ(ack->hash, sequence * 3);
+        EXPECT_GT(ack->at.ns, 0);
+      }
+    };
+    for (uint64_t n = 1; n <= total; ++n) {
+      ASSERT_TRUE(publish(*writer, {static_cast<uint8_t>(n)}, soon()));
+      if (n > 1) wait_for(n - 1, rng.below(3) == 0 ? Patience::kNone : Patience::kSome);
+      if (rng.below(8) == 0) wait_for(n, Patience::kNone);
+    }
+    wait_for(total, Patience::kSome);
+    if (writer->take_failure(0)) ++failures;
+    EXPECT_EQ(failures, 1u);
+    writer->close();
+    for (std::thread& t : threads) t.join();
+  });
+}
+
 TEST(BroadcastRing, CloseWakesEveryWaiter) {
   auto writer = *RingWriter::create(ring(3, 2, 1 << 20, 64));
   const auto idle = writer->reader(0), busy = writer->reader(1), full = writer->reader(2);

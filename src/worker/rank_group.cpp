@@ -208,7 +208,10 @@ std::optional<GroupEvent> RankGroup::wait(Deadline deadline) {
     if (!steps_.empty() && !calls_.empty()) until = std::min(until, now + milliseconds(1));
     if (stuck_since_) until = std::min(until, now + kLeaveWithin);
     net::RingWriter& ring = steps_.empty() ? team_->calls() : team_->steps();
-    ring.wait_acks((steps_.empty() ? calls_ : steps_).front().sequence, until);
+    // With another step in the ring the ranks go on at once; they need not stop to wake us.
+    const bool ahead = steps_.size() > 1 && calls_.empty();
+    ring.wait_acks((steps_.empty() ? calls_ : steps_).front().sequence, until,
+                   ahead ? net::Patience::kSome : net::Patience::kNone);
   }
 }
 

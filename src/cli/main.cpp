@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
 #include "base/fmt.hpp"
@@ -113,6 +114,9 @@ int run(std::span<const std::string> args) {
 }  // namespace towline::cli
 
 int main(int argc, char** argv) {
+  // The planner's solver brings OpenBLAS, whose threads spin for 50 to 100 ms in every process that
+  // is started. The processes we start (workers, ranks) do no dense algebra with it.
+  ::setenv("OPENBLAS_NUM_THREADS", "1", 0);
   const std::vector<std::string> args(argv + (argc > 0 ? 1 : 0), argv + argc);
   try {
     return towline::cli::run(args);

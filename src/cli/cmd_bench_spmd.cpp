@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "base/fmt.hpp"
+#include "base/rng.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress.hpp"
 #include "cli/spmd_bench.hpp"
@@ -23,8 +24,9 @@ struct SpmdOptions {
   std::vector<std::string> arms = {"delta-implied", "delta-explicit", "driver", "full-flat",
                                    "full-varint"};
   std::vector<int> compute_us = {3000};
-  int steps = 300;
-  int rounds = 3;
+  std::vector<std::string> only;
+  int steps = 0;
+  int rounds = 0;
   int idle = 5;
   bool json = false;
 };
@@ -35,7 +37,9 @@ OptionTable table(SpmdOptions& o) {
              "the host does while an accelerator works. --goals prints the table of design goals "
              "with what was measured, --matrix the throughput of SPMD ranks over driver mode, "
              "--ablation what each way of telling a step costs. Without any of them: --goals. "
-             "Runs of two arms alternate; a ratio is the median of its rounds.");
+             "What is compared is alive at once and takes turns, so that the machine's moods favour "
+             "nobody; a figure is the median of its rounds. A round during which other programs ran "
+             "is made again, twice at most.");
   t.flag("goals", &o.goals, "the goals C1 to C12");
   t.flag("matrix", &o.matrix, "--tp x --pp x --batch: SPMD / driver");
   t.flag("ablation", &o.ablation, "driver, full (varint, flat), delta (explicit, implied)");
@@ -46,12 +50,15 @@ OptionTable table(SpmdOptions& o) {
   t.value("arm", &o.arms, "ways of telling a step, for --ablation; may be repeated")
       .one_of({"delta-implied", "delta-explicit", "driver", "full-flat", "full-varint"});
   t.value("compute-us", &o.compute_us, "the null model's time of a step").range(0, 1e6);
-  t.value("steps", &o.steps, "measured in a run").range(10, 1e6);
-  t.value("rounds", &o.rounds, "runs of each cell").range(1, 100);
+  t.value("only", &o.only, "goals to measure, for --goals; may be repeated")
+      .one_of({"C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8", "C9", "C10", "C12"});
+  t.value("steps", &o.steps, "measured in a turn; 0: 200, with --matrix 40").range(0, 1e6);
+  t.value("rounds", &o.rounds, "turns of each cell; 0: 5, with --matrix 20").range(0, 1000);
   t.value("idle", &o.idle, "seconds to watch an idle group (--goals)").range(1, 600);
   t.flag("json", &o.json, "one JSON line a figure");
   t.example("towline bench spmd --goals");
-  t.example("towline bench spmd --matrix --steps 100 --tp 2 --pp 1,2");
+  t.example("towline bench spmd --goals --only C2,C6");
+  t.example("towline bench spmd --matrix --tp 2 --pp 1,2");
   t.example("towline bench spmd --ablation --batch 256 --context 1024,4096");
   return t;
 }
@@ -62,46 +69,68 @@ double median(std::vector<double> values) {
   return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-// --- goals --------------------------------------------------------------------------------------
+std::vector<double> each(const std::vector<SpmdMeasured>& rounds, double SpmdMeasured::*field) {
+  std::vector<double> values;
+  for (const SpmdMeasured& m : rounds) values.push_back(m.*field);
+  return values;
+}
+
+// Round by round, a / b.
+std::vector<double> ratios(const std::vector<SpmdMeasured>& a, const std::vector<SpmdMeasured>& b) {
+  std::vector<double> values;
+  for (size_t i = 0; i < a.size(); ++i) values.push_back(a[i].step_us / b[i].step_us);
+  return values;
+}
 
 // What the machine did besides.
 struct Disturbances {
   int again = 0, kept = 0;
-  void count(const SpmdMeasured& m) {
-    again += m.again;
-    kept += m.disturbed ? 1 : 0;
+  void count(const std::vector<SpmdMeasured>& rounds) {
+    for (const SpmdMeasured& m : rounds) {
+      again += m.again;
+      kept += m.disturbed ? 1 : 0;
+    }
   }
   void print() const {
     if (again == 0) return;
-    std::fputs(format("note: other programs ran on this machine: {} runs were made again, {} count "
+    std::fputs(format("note: other programs ran on this machine: {} rounds were made again, {} count "
                       "although it was no better\n", again - kept, kept).c_str(), stderr);
   }
 };
 
+// --- goals --------------------------------------------------------------------------------------
+
 class Goals {
  public:
-  explicit Goals(const SpmdOptions& o) : o_(o) {}
+  explicit Goals(const SpmdOptions& o)
+      : o_(o), steps_(o.steps > 0 ? o.steps : 200), rounds_(o.rounds > 0 ? o.rounds : 5) {}
 
   Result<void> run() {
     if (!o_.json) {
       std::puts("id   goal                                             target           measured"
                 "         met");
     }
-    TRY(latencies());
-    TRY(slopes());
-    TRY(cpu());
-    TRY(ratios());
-    TRY(overlap());
-    TRY(faults());
+    if (wanted({"C1", "C3", "C4", "C5"})) TRY(without_compute());
+    if (wanted({"C2", "C5", "C6"})) TRY(with_compute());
+    if (wanted({"C6"})) TRY(idle());
+    if (wanted({"C7"})) TRY(ways_of_telling());
+    if (wanted({"C8"})) TRY(overlap());
+    if (wanted({"C9", "C10", "C12"})) TRY(faults());
     disturbances_.print();
     return {};
   }
   bool all_met() const { return met_; }
 
  private:
+  bool wanted(std::initializer_list<const char*> ids) const {
+    return o_.only.empty() || std::ranges::any_of(ids, [&](const char* id) {
+      return std::ranges::find(o_.only, id) != o_.only.end();
+    });
+  }
   // `value` against `limit`; below is good unless `above`.
   void line(const char* id, const std::string& what, const std::string& target, double value,
             double limit, const char* unit, bool above = false) {
+    if (!wanted({id})) return;
     const bool met = above ? value >= limit : value <= limit;
     met_ = met_ && met;
     if (o_.json) {
@@ -114,125 +143,96 @@ class Goals {
     std::fflush(stdout);
   }
 
-  // The median of several runs of a cell, field by field.
-  Result<SpmdMeasured> sample(SpmdCell cell) {
-    cell.steps = o_.steps;
-    std::vector<double> p50, p99, step, cpu, control50, control99;
-    SpmdMeasured m;
-    for (int i = 0; i < o_.rounds; ++i) {
-      ASSIGN_OR_RETURN(m, measure(cell));
-      disturbances_.count(m);
-      p50.push_back(m.p50_us);
-      p99.push_back(m.p99_us);
-      step.push_back(m.step_us);
-      cpu.push_back(m.cpu_us);
-      control50.push_back(m.control_p50_us);
-      control99.push_back(m.control_p99_us);
-    }
-    m.p50_us = median(p50);
-    m.p99_us = median(p99);
-    m.step_us = median(step);
-    m.cpu_us = median(cpu);
-    m.control_p50_us = median(control50);
-    m.control_p99_us = median(control99);
-    return m;
+  // The rounds of some cells in turns; then the median of one field of one of them.
+  Result<void> measure(std::vector<SpmdCell> cells, int untimed, int steps) {
+    ASSIGN_OR_RETURN(turns_, take_turns(cells, untimed, steps, rounds_));
+    for (const auto& rounds : turns_) disturbances_.count(rounds);
+    return {};
+  }
+  double of(size_t cell, double SpmdMeasured::*field) const {
+    return median(each(turns_[cell], field));
   }
 
-  Result<void> latencies() {
-    SpmdCell hot;
-    ASSIGN_OR_RETURN(hot_, sample(hot));
-    line("C1", "overhead a step, TP=2, B=256, no compute, p50", "<= 60 us", hot_.p50_us, 60, "us");
-    line("C1", "  p99", "<= 150 us", hot_.p99_us, 150, "us");
+  Result<void> without_compute() {
+    const SpmdCell hot;
+    SpmdCell single = hot, explicit_one = hot, explicit_many = hot, one_rank = hot,
+             short_context = hot, long_context = hot;
+    single.batch = explicit_one.batch = 1;
+    explicit_one.arm = explicit_many.arm = SpmdArm::kExplicit;
+    one_rank.ranks = 1;
+    short_context.context = 128;
+    long_context.context = 8000;
+    // Ends that slept long try less often to wait awake: some steps until they do again.
+    TRY(measure({hot, single, explicit_one, explicit_many, one_rank, short_context, long_context}, 150,
+                steps_ * 5));
+    const auto p50 = &SpmdMeasured::p50_us;
+    const auto bytes = &SpmdMeasured::bytes;
+    line("C1", "overhead a step, TP=2, B=256, no compute, p50", "<= 60 us", of(0, p50), 60, "us");
+    line("C1", "  p99", "<= 150 us", of(0, &SpmdMeasured::p99_us), 150, "us");
+    line("C3", "overhead at 8k context / at 128", "<= 1.3", of(6, p50) / of(5, p50), 1.3, "");
+    line("C3", "  bytes a step at 8k / at 128", "= 1", of(6, bytes) / of(5, bytes), 1, "");
+    line("C4", "time a continuing request (explicit)", "<= 0.1 us", (of(3, p50) - of(2, p50)) / 255,
+         0.1, "us");
+    line("C4", "  bytes", "<= 20 B", (of(3, bytes) - of(2, bytes)) / 255, 20, "B");
+    line("C4", "time a continuing request (implied)", "<= 0.1 us", (of(0, p50) - of(1, p50)) / 255,
+         0.1, "us");
+    line("C4", "  bytes", "<= 1 B", (of(0, bytes) - of(1, bytes)) / 255, 1, "B");
+    line("C5", "one more local rank, no compute, p50", "<= 15 us", of(0, p50) - of(4, p50), 15, "us");
+    return {};
+  }
+
+  Result<void> with_compute() {
     SpmdCell cold;
     cold.compute_us = 3000;
-    ASSIGN_OR_RETURN(cold_, sample(cold));
-    line("C2", "with 3 ms of compute, less that measured, p50", "<= 100 us", cold_.control_p50_us, 100,
+    SpmdCell one_rank = cold;
+    one_rank.ranks = 1;
+    TRY(measure({cold, one_rank}, 10, steps_));
+    const auto p50 = &SpmdMeasured::p50_us;
+    line("C2", "with 3 ms of compute, less that measured, p50", "<= 100 us",
+         of(0, &SpmdMeasured::control_p50_us), 100, "us");
+    line("C2", "  p99", "<= 1000 us", of(0, &SpmdMeasured::control_p99_us), 1000, "us");
+    line("C2", "  a step less 3000 us, p50 (reported)", "-", of(0, p50) - 3000, 1e9, "us");
+    line("C5", "one more local rank, 3 ms of compute, p50", "<= 15 us", of(0, p50) - of(1, p50), 15,
          "us");
-    line("C2", "  p99", "<= 1000 us", cold_.control_p99_us, 1000, "us");
-    line("C2", "  a step less 3000 us, p50 (reported)", "-", cold_.p50_us - 3000, 1e9, "us");
-    SpmdCell cell;
-    cell.context = 128;
-    ASSIGN_OR_RETURN(const SpmdMeasured short_context, sample(cell));
-    cell.context = 8000;
-    ASSIGN_OR_RETURN(const SpmdMeasured long_context, sample(cell));
-    line("C3", "overhead at 8k context / at 128", "<= 1.3",
-         long_context.p50_us / short_context.p50_us, 1.3, "");
-    line("C3", "  bytes a step at 8k / at 128", "= 1", long_context.bytes / short_context.bytes, 1,
-         "");
+    line("C6", "processor time a step, all processes, 3 ms", "<= 250 us",
+         of(0, &SpmdMeasured::cpu_us), 250, "us");
     return {};
   }
 
-  Result<void> slopes() {
-    for (const SpmdArm arm : {SpmdArm::kExplicit, SpmdArm::kImplied}) {
-      SpmdCell cell;
-      cell.arm = arm;
-      cell.batch = 1;
-      ASSIGN_OR_RETURN(const SpmdMeasured one, sample(cell));
-      cell.batch = 256;
-      ASSIGN_OR_RETURN(const SpmdMeasured many, sample(cell));
-      const bool implied = arm == SpmdArm::kImplied;
-      line("C4", format("time a continuing request ({})", arm_name(arm)), "<= 0.1 us",
-           (many.p50_us - one.p50_us) / 255, 0.1, "us");
-      line("C4", format("  bytes a continuing request ({})", arm_name(arm)),
-           implied ? "<= 1 B" : "<= 20 B", (many.bytes - one.bytes) / 255, implied ? 1 : 20, "B");
-    }
-    SpmdCell cell;
-    cell.ranks = 1;
-    ASSIGN_OR_RETURN(const SpmdMeasured hot_one, sample(cell));
-    cell.compute_us = 3000;
-    ASSIGN_OR_RETURN(const SpmdMeasured cold_one, sample(cell));
-    line("C5", "one more local rank, no compute, p50", "<= 15 us", hot_.p50_us - hot_one.p50_us, 15,
-         "us");
-    line("C5", "  with 3 ms of compute", "<= 15 us", cold_.p50_us - cold_one.p50_us, 15, "us");
+  Result<void> idle() {
+    ASSIGN_OR_RETURN(const double share, measure_idle(seconds(o_.idle)));
+    line("C6", format("idle for {} s, share of a core", o_.idle), "<= 1 %", share * 100, 1, "%");
     return {};
   }
 
-  Result<void> cpu() {
-    line("C6", "processor time a step, all processes, 3 ms", "<= 250 us", cold_.cpu_us, 250, "us");
-    ASSIGN_OR_RETURN(const double idle, measure_idle(seconds(o_.idle)));
-    line("C6", format("  idle for {} s, share of a core", o_.idle), "<= 1 %", idle * 100, 1, "%");
-    return {};
-  }
-
-  Result<void> ratios() {
-    SpmdCell cell;
-    cell.compute_us = 3000;
-    cell.steps = o_.steps;
-    std::vector<double> driver, varint, flat;
-    for (int i = 0; i < o_.rounds; ++i) {
-      const auto step_us = [&](SpmdArm arm) -> Result<double> {
-        cell.arm = arm;
-        ASSIGN_OR_RETURN(const SpmdMeasured m, measure(cell));
-        disturbances_.count(m);
-        return m.step_us;
-      };
-      ASSIGN_OR_RETURN(const double a, step_us(SpmdArm::kDriver));
-      ASSIGN_OR_RETURN(const double b, step_us(SpmdArm::kImplied));
-      ASSIGN_OR_RETURN(const double c, step_us(SpmdArm::kFullVarint));
-      ASSIGN_OR_RETURN(const double d, step_us(SpmdArm::kFullFlat));
-      driver.push_back(a / b);
-      varint.push_back(b / c);
-      flat.push_back(b / d);
-    }
-    line("C7", "throughput, full(varint) / delta, B=256, 1k", "<= 0.60", median(varint), 0.6, "");
-    line("C7", "  delta / driver", ">= 0.97", median(driver), 0.97, "", true);
-    line("C7", "  full(flat) / delta (reported)", "-", median(flat), 1e9, "");
+  Result<void> ways_of_telling() {
+    SpmdCell delta;
+    delta.compute_us = 3000;
+    SpmdCell driver = delta, varint = delta, flat = delta;
+    driver.arm = SpmdArm::kDriver;
+    varint.arm = SpmdArm::kFullVarint;
+    flat.arm = SpmdArm::kFullFlat;
+    TRY(measure({delta, driver, varint, flat}, 10, steps_));
+    line("C7", "throughput, full(varint) / delta, B=256, 1k", "<= 0.60",
+         median(ratios(turns_[0], turns_[2])), 0.6, "");
+    line("C7", "  delta / driver", ">= 0.97", median(ratios(turns_[1], turns_[0])), 0.97, "", true);
+    line("C7", "  full(flat) / delta (reported)", "-", median(ratios(turns_[0], turns_[3])), 1e9, "");
     return {};
   }
 
   Result<void> overlap() {
-    SpmdCell cell;
-    cell.compute_us = 3000;
-    cell.schedule_us = 1000;
-    ASSIGN_OR_RETURN(const SpmdMeasured in_turn, sample(cell));
-    cell.ahead = true;
-    ASSIGN_OR_RETURN(const SpmdMeasured ahead, sample(cell));
-    cell.schedule_us = 0;
-    ASSIGN_OR_RETURN(const SpmdMeasured free, sample(cell));
+    SpmdCell in_turn;
+    in_turn.compute_us = 3000;
+    in_turn.schedule_us = 1000;
+    SpmdCell ahead = in_turn;
+    ahead.ahead = true;
+    SpmdCell free = ahead;
+    free.schedule_us = 0;
+    TRY(measure({in_turn, ahead, free}, 10, steps_));
+    const auto step = &SpmdMeasured::step_us;
     line("C8", "of 1 ms of scheduling a step, hidden one step ahead", ">= 90 %",
-         100 * (1 - (ahead.step_us - free.step_us) / 1000), 90, "%", true);
-    line("C8", "  step in turn / one step ahead (reported)", "-", in_turn.step_us / ahead.step_us,
-         1e9, "");
+         100 * (1 - (of(1, step) - of(2, step)) / 1000), 90, "%", true);
+    line("C8", "  step in turn / one step ahead (reported)", "-", of(0, step) / of(1, step), 1e9, "");
     return {};
   }
 
@@ -248,44 +248,54 @@ class Goals {
   }
 
   const SpmdOptions& o_;
+  const int steps_, rounds_;
   bool met_ = true;
   Disturbances disturbances_;
-  SpmdMeasured hot_, cold_;
+  SpmdTurns turns_;  // of the cells measured last
 };
 
 // --- matrix -------------------------------------------------------------------------------------
 
-struct Ratio {
-  double driver_us = 0, spmd_us = 0;      // medians
-  double ratio = 0, low = 0, high = 0;    // of the rounds' ratios: median, least, most
-};
-
-Result<Ratio> compare_modes(SpmdCell cell, int rounds, Disturbances& disturbances) {
-  cell.solo_thread = true;
-  std::vector<double> driver, spmd, ratios;
-  const auto one = [&](SpmdArm arm) -> Result<double> {
-    cell.arm = arm;
-    cell.ahead = arm != SpmdArm::kDriver;
-    ASSIGN_OR_RETURN(const SpmdMeasured m, measure(cell));
-    disturbances.count(m);
-    return m.step_us;
-  };
-  for (int i = 0; i < rounds; ++i) {
-    // In turn first: what changes slowly on the machine favours nobody.
-    double a = 0, b = 0;
-    if (i % 2 == 0) {
-      ASSIGN_OR_RETURN(a, one(SpmdArm::kDriver));
-      ASSIGN_OR_RETURN(b, one(SpmdArm::kImplied));
-    } else {
-      ASSIGN_OR_RETURN(b, one(SpmdArm::kImplied));
-      ASSIGN_OR_RETURN(a, one(SpmdArm::kDriver));
-    }
-    driver.push_back(a);
-    spmd.push_back(b);
-    ratios.push_back(a / b);
+// The bounds of 95 % of the medians of samples drawn from `values` with replacement.
+std::pair<double, double> confidence(const std::vector<double>& values) {
+  constexpr int kSamples = 2000;
+  Rng rng(1);
+  std::vector<double> medians, sample(values.size());
+  for (int i = 0; i < kSamples; ++i) {
+    for (double& v : sample) v = values[rng.below(values.size())];
+    medians.push_back(median(sample));
   }
-  const auto [low, high] = std::ranges::minmax(ratios);
-  return Ratio{median(driver), median(spmd), median(ratios), low, high};
+  std::ranges::sort(medians);
+  return {medians[kSamples / 40], medians[kSamples - 1 - kSamples / 40]};
+}
+
+Result<bool> run_matrix_cell(const SpmdOptions& o, SpmdCell cell, Disturbances& disturbances) {
+  cell.solo_thread = true;
+  SpmdCell driver = cell;
+  driver.arm = SpmdArm::kDriver;
+  cell.ahead = true;
+  const SpmdCell cells[] = {driver, cell};
+  ASSIGN_OR_RETURN(const SpmdTurns turns,
+                   take_turns(cells, 4, o.steps > 0 ? o.steps : 40, o.rounds > 0 ? o.rounds : 20));
+  for (const auto& rounds : turns) disturbances.count(rounds);
+  const std::vector<double> pairs = ratios(turns[0], turns[1]);
+  const double ratio = median(pairs);
+  const auto [low, high] = confidence(pairs);
+  const double driver_us = median(each(turns[0], &SpmdMeasured::step_us));
+  const double spmd_us = median(each(turns[1], &SpmdMeasured::step_us));
+  const bool met = ratio >= 1 && low >= 0.97;
+  if (o.json) {
+    std::puts(Json::object({{"compute_us", cell.compute_us}, {"tp", cell.ranks},
+                            {"pp", cell.stages}, {"batch", cell.batch}, {"driver_us", driver_us},
+                            {"spmd_us", spmd_us}, {"ratio", ratio}, {"low", low}, {"high", high},
+                            {"met", met}}).dump().c_str());
+  } else {
+    std::puts(format("{:>10}  {:>2}  {:>2}  {:>5}   {:>14.0f}  {:>12.0f}  {:>11.4f}  ({:.4f}, {:.4f})"
+                     "  {}", cell.compute_us, cell.ranks, cell.stages, cell.batch, driver_us,
+                     spmd_us, ratio, low, high, met ? "yes" : "NO").c_str());
+  }
+  std::fflush(stdout);
+  return met;
 }
 
 Result<bool> run_matrix(const SpmdOptions& o) {
@@ -293,7 +303,7 @@ Result<bool> run_matrix(const SpmdOptions& o) {
   Disturbances disturbances;
   if (!o.json) {
     std::puts("compute us  TP  PP  batch   driver us/step  SPMD us/step  SPMD/driver"
-              "  (lowest, highest round)");
+              "  (95 % of medians)  met");
   }
   for (const int compute : o.compute_us) {
     for (const int ranks : o.tp) {
@@ -304,20 +314,8 @@ Result<bool> run_matrix(const SpmdOptions& o) {
           cell.stages = stages;
           cell.batch = batch;
           cell.compute_us = compute;
-          cell.steps = o.steps;
-          ASSIGN_OR_RETURN(const Ratio r, compare_modes(cell, o.rounds, disturbances));
-          met = met && r.ratio >= 1;
-          if (o.json) {
-            std::puts(Json::object({{"compute_us", compute}, {"tp", ranks}, {"pp", stages},
-                                    {"batch", batch}, {"driver_us", r.driver_us},
-                                    {"spmd_us", r.spmd_us}, {"ratio", r.ratio}, {"low", r.low},
-                                    {"high", r.high}}).dump().c_str());
-          } else {
-            std::puts(format("{:>10}  {:>2}  {:>2}  {:>5}   {:>14.0f}  {:>12.0f}  {:>11.4f}  "
-                             "({:.4f}, {:.4f})", compute, ranks, stages, batch, r.driver_us,
-                             r.spmd_us, r.ratio, r.low, r.high).c_str());
-          }
-          std::fflush(stdout);
+          ASSIGN_OR_RETURN(const bool cell_met, run_matrix_cell(o, cell, disturbances));
+          met = met && cell_met;
         }
       }
     }
@@ -328,41 +326,51 @@ Result<bool> run_matrix(const SpmdOptions& o) {
 
 // --- ablation -----------------------------------------------------------------------------------
 
+Result<void> ablate(const SpmdOptions& o, SpmdCell cell, Disturbances& disturbances) {
+  std::vector<SpmdCell> cells;
+  for (const SpmdArm arm : {SpmdArm::kImplied, SpmdArm::kExplicit, SpmdArm::kDriver,
+                            SpmdArm::kFullFlat, SpmdArm::kFullVarint}) {
+    if (std::ranges::find(o.arms, arm_name(arm)) == o.arms.end()) continue;
+    cell.arm = arm;
+    cells.push_back(cell);
+  }
+  ASSIGN_OR_RETURN(const SpmdTurns turns,
+                   take_turns(cells, 10, o.steps > 0 ? o.steps : 100, o.rounds > 0 ? o.rounds : 3));
+  for (size_t i = 0; i < cells.size(); ++i) {
+    disturbances.count(turns[i]);
+    const auto of = [&](double SpmdMeasured::*field) { return median(each(turns[i], field)); };
+    const double p50 = of(&SpmdMeasured::p50_us), step = of(&SpmdMeasured::step_us);
+    const double bytes = of(&SpmdMeasured::bytes), ratio = median(ratios(turns[0], turns[i]));
+    const char* name = arm_name(cells[i].arm);
+    if (o.json) {
+      std::puts(Json::object({{"compute_us", cell.compute_us}, {"batch", cell.batch},
+                              {"context", cell.context}, {"arm", name}, {"bytes", bytes},
+                              {"p50_us", p50}, {"step_us", step}, {"of", arm_name(cells[0].arm)},
+                              {"throughput", ratio}}).dump().c_str());
+    } else {
+      std::puts(format("{:>10}  {:>5}  {:>7}  {:<15}  {:>10.0f}  {:>6.0f}  {:>11.0f}  {:>7.0f}  {:.3f}",
+                       cell.compute_us, cell.batch, cell.context, name, bytes, p50,
+                       p50 - static_cast<double>(cell.compute_us), step, ratio).c_str());
+    }
+    std::fflush(stdout);
+  }
+  return {};
+}
+
 Result<void> run_ablation(const SpmdOptions& o) {
   Disturbances disturbances;
   if (!o.json) {
     std::puts("compute us  batch  context  arm              bytes/step  p50 us  overhead us  us/step"
-              "  of delta-implied");
+              "  throughput of the first arm's");
   }
   for (const int compute : o.compute_us) {
     for (const int batch : o.batches) {
       for (const int context : o.contexts) {
-        double best = 0;
-        for (const SpmdArm arm : {SpmdArm::kImplied, SpmdArm::kExplicit, SpmdArm::kDriver,
-                                  SpmdArm::kFullFlat, SpmdArm::kFullVarint}) {
-          if (std::ranges::find(o.arms, arm_name(arm)) == o.arms.end()) continue;
-          SpmdCell cell;
-          cell.arm = arm;
-          cell.batch = batch;
-          cell.context = context;
-          cell.compute_us = compute;
-          cell.steps = o.steps;
-          ASSIGN_OR_RETURN(const SpmdMeasured m, measure(cell));
-          disturbances.count(m);
-          if (arm == SpmdArm::kImplied) best = m.step_us;
-          if (o.json) {
-            std::puts(Json::object({{"compute_us", compute}, {"batch", batch},
-                                    {"context", context}, {"arm", arm_name(arm)},
-                                    {"bytes", m.bytes}, {"p50_us", m.p50_us},
-                                    {"step_us", m.step_us}, {"throughput", best > 0 ? best / m.step_us : 0}})
-                          .dump().c_str());
-          } else {
-            std::puts(format("{:>10}  {:>5}  {:>7}  {:<15}  {:>10.0f}  {:>6.0f}  {:>11.0f}  {:>7.0f}"
-                             "  {:>15.3f}", compute, batch, context, arm_name(arm), m.bytes, m.p50_us,
-                             m.overhead_us(cell), m.step_us, best > 0 ? best / m.step_us : 0).c_str());
-          }
-          std::fflush(stdout);
-        }
+        SpmdCell cell;
+        cell.batch = batch;
+        cell.context = context;
+        cell.compute_us = compute;
+        TRY(ablate(o, cell, disturbances));
       }
     }
   }

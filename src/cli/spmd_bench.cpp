@@ -3,15 +3,15 @@
 #include "cli/spmd_bench.hpp"
 
 #include <signal.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
+#include <cstdlib>
 #include <deque>
+#include <filesystem>
+#include <map>
 
-#include "base/file.hpp"
 #include "base/fmt.hpp"
 #include "protocol/varint_codec.hpp"
 #include "worker/driver_group.hpp"
@@ -27,8 +27,6 @@ using worker::GroupEvent;
 using worker::RankCommand;
 using worker::RankGroup;
 using worker::SteadyLoad;
-
-constexpr int kWarmUp = 30;
 
 double micros(Duration d) { return static_cast<double>(d.value) * 1e-3; }
 
@@ -85,58 +83,52 @@ worker::RankGroupOptions group_options(const SpmdCell& cell, LayerRange layers) 
   return options;
 }
 
-std::vector<pid_t> pids_of(worker::RankTeam& team) {
-  std::vector<pid_t> pids;
-  for (int32_t r = 0; r < team.readers(); ++r) pids.push_back(team.pid(r));
-  return pids;
-}
-
 Error died() { return Error(Code::kUnavailable, "the ranks did not answer"); }
 
 // The steps of one SPMD node: what is in flight, with the times of sending.
-class SpmdNode {
+class SpmdNode final : public SpmdRun {
  public:
-  static Result<std::unique_ptr<SpmdNode>> start(const SpmdCell& cell) {
+  static Result<std::unique_ptr<SpmdRun>> start(const SpmdCell& cell) {
     std::unique_ptr<SpmdNode> node(new SpmdNode(cell));
     ASSIGN_OR_RETURN(node->group_, RankGroup::start(group_options(cell, {0, 4})));
     TRY(node->send(node->load_.admit()));
     TRY(node->receive());
-    return node;
+    return std::unique_ptr<SpmdRun>(std::move(node));
   }
-  RankGroup& group() { return *group_; }
 
-  Result<SpmdMeasured> run() {
+  Result<SpmdMeasured> run(int untimed, int steps) override {
     SpmdMeasured m;
     std::vector<double> latencies, control;
     double bytes = 0;
     Instant begin{};
     double cpu = 0;
-    const std::vector<pid_t> pids = pids_of(group_->team());
-    for (int i = 0; i < kWarmUp + cell_.steps; ++i) {
-      if (i == kWarmUp) {
+    const std::vector<pid_t> children = pids();
+    for (int i = 0; i < untimed + steps; ++i) {
+      if (i == untimed) {
         begin = net::steady_now();
-        cpu = cpu_micros(pids);
+        cpu = cpu_micros(children);
       }
       burn(cell_.schedule_us);
       TRY(send(load_.next()));
-      bytes += i >= kWarmUp ? static_cast<double>(bytes_) : 0;
+      bytes += i >= untimed ? static_cast<double>(bytes_) : 0;
       while (sent_.size() > (cell_.ahead ? 1u : 0u)) {
         ASSIGN_OR_RETURN(const double us, receive());
-        if (i < kWarmUp) continue;
+        if (i < untimed) continue;
         latencies.push_back(us);
         control.push_back(us - work_us_);
       }
     }
-    m.step_us = micros(net::steady_now() - begin) / cell_.steps;
-    m.cpu_us = (cpu_micros(pids) - cpu) / cell_.steps - static_cast<double>(cell_.schedule_us);
+    m.step_us = micros(net::steady_now() - begin) / steps;
+    m.cpu_us = (cpu_micros(children) - cpu) / steps - static_cast<double>(cell_.schedule_us);
     while (!sent_.empty()) TRY(receive());
     m.p50_us = percentile(latencies, 0.5);
     m.p99_us = percentile(latencies, 0.99);
     m.control_p50_us = percentile(control, 0.5);
     m.control_p99_us = percentile(control, 0.99);
-    m.bytes = bytes / cell_.steps;
+    m.bytes = bytes / steps;
     return m;
   }
+  std::vector<pid_t> pids() const override { return pids_of(group_->team()); }
 
  private:
   explicit SpmdNode(const SpmdCell& cell)
@@ -181,30 +173,53 @@ class SpmdNode {
   double work_us_ = 0;  // of the step received last
 };
 
-Result<SpmdMeasured> measure_driver(const SpmdCell& cell) {
-  SteadyLoad load(cell.batch, cell.context, DeltaForm::kExplicit, false);
-  ASSIGN_OR_RETURN(const auto driver, DriverGroup::start(group_options(cell, {0, 4})));
-  TRY(driver->step(load.admit()));
-  SpmdMeasured m;
-  std::vector<double> latencies;
-  Instant begin{};
-  for (int i = 0; i < kWarmUp + cell.steps; ++i) {
-    if (i == kWarmUp) begin = net::steady_now();
-    burn(cell.schedule_us);
-    const NodeStep message = load.next();
-    const Instant now = net::steady_now();
-    ASSIGN_OR_RETURN(const auto outputs, driver->step(message));
-    if (i >= kWarmUp) latencies.push_back(micros(net::steady_now() - now));
-    load.learn(outputs[0].rows);
-    load.sender().completed(outputs[0].step);
+class DriverNode final : public SpmdRun {
+ public:
+  static Result<std::unique_ptr<SpmdRun>> start(const SpmdCell& cell) {
+    std::unique_ptr<DriverNode> node(new DriverNode(cell));
+    ASSIGN_OR_RETURN(node->driver_, DriverGroup::start(group_options(cell, {0, 4})));
+    TRY(node->driver_->step(node->load_.admit()));
+    return std::unique_ptr<SpmdRun>(std::move(node));
   }
-  m.step_us = micros(net::steady_now() - begin) / cell.steps;
-  m.p50_us = percentile(latencies, 0.5);
-  m.p99_us = percentile(latencies, 0.99);
-  return m;
-}
+
+  Result<SpmdMeasured> run(int untimed, int steps) override {
+    SpmdMeasured m;
+    std::vector<double> latencies;
+    Instant begin{};
+    for (int i = 0; i < untimed + steps; ++i) {
+      if (i == untimed) begin = net::steady_now();
+      burn(cell_.schedule_us);
+      const NodeStep message = load_.next();
+      const Instant now = net::steady_now();
+      ASSIGN_OR_RETURN(const auto outputs, driver_->step(message));
+      if (i >= untimed) latencies.push_back(micros(net::steady_now() - now));
+      load_.learn(outputs[0].rows);
+      load_.sender().completed(outputs[0].step);
+    }
+    m.step_us = micros(net::steady_now() - begin) / steps;
+    m.p50_us = percentile(latencies, 0.5);
+    m.p99_us = percentile(latencies, 0.99);
+    return m;
+  }
+  std::vector<pid_t> pids() const override { return pids_of(driver_->team()); }
+
+ private:
+  explicit DriverNode(const SpmdCell& cell)
+      : cell_(cell), load_(cell.batch, cell.context, DeltaForm::kExplicit, false) {}
+  SpmdCell cell_;
+  SteadyLoad load_;
+  std::unique_ptr<DriverGroup> driver_;
+};
 
 }  // namespace
+
+std::vector<pid_t> pids_of(const worker::RankTeam& team) {
+  std::vector<pid_t> pids;
+  for (int32_t r = 0; r < team.readers(); ++r) {
+    if (team.pid(r) > 0) pids.push_back(team.pid(r));
+  }
+  return pids;
+}
 
 const char* arm_name(SpmdArm arm) {
   switch (arm) {
@@ -222,50 +237,72 @@ const char* arm_name(SpmdArm arm) {
   return "?";
 }
 
-namespace {
-
-Result<SpmdMeasured> measure_once(const SpmdCell& cell) {
-  if (cell.stages > 1) return measure_pipeline(cell);
-  if (cell.arm == SpmdArm::kDriver) return measure_driver(cell);
-  ASSIGN_OR_RETURN(const auto node, SpmdNode::start(cell));
-  return node->run();
+Result<std::unique_ptr<SpmdRun>> start_run(const SpmdCell& cell) {
+  if (cell.stages > 1) return start_pipeline(cell);
+  return cell.arm == SpmdArm::kDriver ? DriverNode::start(cell) : SpmdNode::start(cell);
 }
 
-// Processor seconds of the whole machine, less those of this process and its ended children.
-double foreign_seconds() {
-  double seconds = 0;
-  if (const Result<std::string> stat = read_file("/proc/stat")) {
-    // cpu user nice system idle iowait irq softirq steal
-    long long f[8] = {};
-    std::sscanf(stat->c_str(), "cpu %lld %lld %lld %lld %lld %lld %lld %lld", &f[0], &f[1], &f[2],
-                &f[3], &f[4], &f[5], &f[6], &f[7]);
-    seconds = static_cast<double>(f[0] + f[1] + f[2] + f[5] + f[6] + f[7]) /
-              static_cast<double>(::sysconf(_SC_CLK_TCK));
+namespace {
+
+// Processor time so far of every process of the machine that is not one of ours, by process. (What
+// /proc/stat counts by ticks says too little of times this short.)
+std::map<pid_t, double> foreign_micros(const std::vector<pid_t>& children) {
+  std::map<pid_t, double> all;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+    const auto pid = static_cast<pid_t>(std::atoi(entry.path().filename().c_str()));
+    if (pid <= 0 || pid == ::getpid() || std::ranges::find(children, pid) != children.end()) continue;
+    clockid_t clock{};
+    timespec t{};
+    if (::clock_getcpuclockid(pid, &clock) != 0 || ::clock_gettime(clock, &t) != 0) continue;
+    all[pid] = static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) * 1e-3;
   }
-  for (const int who : {RUSAGE_SELF, RUSAGE_CHILDREN}) {
-    rusage usage{};
-    ::getrusage(who, &usage);
-    for (const timeval& t : {usage.ru_utime, usage.ru_stime}) {
-      seconds -= static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
-    }
+  return all;
+}
+
+// What they took since `before`.
+double foreign_since(const std::map<pid_t, double>& before, const std::vector<pid_t>& children) {
+  double sum = 0;
+  for (const auto& [pid, micros] : foreign_micros(children)) {
+    const auto was = before.find(pid);
+    sum += was == before.end() ? micros : micros - was->second;
   }
-  return seconds;
+  return sum;
 }
 
 }  // namespace
 
-Result<SpmdMeasured> measure(const SpmdCell& cell) {
+Result<SpmdTurns> take_turns(std::span<const SpmdCell> cells, int untimed, int steps, int rounds) {
   constexpr int kTries = 3;
-  constexpr double kForeign = 0.1;  // of a core; the kernel's ticks do not tell much less
-  for (int again = 0;; ++again) {
-    const Instant begin = net::steady_now();
-    const double before = foreign_seconds();
-    ASSIGN_OR_RETURN(SpmdMeasured m, measure_once(cell));
-    const double took = static_cast<double>((net::steady_now() - begin).value) * 1e-9;
-    m.again = again;
-    m.disturbed = foreign_seconds() - before > kForeign * took;
-    if (!m.disturbed || again + 1 == kTries) return m;
+  constexpr double kForeign = 0.1;  // of a core
+  std::vector<std::unique_ptr<SpmdRun>> runs;
+  std::vector<pid_t> children;
+  for (const SpmdCell& cell : cells) {
+    ASSIGN_OR_RETURN(runs.emplace_back(), start_run(cell));
+    const std::vector<pid_t> pids = runs.back()->pids();
+    children.insert(children.end(), pids.begin(), pids.end());
   }
+  SpmdTurns turns(cells.size());
+  std::vector<SpmdMeasured> round(cells.size());
+  for (int r = 0; r < rounds; ++r) {
+    for (int again = 0; again < kTries; ++again) {
+      const Instant begin = net::steady_now();
+      const std::map<pid_t, double> before = foreign_micros(children);
+      for (size_t i = 0; i < cells.size(); ++i) {
+        const size_t at = r % 2 == 0 ? i : cells.size() - 1 - i;
+        ASSIGN_OR_RETURN(round[at], runs[at]->run(r == 0 ? 30 : untimed, steps));
+      }
+      const double took = micros(net::steady_now() - begin);
+      const bool disturbed = foreign_since(before, children) > kForeign * took;
+      for (SpmdMeasured& m : round) {
+        m.again = again;
+        m.disturbed = disturbed;
+      }
+      if (!disturbed) break;
+    }
+    for (size_t i = 0; i < cells.size(); ++i) turns[i].push_back(round[i]);
+  }
+  return turns;
 }
 
 // --- faults -------------------------------------------------------------------------------------

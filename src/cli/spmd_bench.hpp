@@ -9,12 +9,17 @@
 // from before its message is encoded to having its results decoded.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/result.hpp"
 #include "base/units.hpp"
+#include "worker/rank_team.hpp"
 
 namespace towline::cli {
 
@@ -31,7 +36,6 @@ struct SpmdCell {
   int64_t schedule_us = 0; // burnt by the scheduler for each step
   bool ahead = false;      // a step is sent before the results of the one before are there
   bool solo_thread = false;  // one rank alone is a thread, as in a worker, not a process
-  int steps = 300;         // measured, after 30 that are not
 };
 
 struct SpmdMeasured {
@@ -42,18 +46,32 @@ struct SpmdMeasured {
   double step_us = 0;             // wall time a step, scheduling included
   double cpu_us = 0;              // processor time a step, all processes, less schedule_us
   double bytes = 0;               // of a step message, mean
-  int again = 0;                  // times it was measured before, while other programs ran
+  int again = 0;                  // times its round was made before, while other programs ran
   bool disturbed = false;         // other programs ran this time too
-  double overhead_us(const SpmdCell& cell) const {
-    return p50_us - static_cast<double>(cell.compute_us);
-  }
 };
 
-// A run during which other programs took more than a tenth of a core is thrown away and made again,
-// twice at most.
-Result<SpmdMeasured> measure(const SpmdCell& cell);
-// Pipelines of several nodes (cell.stages): wall time a step, two lanes in turn.
-Result<SpmdMeasured> measure_pipeline(const SpmdCell& cell);
+// One arm of a cell with its ranks alive and its sequences admitted, so that arms can take turns.
+class SpmdRun {
+ public:
+  virtual ~SpmdRun() = default;
+  // `untimed` steps, then `steps` that count. As much is in flight when the clock starts as when it
+  // stops, so neither filling nor draining a pipeline counts; nothing is in flight afterwards.
+  virtual Result<SpmdMeasured> run(int untimed, int steps) = 0;
+  // Of the ranks that are processes.
+  virtual std::vector<pid_t> pids() const = 0;
+};
+Result<std::unique_ptr<SpmdRun>> start_run(const SpmdCell& cell);
+// Pipelines of several nodes (cell.stages): wall time a step alone, two lanes in turn.
+Result<std::unique_ptr<SpmdRun>> start_pipeline(const SpmdCell& cell);
+
+// Runs of cells in turns, forwards and backwards: what changes slowly on the machine favours none.
+// [cell][round]. What was measured while other programs took more than a tenth of a core is thrown
+// away, its whole round made again, twice at most.
+using SpmdTurns = std::vector<std::vector<SpmdMeasured>>;
+Result<SpmdTurns> take_turns(std::span<const SpmdCell> cells, int untimed, int steps, int rounds);
+
+// The processes of a group's ranks.
+std::vector<pid_t> pids_of(const worker::RankTeam& team);
 
 struct SpmdFaults {
   double failed_rank_us = 0;   // C9: submit of a step that rank 1 fails, to the event

@@ -27,8 +27,6 @@ using worker::RankCommand;
 using worker::RankGroup;
 using worker::StepOutput;
 
-constexpr int kWarmUp = 30;
-
 // The coordinator's side of both nodes for all lanes: one stream a node, lanes in it.
 class TwoNodes {
  public:
@@ -75,10 +73,12 @@ class TwoNodes {
     return out;
   }
   void learn(const StepOutput& output) {
+    std::vector<FedToken> sampled;
+    for (const worker::RowResult& r : output.rows) {
+      if (fed_) sampled.push_back({r.slot, r.position, r.token.token});
+    }
     for (policy::StepSender& sender : senders_) {
-      for (const worker::RowResult& r : output.rows) {
-        if (fed_) (void)sender.learn(r.slot, r.position, r.token.token);
-      }
+      (void)sender.learn(sampled);
       sender.completed(output.step);
     }
   }
@@ -119,53 +119,67 @@ worker::RankGroupOptions node_options(const SpmdCell& cell, int node) {
 // Step messages are made one step of a lane ahead, by the thread that calls run(): they need no token.
 // What is left between a node's ack and the next node's run is done on the thread that saw the ack
 // (a rank that is a thread, or the collector of ranks that are processes): take the rows, send them.
-class SpmdPipeline {
+class SpmdPipeline final : public SpmdRun {
  public:
-  explicit SpmdPipeline(const SpmdCell& cell) : cell_(cell), nodes_(cell, true) {}
-  ~SpmdPipeline() {
+  static Result<std::unique_ptr<SpmdRun>> start(const SpmdCell& cell) {
+    std::unique_ptr<SpmdPipeline> self(new SpmdPipeline(cell));
+    for (int n = 0; n < 2; ++n) {
+      worker::RankGroupOptions options = node_options(cell, n);
+      options.team.notify = [s = self.get()] { s->turn(); };
+      ASSIGN_OR_RETURN(self->groups_[n], RankGroup::start(std::move(options)));
+    }
+    const std::lock_guard lock(self->mutex_);
+    self->running_ = true;
+    for (int n = 0; n < 2; ++n) TRY(worker::submit(*self->groups_[n], self->nodes_.admit(n)));
+    return std::unique_ptr<SpmdRun>(std::move(self));
+  }
+  ~SpmdPipeline() override {
+    {
+      const std::lock_guard lock(mutex_);
+      running_ = false;
+    }
     for (auto& group : groups_) {
       if (group) group->stop(Duration(0));
     }
   }
 
-  Result<SpmdMeasured> run() {
-    for (int n = 0; n < 2; ++n) {
-      worker::RankGroupOptions options = node_options(cell_, n);
-      options.team.notify = [this] { turn(); };
-      ASSIGN_OR_RETURN(groups_[n], RankGroup::start(std::move(options)));
-    }
-    {
-      const std::lock_guard lock(mutex_);
-      running_ = true;
-      for (int n = 0; n < 2; ++n) TRY(worker::submit(*groups_[n], nodes_.admit(n)));
-    }
-    for (int lane = 0; lane < nodes_.lanes(); ++lane) make(lane);
-    for (int lane = 0; lane < nodes_.lanes(); ++lane) {
-      {
-        const std::lock_guard lock(mutex_);
-        TRY(begin(lane));
-      }
-      make(lane);
-    }
-    const int total = (kWarmUp + cell_.steps) * nodes_.lanes();
-    Instant started{};
-    for (int done = 0; done < total; ++done) {
-      if (done == kWarmUp * nodes_.lanes()) started = net::steady_now();
-      ASSIGN_OR_RETURN(const StepOutput output, next_done());
+  Result<SpmdMeasured> run(int untimed, int steps) override {
+    const int lanes = nodes_.lanes();
+    int made = 0, done = 0;
+    Instant started = net::steady_now(), ended{};
+    // One step of each lane runs, the next is made.
+    for (; made < 2 * lanes; ++made) make(made % lanes);
+    while (done < made) {
+      ASSIGN_OR_RETURN(const Finished finished, next_done());
+      const StepOutput& output = finished.output;
+      ++done;
+      if (done == untimed * lanes) started = finished.at;
+      if (done == (untimed + steps) * lanes) ended = finished.at;
       nodes_.learn(output);
-      make(output.step.lane.value);
+      if (made < (untimed + steps + 2) * lanes) {
+        make(output.step.lane.value);
+        ++made;
+      }
     }
     SpmdMeasured m;
-    m.step_us = static_cast<double>((net::steady_now() - started).value) * 1e-3 / cell_.steps;
-    const std::lock_guard lock(mutex_);
-    running_ = false;
+    m.step_us = static_cast<double>((ended - started).value) * 1e-3 / steps;
     return m;
+  }
+  std::vector<pid_t> pids() const override {
+    std::vector<pid_t> pids;
+    for (const auto& group : groups_) std::ranges::copy(pids_of(group->team()), std::back_inserter(pids));
+    return pids;
   }
 
  private:
+  explicit SpmdPipeline(const SpmdCell& cell) : nodes_(cell, true) {}
   struct Made {
     policy::LaneStep step;
     std::vector<uint8_t> bytes;
+  };
+  struct Finished {
+    StepOutput output;
+    Instant at;
   };
 
   // The lane's next step, for both nodes. If the lane waits for it, it begins.
@@ -227,8 +241,9 @@ class SpmdPipeline {
       feeds_[lane].push_back({r.slot, r.position, r.token.token});
     }
     TRY(begin(lane));
-    done_.push_back(std::move(output));
-    wake_.notify_one();
+    done_.push_back({std::move(output), net::steady_now()});
+    // Waking costs this rank 10 to 20 us; with a step of each lane made ahead once a round will do.
+    if (waits_[lane] || done_.size() >= static_cast<size_t>(nodes_.lanes())) wake_.notify_one();
     return {};
   }
   // Guarded by mutex_.
@@ -237,16 +252,15 @@ class SpmdPipeline {
     error_ = std::move(result).error();
     wake_.notify_one();
   }
-  Result<StepOutput> next_done() {
+  Result<Finished> next_done() {
     std::unique_lock lock(mutex_);
     wake_.wait(lock, [&] { return error_ || !done_.empty(); });
     if (error_) return *error_;
-    StepOutput output = std::move(done_.front());
+    Finished finished = std::move(done_.front());
     done_.pop_front();
-    return output;
+    return finished;
   }
 
-  const SpmdCell cell_;
   TwoNodes nodes_;                    // the thread's of run()
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -256,55 +270,68 @@ class SpmdPipeline {
   std::vector<FedToken> feeds_[2];    // by lane, of the step that ended last
   int ahead_[2] = {0, 0};             // steps made and not begun
   int64_t begun_[2] = {0, 0};
-  bool waits_[2] = {false, false};    // for a step to be made
-  std::deque<StepOutput> done_;
+  bool waits_[2] = {true, true};      // for a step to be made
+  std::deque<Finished> done_;
   std::optional<Error> error_;
   std::unique_ptr<RankGroup> groups_[2];  // their threads call turn()
 };
 
 // --- driver: node 0 on this thread, node 1's driver on another ----------------------------------
 
-class DriverPipeline {
+class DriverPipeline final : public SpmdRun {
  public:
-  explicit DriverPipeline(const SpmdCell& cell) : cell_(cell), nodes_(cell, false) {}
-
-  Result<SpmdMeasured> run() {
+  static Result<std::unique_ptr<SpmdRun>> start(const SpmdCell& cell) {
+    std::unique_ptr<DriverPipeline> self(new DriverPipeline(cell));
     for (int n = 0; n < 2; ++n) {
-      ASSIGN_OR_RETURN(groups_[n], DriverGroup::start(node_options(cell_, n)));
-      TRY(groups_[n]->step(nodes_.admit(n)));
+      ASSIGN_OR_RETURN(self->groups_[n], DriverGroup::start(node_options(cell, n)));
+      TRY(self->groups_[n]->step(self->nodes_.admit(n)));
     }
-    std::thread second([this] { serve_second(); });
-    const Result<double> us = drive();
+    self->second_ = std::thread([s = self.get()] { s->serve_second(); });
+    return std::unique_ptr<SpmdRun>(std::move(self));
+  }
+  ~DriverPipeline() override {
     put({});
-    second.join();
-    TRY(us);
+    if (second_.joinable()) second_.join();
+  }
+
+  Result<SpmdMeasured> run(int untimed, int steps) override {
+    const int lanes = nodes_.lanes();
+    Instant started{}, ended{};
+    int in_flight = 0;
+    for (int i = 0; i < untimed + steps + 1; ++i) {
+      if (i == untimed) started = net::steady_now();
+      if (i == untimed + steps) ended = net::steady_now();
+      for (int lane = 0; lane < lanes; ++lane) {
+        // The lane's tokens of the round before are needed now; the other lane may be on node 1.
+        if (in_flight == lanes) {
+          TRY(collect());
+          --in_flight;
+        }
+        std::vector<NodeStep> messages = nodes_.next(lane);
+        ASSIGN_OR_RETURN(std::vector<StepOutput> rows, groups_[0]->step(messages[0]));
+        put(Work{std::move(messages[1]), std::move(rows[0].hidden)});
+        ++in_flight;
+      }
+    }
+    for (; in_flight > 0; --in_flight) TRY(collect());
     SpmdMeasured m;
-    m.step_us = *us;
+    m.step_us = static_cast<double>((ended - started).value) * 1e-3 / steps;
     return m;
+  }
+  std::vector<pid_t> pids() const override {
+    std::vector<pid_t> pids;
+    for (const auto& group : groups_) std::ranges::copy(pids_of(group->team()), std::back_inserter(pids));
+    return pids;
   }
 
  private:
+  explicit DriverPipeline(const SpmdCell& cell) : nodes_(cell, false) {}
   struct Work {
     NodeStep message;
     std::vector<float> hidden;
   };
   using Answer = Result<std::vector<StepOutput>>;
 
-  Result<double> drive() {
-    Instant started{};
-    for (int i = 0; i < kWarmUp + cell_.steps; ++i) {
-      if (i == kWarmUp) started = net::steady_now();
-      for (int lane = 0; lane < nodes_.lanes(); ++lane) {
-        // The lane's tokens of the round before are needed now; the other lane may be on node 1.
-        if (i > 0) TRY(collect());
-        std::vector<NodeStep> messages = nodes_.next(lane);
-        ASSIGN_OR_RETURN(std::vector<StepOutput> rows, groups_[0]->step(messages[0]));
-        put(Work{std::move(messages[1]), std::move(rows[0].hidden)});
-      }
-    }
-    for (int lane = 0; lane < nodes_.lanes(); ++lane) TRY(collect());
-    return static_cast<double>((net::steady_now() - started).value) * 1e-3 / cell_.steps;
-  }
   Result<void> collect() {
     std::unique_lock lock(mutex_);
     wake_.wait(lock, [&] { return !answers_.empty(); });
@@ -335,20 +362,19 @@ class DriverPipeline {
     }
   }
 
-  SpmdCell cell_;
   TwoNodes nodes_;
   std::unique_ptr<DriverGroup> groups_[2];
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::optional<Work>> work_;
   std::deque<Answer> answers_;
+  std::thread second_;
 };
 
 }  // namespace
 
-Result<SpmdMeasured> measure_pipeline(const SpmdCell& cell) {
-  if (cell.arm == SpmdArm::kDriver) return DriverPipeline(cell).run();
-  return SpmdPipeline(cell).run();
+Result<std::unique_ptr<SpmdRun>> start_pipeline(const SpmdCell& cell) {
+  return cell.arm == SpmdArm::kDriver ? DriverPipeline::start(cell) : SpmdPipeline::start(cell);
 }
 
 }  // namespace towline::cli

@@ -57,7 +57,7 @@ OptionTable table(SpmdOptions& o) {
   t.value("idle", &o.idle, "seconds to watch an idle group (--goals)").range(1, 600);
   t.flag("json", &o.json, "one JSON line a figure");
   t.example("towline bench spmd --goals");
-  t.example("towline bench spmd --goals --only C2,C6");
+  t.example("towline bench spmd --goals --only C2 --only C6");
   t.example("towline bench spmd --matrix --tp 2 --pp 1,2");
   t.example("towline bench spmd --ablation --batch 256 --context 1024,4096");
   return t;

@@ -12,6 +12,7 @@
 #include "base/file.hpp"
 #include "base/fmt.hpp"
 #include "base/for_seeds.hpp"
+#include "base/html.hpp"
 #include "base/id_index.hpp"
 #include "base/ids.hpp"
 #include "base/json.hpp"
@@ -218,6 +219,11 @@ TEST(IdIndex, IsAMap) {
     }
     for (const auto& [id, place] : expected) EXPECT_EQ(index.find(id), place);
   });
+}
+
+TEST(Html, EscapesWhatEndsTextOrAnAttribute) {
+  EXPECT_EQ(html_escaped("a<b>&\"c'"), "a&lt;b&gt;&amp;&quot;c&#39;");
+  EXPECT_EQ(html_escaped(""), "");
 }
 
 TEST(Units, ArithmeticKeepsTheUnit) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/fmt.hpp"
+#include "base/html.hpp"
 #include "sim/metrics.hpp"
 
 namespace towline::cli {
@@ -18,16 +19,6 @@ Json percentiles_json(const sim::Percentiles& p) {
 std::string row(std::string_view name, const sim::Percentiles& p) {
   return format("{:<8}{:>10.1f}{:>10.1f}{:>10.1f}{:>10.1f}{:>10.1f}{:>10.1f}\n", name,
                 1e3 * p.mean, 1e3 * p.p50, 1e3 * p.p90, 1e3 * p.p95, 1e3 * p.p99, 1e3 * p.max);
-}
-
-std::string escape(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '<') out += "&lt;";
-    else if (c == '&') out += "&amp;";
-    else out += c;
-  }
-  return out;
 }
 
 // The share of values at or below x, as a line; `sorted` ascending.
@@ -148,7 +139,7 @@ std::string LoadReport::html(const std::string& title) const {
              "padding:1em;overflow:auto}}svg{{width:100%;margin:1em 0}}svg text{{font-size:11px;"
              "fill:currentColor}}polyline{{fill:none;stroke:#2a7de1;stroke-width:1.5}}.goal{{"
              "stroke:#d33;stroke-dasharray:4}}</style><h1>{0}</h1><pre>{1}</pre>\n",
-             escape(title), escape(table())) +
+             html_escaped(title), html_escaped(table())) +
          cdf("Time to first token", ttft_, goals_.ttft) +
          cdf("Time per output token", tpot_, goals_.tpot) + cdf("Between tokens", itl_, 0) +
          cdf("End to end", e2e_, 0);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/fmt.hpp"
+#include "base/html.hpp"
 
 namespace towline::plan {
 namespace {
@@ -24,20 +25,6 @@ struct Box {
   double x = 0, y = 0, width = 0;
   double middle() const { return y + kNodeHeight / 2; }
 };
-
-std::string escape(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '&': out += "&amp;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += c;
-    }
-  }
-  return out;
-}
 
 // From green (empty) over yellow to orange (full); red is for the cut.
 std::string colour(double share, bool in_cut) {
@@ -67,7 +54,7 @@ class Painter {
         "<rect width=\"{0:.0f}\" height=\"{1:.0f}\" fill=\"#ffffff\"/>\n"
         "<text x=\"12\" y=\"24\" font-size=\"16\">{2}</text>\n"
         "<text x=\"12\" y=\"44\" fill=\"#d11a2a\">{3}</text>\n{4}</svg>\n",
-        width, height_, escape(words_.title), escape(words_.subtitle), body);
+        width, height_, html_escaped(words_.title), html_escaped(words_.subtitle), body);
   }
 
  private:
@@ -103,7 +90,7 @@ class Painter {
       regions_ += format(
           "<rect x=\"{:.0f}\" y=\"{:.1f}\" width=\"{:.0f}\" height=\"{:.1f}\" rx=\"6\" "
           "fill=\"#f3f5f8\"/>\n<text x=\"12\" y=\"{:.1f}\" font-weight=\"bold\">{}</text>\n",
-          kLeft - 12, y - 10, kPlotWidth + 24, height + 4, y + 18, escape(region));
+          kLeft - 12, y - 10, kPlotWidth + 24, height + 4, y + 18, html_escaped(region));
       idle(units, y + 34);
       y += height + kRegionGap;
     }
@@ -172,7 +159,7 @@ class Painter {
           "of {:.2f} tokens/s</title></path>\n",
           x1, from.middle(), x1 + bend, from.middle(), to.x - bend, to.middle(), to.x, to.middle(),
           colour(used, link->in_cut), width, link->in_cut ? " stroke-dasharray=\"6 3\"" : "",
-          escape(name(link->from)), escape(name(link->to)), link->flow, link->capacity);
+          html_escaped(name(link->from)), html_escaped(name(link->to)), link->flow, link->capacity);
     }
     return text;
   }
@@ -202,11 +189,11 @@ class Painter {
           "fill-opacity=\"0.35\"/>"
           "<text x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"9\">{}</text>"
           "<text x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"9\" fill=\"#444\">{}-{}</text></g>\n",
-          escape(unit.name), escape(unit.kind), unit.layers.begin, unit.layers.end - 1, unit.flow,
-          unit.capacity, unit.flow_without, escape(note), at.x, at.y, at.width, kNodeHeight,
-          unit.in_cut ? "#d11a2a" : "#556", unit.in_cut ? 2.5 : 1.0, at.x, at.y,
+          html_escaped(unit.name), html_escaped(unit.kind), unit.layers.begin, unit.layers.end - 1,
+          unit.flow, unit.capacity, unit.flow_without, html_escaped(note), at.x, at.y, at.width,
+          kNodeHeight, unit.in_cut ? "#d11a2a" : "#556", unit.in_cut ? 2.5 : 1.0, at.x, at.y,
           at.width * std::clamp(used, 0.0, 1.0), kNodeHeight, colour(used, false), at.x + 3,
-          at.y + 12, escape(short_name(unit)), at.x + 3, at.y + 24, unit.layers.begin,
+          at.y + 12, html_escaped(short_name(unit)), at.x + 3, at.y + 24, unit.layers.begin,
           unit.layers.end - 1);
     }
     return text;
@@ -240,7 +227,7 @@ std::string picture_html(const FlowReport& report) {
       "<style>body{{font-family:sans-serif;margin:16px}}svg{{max-width:100%;height:auto}}"
       "pre{{font-size:12px;overflow:auto}}</style></head>\n<body>\n{}<pre>{}</pre>\n</body>\n</"
       "html>\n",
-      picture_svg(report), escape(print_report(report)));
+      picture_svg(report), html_escaped(print_report(report)));
 }
 
 }  // namespace towline::plan

@@ -598,7 +598,8 @@ bool Batcher::advance(Step& step, int32_t parts) {
   const Lane& lane = lanes_.at(step.lane);
   const auto entries = static_cast<int32_t>(step.entries.size());
   const int32_t most = std::min(std::max(most_entries(lane, parts), 1), limits_.step_tokens);
-  if (entries == 0 || entries > most || limits_.placeholders || !lane.ready.empty() || !lane.waiting.empty() || !dropped_.empty() ||
+  const bool others = !lane.ready.empty() || !lane.waiting.empty() || !dropped_.empty();
+  if (entries == 0 || entries > most || limits_.placeholders || others ||
       !can_advance(lane, step)) {
     return false;
   }

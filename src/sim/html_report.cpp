@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "base/fmt.hpp"
+#include "base/html.hpp"
 #include "plan/picture.hpp"
 #include "sim/stage_report.hpp"
 
@@ -69,9 +70,10 @@ class Chart {
   Chart(std::string_view title, double width, double height, double x0, double x1, double y1,
         std::string_view x_unit)
       : width_(width), height_(height), x0_(x0), x1_(x1 > x0 ? x1 : x0 + 1), y1_(y1 > 0 ? y1 : 1) {
-    text_ = format("<svg class='chart' viewBox='0 0 {:.0f} {:.0f}' role='img' aria-label='{}'>"
-                   "<text x='{}' y='14' font-weight='600'>{}</text>\n",
-                   width, height, escaped(title), kLeft, escaped(title));
+    text_ = format(
+        "<svg class='chart' viewBox='0 0 {:.0f} {:.0f}' role='img' aria-label='{}'>"
+        "<text x='{}' y='14' font-weight='600'>{}</text>\n",
+        width, height, html_escaped(title), kLeft, html_escaped(title));
     for (const double t : ticks(x0_, x1_, static_cast<int>(width / 130))) {
       text_ += format("<line class='grid' x1='{0:.1f}' x2='{0:.1f}' y1='{1:.1f}' y2='{2:.1f}'/>"
                       "<text class='dim' x='{0:.1f}' y='{3:.1f}' text-anchor='middle'>{4:.6g}{5}</text>",
@@ -99,9 +101,10 @@ class Chart {
     text_ += format("<polyline class='curve' points='{}'/>\n", path);
   }
   void upright(double at, std::string_view style, std::string_view hint) {
-    text_ += format("<line class='{0}' x1='{1:.1f}' x2='{1:.1f}' y1='{2:.1f}' y2='{3:.1f}'>"
-                    "<title>{4}</title></line>\n",
-                    style, x(at), kTop, bottom(), escaped(hint));
+    text_ += format(
+        "<line class='{0}' x1='{1:.1f}' x2='{1:.1f}' y1='{2:.1f}' y2='{3:.1f}'>"
+        "<title>{4}</title></line>\n",
+        style, x(at), kTop, bottom(), html_escaped(hint));
   }
   void marks(const std::vector<Mark>& list) {
     for (size_t i = 0; i < list.size(); ++i) {
@@ -111,7 +114,7 @@ class Chart {
       const bool left = where > width_ - 140;
       text_ += format("<text class='marked' x='{:.1f}' y='{:.1f}' text-anchor='{}'>{}</text>\n",
                       where + (left ? -4 : 4), kTop + 10 + 11 * static_cast<double>(i % 3),
-                      left ? "end" : "start", escaped(list[i].what));
+                      left ? "end" : "start", html_escaped(list[i].what));
     }
   }
   void add(const std::string& svg) { text_ += svg; }
@@ -184,14 +187,16 @@ std::string heat_map(std::string_view title, const HelixInput& input, const Node
   const auto x = [&](double t) {
     return kLeft + std::clamp((t - begin) / (end - begin), 0.0, 1.0) * (kWidth - kLeft - 14);
   };
-  std::string svg = format("<svg class='chart' viewBox='0 0 {} {:.0f}'><text x='0' y='14' "
-                           "font-weight='600'>{}{}</text>\n", kWidth, height, escaped(title), note);
+  std::string svg = format(
+      "<svg class='chart' viewBox='0 0 {} {:.0f}'><text x='0' y='14' "
+      "font-weight='600'>{}{}</text>\n",
+      kWidth, height, html_escaped(title), note);
   for (size_t r = 0; r < rows.size(); ++r) {
     const HelixNode& node = input.nodes[rows[r]];
     const double y = 22 + tall * static_cast<double>(r);
     if (tall > 10) {
       svg += format("<text class='dim' x='0' y='{:.1f}'>{} [{}, {})</text>", y + 10,
-                    escaped(node.name), node.layers.begin, node.layers.end);
+                    html_escaped(node.name), node.layers.begin, node.layers.end);
     }
     const std::vector<float>& row = cells[rows[r]];
     const auto level = [&](size_t c) {
@@ -210,8 +215,10 @@ std::string heat_map(std::string_view title, const HelixInput& input, const Node
     svg += '\n';
   }
   for (const Mark& mark : marks) {
-    svg += format("<line class='mark' x1='{0:.1f}' x2='{0:.1f}' y1='20' y2='{1:.1f}'><title>{2} at "
-                  "{3:.1f} s</title></line>", x(mark.at), height - 18, escaped(mark.what), mark.at);
+    svg += format(
+        "<line class='mark' x1='{0:.1f}' x2='{0:.1f}' y1='20' y2='{1:.1f}'><title>{2} at "
+        "{3:.1f} s</title></line>",
+        x(mark.at), height - 18, html_escaped(mark.what), mark.at);
   }
   for (const double t : ticks(begin, end, 8)) {
     svg += format("<text class='dim' x='{:.1f}' y='{:.1f}' text-anchor='middle'>{:.6g} s</text>", x(t),
@@ -325,12 +332,12 @@ std::string node_table(const HelixInput& input, const StageReport& r) {
     const HelixNode& node = input.nodes[i];
     if (node.layers.empty()) continue;
     const auto machine = static_cast<size_t>(node.machine);
-    html += format("<tr><td>{}</td><td>{}</td><td>{} to {}</td><td>{:.1f}</td><td>{:.1f} %</td><td>{}"
-                   "</td></tr>\n",
-                   escaped(node.name),
-                   machine < input.machines.size() ? escaped(input.machines[machine]) : "–",
-                   node.layers.begin, node.layers.end - 1, node.rate, 100 * r.node_busy[i],
-                   node.kv_capacity);
+    html += format(
+        "<tr><td>{}</td><td>{}</td><td>{} to {}</td><td>{:.1f}</td><td>{:.1f} %</td><td>{}"
+        "</td></tr>\n",
+        html_escaped(node.name),
+        machine < input.machines.size() ? html_escaped(input.machines[machine]) : "–",
+        node.layers.begin, node.layers.end - 1, node.rate, 100 * r.node_busy[i], node.kv_capacity);
   }
   return html + "</table>\n";
 }
@@ -351,10 +358,11 @@ std::string link_table(const HelixInput& input, const StageReport& r) {
       "<table><tr><th>link</th><th>MB/s</th><th>of its bandwidth</th><th>latency, ms</th></tr>\n";
   for (size_t k = 0; k < std::min(order.size(), kMostLinks); ++k) {
     const HelixLink& link = input.links[order[k]];
-    html += format("<tr><td>{} → {}{}</td><td>{:.4g}</td><td>{:.2f} %</td><td>{:.3g}</td></tr>\n",
-                   escaped(place_name(input, link.from)), escaped(place_name(input, link.to)),
-                   report_kv(r, order[k]), seconds > 0 ? r.link_bytes[order[k]] / seconds * 1e-6 : 0, 100 * used(order[k]),
-                   link.latency * 1e3);
+    html +=
+        format("<tr><td>{} → {}{}</td><td>{:.4g}</td><td>{:.2f} %</td><td>{:.3g}</td></tr>\n",
+               html_escaped(place_name(input, link.from)), html_escaped(place_name(input, link.to)),
+               report_kv(r, order[k]), seconds > 0 ? r.link_bytes[order[k]] / seconds * 1e-6 : 0,
+               100 * used(order[k]), link.latency * 1e3);
   }
   return html + "</table>\n";
 }
@@ -408,21 +416,6 @@ std::string_view disturbance_name(DisturbanceKind kind) {
   return "";
 }
 
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '&': out += "&amp;"; break;
-      case '"': out += "&quot;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
-    }
-  }
-  return out;
-}
-
 std::string html_report(const HelixInput& input, const StageOptions& options,
                         const StageReport& report) {
   const std::vector<Mark> marks = marks_of(input, options, report);
@@ -462,14 +455,15 @@ std::string html_report(const HelixInput& input, const StageOptions& options,
   if (!marks.empty()) {
     html += "<h2>Disturbances</h2>\n<table><tr><th>what</th><th>at, s</th></tr>";
     for (size_t i = 0; i < std::min<size_t>(marks.size(), 200); ++i) {
-      html += format("<tr><td>{}</td><td>{:.1f}</td></tr>", escaped(marks[i].what), marks[i].at);
+      html +=
+          format("<tr><td>{}</td><td>{:.1f}</td></tr>", html_escaped(marks[i].what), marks[i].at);
     }
     html += format("</table>\n<p>{} plans were made, {} tokens computed again.</p>\n", report.replans,
                    report.recomputed_tokens);
   }
   html += "<h2>Nodes</h2>\n" + node_table(input, report);
   html += "<h2>Busiest links</h2>\n" + link_table(input, report);
-  html += "<details><summary>All figures</summary><pre>" + escaped(stage_text(input, report)) +
+  html += "<details><summary>All figures</summary><pre>" + html_escaped(stage_text(input, report)) +
           "</pre></details>\n";
   return html + "</body></html>\n";
 }

@@ -15,9 +15,6 @@ namespace towline::sim {
 std::string html_report(const HelixInput& input, const StageOptions& options,
                         const StageReport& report);
 
-// Text as the contents of an element or an attribute.
-std::string escaped(std::string_view text);
-
 std::string_view disturbance_name(DisturbanceKind kind);
 
 }  // namespace towline::sim

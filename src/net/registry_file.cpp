@@ -29,6 +29,8 @@ namespace {
 
 constexpr int64_t kLargestFile = int64_t{64} << 20;
 constexpr size_t kMostLeases = 4096;
+constexpr int64_t kMostChanges = int64_t{1} << 60;  // and leases ever granted
+constexpr Duration kLongestLease = seconds(int64_t{1} << 30);
 
 struct Held {                       // a lease
   Duration time;
@@ -162,6 +164,10 @@ class FileRegistry final : public Registry {
   }
 
   Result<Lease> grant(Duration time, Deadline deadline) override {
+    if (time < Duration(0) || time > kLongestLease) {
+      return errorf(Code::kInvalidArgument, "a lease of {} s is not possible; 0 to {} s are",
+                    to_seconds(time), to_seconds(kLongestLease));
+    }
     return alter<Lease>(deadline, [&](Contents& contents) -> Result<Lease> {
       if (contents.leases.size() >= kMostLeases) {
         return errorf(Code::kExhausted, "{} holds {} leases, which is the most", url(), kMostLeases);
@@ -239,11 +245,20 @@ class FileRegistry final : public Registry {
     Contents contents;
     contents.revision = json["revision"].as_int();
     contents.last_lease = json["last_lease"].as_int();
+    const auto possible = [](int64_t count) { return count >= 0 && count < kMostChanges; };
+    if (!possible(contents.revision) || !possible(contents.last_lease)) {
+      return Error(Code::kDataCorrupt, "its revision or its last lease is impossible");
+    }
     const bool same_boot = json["boot"].as_string() == boot_;
     for (const Json& lease : json["leases"].items()) {
       if (!same_boot) break;
-      contents.leases[LeaseId(lease["id"].as_int())] = {Duration(lease["time_ns"].as_int()),
-                                                        Instant{lease["until_ns"].as_int()}};
+      const LeaseId id(lease["id"].as_int());
+      const Held held{Duration(lease["time_ns"].as_int()), Instant{lease["until_ns"].as_int()}};
+      if (id.value < 1 || id.value > contents.last_lease || held.time < Duration(0) ||
+          held.time > kLongestLease) {
+        return Error(Code::kDataCorrupt, "a lease's number or time is impossible");
+      }
+      contents.leases[id] = held;
     }
     for (const Json& entry : json["entries"].items()) {
       ASSIGN_OR_RETURN(const std::string key, base64_decode(entry["key"].as_string()));

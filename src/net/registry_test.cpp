@@ -316,7 +316,11 @@ TEST(Registry, ADamagedFileIsNamed) {
   const auto registry = Registry::open("file://" + folder);
   for (const char* text : {"", "{", "[]", "{\"format\":\"towline-registry\",\"schema\":2}",
                            "{\"format\":\"towline-registry\",\"schema\":1,\"entries\":[{\"key\":\"?\"}]}",
-                           "{\"format\":\"towline-registry\",\"schema\":1,\"entries\":[{\"key\":\"YQ==\"}]}"}) {
+                           "{\"format\":\"towline-registry\",\"schema\":1,\"entries\":[{\"key\":\"YQ==\"}]}",
+                           // Numbers at their ends, to which nothing can be added.
+                           "{\"format\":\"towline-registry\",\"schema\":1,\"revision\":9223372036854775807}",
+                           "{\"format\":\"towline-registry\",\"schema\":1,\"last_lease\":9223372036854775807}",
+                           "{\"format\":\"towline-registry\",\"schema\":1,\"last_lease\":-1}"}) {
     std::ofstream(folder + "/registry.json") << text;
     const auto answer = (*registry)->commit({.puts = {{"k", "v", kNoLease}}}, soon());
     ASSERT_FALSE(answer) << text;

@@ -271,6 +271,10 @@ TEST(StepDelta, OrderIsChecked) {
   gap.epoch = Epoch(2);
   gap.base_hash = 0;
   EXPECT_EQ(d.node.apply(gap).error().code(), Code::kUnavailable);
+  NodeStep first = gap;
+  first.full = true;
+  first.number = INT64_MIN;  // the distance to the next would be too large for its type
+  EXPECT_EQ(d.node.apply(first).error().code(), Code::kUnavailable);
   EXPECT_FALSE(d.node.needs_full());  // none of these changed anything
   gap.epoch = Epoch(0);
   EXPECT_EQ(d.node.apply(gap).error().code(), Code::kAlreadyExists);

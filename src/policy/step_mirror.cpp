@@ -113,6 +113,9 @@ Result<void> StepMirror::apply(const NodeStep& message) { return apply_any(messa
 Result<void> StepMirror::apply(NodeStep&& message) { return apply_any(std::move(message)); }
 
 Result<void> StepMirror::check_order(const NodeStep& message) const {
+  if (message.number < 0) {
+    return errorf(Code::kUnavailable, "message {} is before the first, 0", message.number);
+  }
   if (message.epoch < epoch_ || (message.epoch == epoch_ && message.number <= number_)) {
     return errorf(Code::kAlreadyExists, "message {} of epoch {} is old: {} of epoch {} was applied",
                   message.number, message.epoch, number_, epoch_);

@@ -221,7 +221,7 @@ TEST(PyValue, EvaluatesNumbersWithUnits) {
 
 TEST(PyValue, RefusesWhatIsNoNumber) {
   for (const char* text : {"", "x", "1 *", "1 1", "gbits", "(1", "1 / 0", "1e999", "nan",
-                           "9223372036854775807 + 1", "__import__('os')"}) {
+                           "9223372036854775807 + 1", "-(0 - 9223372036854775807 - 1)", "__import__('os')"}) {
     EXPECT_FALSE(evaluate_py(text)) << text;
   }
   EXPECT_FALSE(evaluate_py(std::string(10'000, '(')));
@@ -247,6 +247,8 @@ TEST(HelixFiles, ADamagedSolutionIsRefusedWithItsLine) {
   const BadFile cases[] = {
       {"[Settings]\noffset=3\n[Solution]\ncompute_node_2=[0]\n", "sol:2: [Settings] offset = 3"},
       {"[Settings]\noffset=2\n[Solution]\ncompute_node_3=[0]\n", "'compute_node_2' was expected"},
+      {"[Settings]\noffset=2\n[Solution]\ncompute_node_-9223372036854775808=[0]\n",
+       "'compute_node_2' was expected"},
       {"[Settings]\noffset=2\n[Solution]\ncompute_node_2=[0, 2]\n", "2 follows 0"},
       {"[Settings]\noffset=2\n[Solution]\ncompute_node_2=[-1]\n", "layers are whole numbers"},
       {"[Settings]\noffset=2\n[Solution]\ncompute_node_2=[1\n", "sol:4"},

@@ -14,6 +14,7 @@ namespace towline::spec {
 namespace {
 
 constexpr size_t kLongestLine = 1 << 20;
+constexpr int64_t kMostTokens = 1'000'000'000;
 
 // Walks over one tuple. Each take_ says what it wanted if it is not there.
 class TupleCursor {
@@ -124,6 +125,17 @@ HelixLogSummary::Phase phase_of(std::vector<double> values) {
 
 }  // namespace
 
+namespace {
+
+// Sums over any log stay far from the ends of their type.
+Result<void> check_tokens(int64_t tokens, std::string_view what) {
+  if (tokens >= 0 && tokens <= kMostTokens) return {};
+  return errorf(Code::kInvalidArgument, "{} of {} tokens; 0 to {} are possible", what, tokens,
+                kMostTokens);
+}
+
+}  // namespace
+
 Result<HelixEvent> parse_helix_event(std::string_view line) {
   TupleCursor cursor(line);
   HelixEvent event;
@@ -148,6 +160,8 @@ Result<HelixEvent> parse_helix_event(std::string_view line) {
     return Error(Code::kInvalidArgument,
                  format("phase '{}' is neither 'prompt' nor 'decode'", phase));
   }
+  TRY(check_tokens(event.context, "a context"));
+  TRY(check_tokens(event.tokens, "an iteration"));
   event.result = direction == "in";
   event.prompt = phase == "prompt";
   return event;
@@ -169,6 +183,8 @@ Result<HelixRoute> parse_helix_route(std::string_view line) {
   TRY(cursor.take(','));
   ASSIGN_OR_RETURN(const std::vector<int32_t> end, cursor.take_list());
   TRY(cursor.finish());
+  TRY(check_tokens(route.input, "a prompt"));
+  TRY(check_tokens(route.output, "an output"));
   if (machines.size() != first.size() || machines.size() != end.size()) {
     return Error(Code::kInvalidArgument,
                  format("{} machines, {} first and {} end layers: the lists must be equally long",

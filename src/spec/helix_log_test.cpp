@@ -50,11 +50,15 @@ TEST(HelixLog, PrintsWhatItReads) {
 TEST(HelixLog, RefusesWhatIsNoLog) {
   for (const char* line : {"", "(", "(1, 2)", "(nan, 0, 'out', 'prompt', 0, 1)",
                            "(1.0, 0, 'up', 'prompt', 0, 1)", "(1.0, 0, 'in', 'other', 0, 1)",
-                           "(1.0, 0, 'in', 'decode', 0, 1) x", "(1.0, 99999999999999999999, 'in"}) {
+                           "(1.0, 0, 'in', 'decode', 0, 1) x", "(1.0, 99999999999999999999, 'in",
+                           "(1.0, 0, 'in', 'decode', 0, 9223372036854775807)",
+                           "(1.0, 0, 'in', 'decode', -1, 1)"}) {
     EXPECT_FALSE(parse_helix_event(line)) << line;
   }
   for (const char* line : {"(4, 1, 2, [1, 0], [0], [3])", "(4, 1, 2, [1], [0], [3])",
-                           "(4, 1, 2, [1, 0], [0, -1], [3, -1]", "(4, 1, 2, [,], [], [])"}) {
+                           "(4, 1, 2, [1, 0], [0, -1], [3, -1]",
+                           "(4, 9223372036854775807, 1, [0], [-1], [-1])",
+                           "(4, 1, -2, [0], [-1], [-1])", "(4, 1, 2, [,], [], [])"}) {
     EXPECT_FALSE(parse_helix_route(line)) << line;
   }
 }

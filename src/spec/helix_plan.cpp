@@ -26,9 +26,9 @@ bool parse_int(std::string_view text, int64_t& value) {
 int32_t node_index(std::string_view name) {
   if (!name.starts_with(kNodePrefix)) return -1;
   int64_t value = 0;
-  if (!parse_int(name.substr(kNodePrefix.size()), value)) return -1;
+  if (!parse_int(name.substr(kNodePrefix.size()), value) || value < kHelixNameOffset) return -1;
   value -= kHelixNameOffset;
-  return value >= 0 && value < ClusterDesc::kMaxNodes ? static_cast<int32_t>(value) : -1;
+  return value < ClusterDesc::kMaxNodes ? static_cast<int32_t>(value) : -1;
 }
 
 // A list of consecutive layers as a range; [] is empty.

@@ -71,6 +71,7 @@ class Evaluator {
         if (peek() != ')') return unexpected();
         ++at_;
       } else if (c == '-') {
+        if (value.integer == INT64_MIN) return too_large();
         value.integer = -value.integer;
         value.real = -value.real;
       }

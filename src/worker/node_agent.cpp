@@ -35,6 +35,7 @@ constexpr Duration kRunPatience = seconds(60);  // with a run that the conversat
 constexpr Duration kRetry = milliseconds(2);  // when a channel took nothing for want of credits
 constexpr double kLeastLease = 3, kMostLease = 3600;  // seconds of silence of a peer
 constexpr int32_t kMostRanks = 64;
+constexpr int32_t kMostSlots = 1 << 22;  // twice the most sequences of a scenario, and more
 constexpr int kMeasures = 3;
 
 class NodeAgent {
@@ -237,6 +238,7 @@ class NodeAgent {
       transport_->set_peer_timeout(Duration(static_cast<int64_t>(lease * 1e9)));
       return load(extra["assign"], theirs);
     }
+    if (!ranks_) return Error(Code::kDataCorrupt, "the welcome came before any layers");
     node_ = theirs.node;
     epoch_ = Epoch(epoch);
     kept_.epoch = epoch;
@@ -270,9 +272,9 @@ class NodeAgent {
   // What the coordinator may claim in a message; blocks and layers are the ranks'.
   policy::MirrorLimits mirror_limits(const protocol::Handshake& theirs) const {
     policy::MirrorLimits limits;
-    limits.slots = theirs.slots;
-    limits.context = theirs.context;
-    limits.vocab = theirs.vocab;
+    limits.slots = std::clamp(theirs.slots, 1, kMostSlots);
+    limits.context = std::max(theirs.context, 1);
+    limits.vocab = std::max(theirs.vocab, 1);
     limits.step_rows = mine_.max_rows;
     return limits;
   }

@@ -29,6 +29,8 @@ struct RowHead {
   uint32_t blocks;  // table entries that follow, after to - from tokens
 };
 
+constexpr int32_t kLongestSequence = 1 << 26;
+
 void put(std::vector<uint8_t>& out, const void* data, size_t bytes) {
   const auto* from = static_cast<const uint8_t*>(data);
   out.insert(out.end(), from, from + bytes);
@@ -77,7 +79,13 @@ Result<void> read_prepared(std::span<const uint8_t> bytes, std::vector<policy::S
     sizes.push_back(head.rows);
     for (uint32_t k = 0; k < head.rows; ++k) {
       RowHead r;
-      if (!take(&r, sizeof(r)) || r.from < 0 || r.to <= r.from || r.to > 1 << 26) return cut_short;
+      // The block table reaches to the last row, so that `to` cannot claim more than a few bytes
+      // for each one that came.
+      if (!take(&r, sizeof(r)) || r.from < 0 || r.to <= r.from || r.to > kLongestSequence ||
+          r.blocks != static_cast<uint32_t>((r.to + 15) / 16) ||
+          r.blocks > bytes.size() / sizeof(int32_t)) {
+        return cut_short;
+      }
       if (slots.size() <= rows.size()) slots.resize(rows.size() * 2 + 64);
       policy::SlotState& s = slots[rows.size()];
       s.live = true;

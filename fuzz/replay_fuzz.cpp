@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Replaying journals (sim/replay.hpp): whatever the events say, the host meets no bug of its own.
+// Replaying journals (sim/replay.hpp): whatever the events say, the host meets no bug of its own; and
+// the workload they tell of (sim/journal_workload.hpp) is one that can be simulated.
 // The input is a list of records: a byte for the kind (three bits) and how much later it is (five),
 // two for the size, and the payload, so that the checksums are right.
 #include <unistd.h>
@@ -10,8 +11,10 @@
 #include <cstdint>
 #include <string>
 
+#include "base/check.hpp"
 #include "base/crc32c.hpp"
 #include "obs/journal.hpp"
+#include "sim/journal_workload.hpp"
 #include "sim/replay.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -39,5 +42,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   auto journal = towline::obs::JournalReader::from_bytes(bytes, "fuzz");
   if (journal) (void)towline::sim::replay(*journal);
+  auto again = towline::obs::JournalReader::from_bytes(bytes, "fuzz");
+  if (!again) return 0;
+  const auto workload = towline::sim::journal_workload(*again);
+  if (!workload) return 0;
+  int64_t last = 0;
+  for (const towline::spec::TraceRequest& r : *workload) {
+    CHECK(r.arrival_ns >= last && r.input >= 1 && r.output >= 1, r.arrival_ns, r.input, r.output);
+    last = r.arrival_ns;
+  }
   return 0;
 }

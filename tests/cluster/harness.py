@@ -24,7 +24,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 MODEL = os.path.join(ROOT, "models", "towline-demo-3.9m-q8_0.gguf")
 STARTS = ["In the beginning", "And it came to pass", "The Lord is my", "Blessed are the", "Now when",
           "He said unto them", "Behold", "And God said"]
-PATIENCE = 300  # seconds; a bound for a test that fails, never reached by one that does not
+# Seconds; a bound for a test that fails, never reached by one that does not. Sanitizers need more.
+PATIENCE = int(os.environ.get("TOWLINE_TEST_PATIENCE", "300"))
 LEASE = "600"
 
 
@@ -55,7 +56,7 @@ class Server:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, method=method,
                                          headers={"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=600) as answer:
+        with urllib.request.urlopen(request, timeout=2 * PATIENCE) as answer:
             text = answer.read()
             return text.decode() if raw else json.loads(text)
 

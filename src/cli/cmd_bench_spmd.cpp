@@ -271,6 +271,7 @@ std::pair<double, double> confidence(const std::vector<double>& values) {
 
 Result<bool> run_matrix_cell(const SpmdOptions& o, SpmdCell cell, Disturbances& disturbances) {
   cell.solo_thread = true;
+  cell.scheduler = true;
   SpmdCell driver = cell;
   driver.arm = SpmdArm::kDriver;
   cell.ahead = true;

@@ -13,6 +13,7 @@
 #include <map>
 
 #include "base/fmt.hpp"
+#include "cli/spmd_load.hpp"
 #include "protocol/varint_codec.hpp"
 #include "worker/driver_group.hpp"
 #include "worker/steady_load.hpp"
@@ -85,11 +86,17 @@ worker::RankGroupOptions group_options(const SpmdCell& cell, LayerRange layers) 
 
 Error died() { return Error(Code::kUnavailable, "the ranks did not answer"); }
 
-// The steps of one SPMD node: what is in flight, with the times of sending.
+SteadyLoad steady(const SpmdCell& cell, bool fed) {
+  return SteadyLoad(cell.batch, cell.context, form_of(cell.arm), fed);
+}
+ScheduledLoad scheduled(const SpmdCell& cell, bool fed) { return ScheduledLoad(cell, fed); }
+
+// The steps of one SPMD node: what is in flight, with the times of sending. `Load` makes them.
+template <class Load>
 class SpmdNode final : public SpmdRun {
  public:
-  static Result<std::unique_ptr<SpmdRun>> start(const SpmdCell& cell) {
-    std::unique_ptr<SpmdNode> node(new SpmdNode(cell));
+  static Result<std::unique_ptr<SpmdRun>> start(const SpmdCell& cell, Load load) {
+    std::unique_ptr<SpmdNode> node(new SpmdNode(cell, std::move(load)));
     ASSIGN_OR_RETURN(node->group_, RankGroup::start(group_options(cell, {0, 4})));
     TRY(node->send(node->load_.admit()));
     TRY(node->receive());
@@ -131,9 +138,7 @@ class SpmdNode final : public SpmdRun {
   std::vector<pid_t> pids() const override { return pids_of(group_->team()); }
 
  private:
-  explicit SpmdNode(const SpmdCell& cell)
-      : cell_(cell), fed_(cell.arm == SpmdArm::kImplied || cell.ahead),
-        load_(cell.batch, cell.context, form_of(cell.arm), fed_) {}
+  SpmdNode(const SpmdCell& cell, Load load) : cell_(cell), load_(std::move(load)) {}
 
   Result<void> send(const NodeStep& message) {
     const bool varint = cell_.arm == SpmdArm::kFullVarint;
@@ -157,26 +162,23 @@ class SpmdNode final : public SpmdRun {
     const double us = micros(net::steady_now() - sent_.front());
     work_us_ = event->work_us;
     sent_.pop_front();
-    for (const worker::StepOutput& output : event->outputs) {
-      load_.learn(output.rows);
-      load_.sender().completed(output.step);
-    }
+    for (const worker::StepOutput& output : event->outputs) load_.finish(output);
     return us;
   }
 
   SpmdCell cell_;
-  bool fed_;
-  SteadyLoad load_;
+  Load load_;
   std::unique_ptr<RankGroup> group_;
   std::deque<Instant> sent_;
   size_t bytes_ = 0;
   double work_us_ = 0;  // of the step received last
 };
 
+template <class Load>
 class DriverNode final : public SpmdRun {
  public:
-  static Result<std::unique_ptr<SpmdRun>> start(const SpmdCell& cell) {
-    std::unique_ptr<DriverNode> node(new DriverNode(cell));
+  static Result<std::unique_ptr<SpmdRun>> start(const SpmdCell& cell, Load load) {
+    std::unique_ptr<DriverNode> node(new DriverNode(cell, std::move(load)));
     ASSIGN_OR_RETURN(node->driver_, DriverGroup::start(group_options(cell, {0, 4})));
     TRY(node->driver_->step(node->load_.admit()));
     return std::unique_ptr<SpmdRun>(std::move(node));
@@ -193,8 +195,7 @@ class DriverNode final : public SpmdRun {
       const Instant now = net::steady_now();
       ASSIGN_OR_RETURN(const auto outputs, driver_->step(message));
       if (i >= untimed) latencies.push_back(micros(net::steady_now() - now));
-      load_.learn(outputs[0].rows);
-      load_.sender().completed(outputs[0].step);
+      load_.finish(outputs[0]);
     }
     m.step_us = micros(net::steady_now() - begin) / steps;
     m.p50_us = percentile(latencies, 0.5);
@@ -204,10 +205,9 @@ class DriverNode final : public SpmdRun {
   std::vector<pid_t> pids() const override { return pids_of(driver_->team()); }
 
  private:
-  explicit DriverNode(const SpmdCell& cell)
-      : cell_(cell), load_(cell.batch, cell.context, DeltaForm::kExplicit, false) {}
+  DriverNode(const SpmdCell& cell, Load load) : cell_(cell), load_(std::move(load)) {}
   SpmdCell cell_;
-  SteadyLoad load_;
+  Load load_;
   std::unique_ptr<DriverGroup> driver_;
 };
 
@@ -239,7 +239,15 @@ const char* arm_name(SpmdArm arm) {
 
 Result<std::unique_ptr<SpmdRun>> start_run(const SpmdCell& cell) {
   if (cell.stages > 1) return start_pipeline(cell);
-  return cell.arm == SpmdArm::kDriver ? DriverNode::start(cell) : SpmdNode::start(cell);
+  const bool fed = cell.arm == SpmdArm::kImplied || cell.ahead;
+  if (cell.scheduler) {
+    if (cell.arm == SpmdArm::kDriver) {
+      return DriverNode<ScheduledLoad>::start(cell, scheduled(cell, false));
+    }
+    return SpmdNode<ScheduledLoad>::start(cell, scheduled(cell, fed));
+  }
+  if (cell.arm == SpmdArm::kDriver) return DriverNode<SteadyLoad>::start(cell, steady(cell, false));
+  return SpmdNode<SteadyLoad>::start(cell, steady(cell, fed));
 }
 
 namespace {
@@ -326,10 +334,7 @@ Result<SpmdFaults> measure_faults(int batch, int context) {
     TRY(worker::submit(*group, message));
     std::optional<GroupEvent> event = group->wait(net::deadline_in(seconds(30)));
     if (!event) return died();
-    for (const worker::StepOutput& output : event->outputs) {
-      load.learn(output.rows);
-      load.sender().completed(output.step);
-    }
+    for (const worker::StepOutput& output : event->outputs) load.finish(output);
     return std::move(*event);
   };
   TRY(round(load.admit()));

@@ -35,6 +35,7 @@ struct SpmdCell {
   int64_t compute_us = 0;  // of a step, on each rank
   int64_t schedule_us = 0; // burnt by the scheduler for each step
   bool ahead = false;      // a step is sent before the results of the one before are there
+  bool scheduler = false;    // a policy::Batcher decides every step (always so with two nodes)
   bool solo_thread = false;  // one rank alone is a thread, as in a worker, not a process
 };
 

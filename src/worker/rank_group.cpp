@@ -46,6 +46,7 @@ Result<void> RankGroup::load_model() {
   }
   const GroupEvent event = std::move(ready_.front());
   ready_.pop_front();
+  oldest_step_.store(0);  // taken here: collectors are not to wake anybody for it
   if (!event.ok() || event.id != id) return Error(event.code, event.error);
   for (const Json& answer : event.answer.items()) {
     ASSIGN_OR_RETURN(const Geometry rank, Geometry::parse(answer));

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <semaphore>
 
@@ -234,6 +235,24 @@ TEST_P(RankGroups, NotifiesAnOwnerThatSleepsElsewhere) {
     }
   }
   EXPECT_EQ(group->in_flight(), 0u);
+}
+
+TEST(RankProcess, NobodyIsNotifiedOfWhatStartWaitedFor) {
+  std::atomic<bool> listening = false;
+  std::counting_semaphore<> bell(0);
+  RankGroupOptions o = null_group(2, true);
+  o.team.notify = [&] {
+    if (listening) bell.release();  // nothing is taken before: nothing has been asked for
+  };
+  const auto group = start(o);
+  ASSERT_TRUE(group);
+  const auto another = start(null_group(2, true));  // takes a while, in which nothing may happen
+  SteadyLoad load(4, 50, DeltaForm::kImplied, true);
+  listening = true;
+  ASSERT_TRUE(submit(*group, load.admit()));
+  ASSERT_TRUE(bell.try_acquire_for(std::chrono::seconds(120)));
+  EXPECT_TRUE(next_event(*group).ok());
+  listening = false;  // the ranks' end is told too
 }
 
 TEST_P(RankGroups, RankThatCannotStartEndsTheStartWithItsReason) {

@@ -94,6 +94,10 @@ class SteadyLoad {
     for (const policy::RowResult& r : rows) sampled_.push_back({r.slot, r.position, r.token.token});
     CHECK(sender_.learn(sampled_).has_value());
   }
+  void finish(const StepOutput& output) {
+    learn(output.rows);
+    sender_.completed(output.step);
+  }
   policy::StepSender& sender() { return sender_; }
   int32_t batch() const { return batch_; }
 

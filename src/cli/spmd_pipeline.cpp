@@ -81,6 +81,7 @@ class SpmdPipeline final : public SpmdRun {
     while (done < made) {
       ASSIGN_OR_RETURN(const Finished finished, next_done());
       const StepOutput& output = finished.output;
+      look_again_after(output.step.lane.value, finished.at);
       ++done;
       if (done == untimed * lanes) started = finished.at;
       if (done == (untimed + steps) * lanes) ended = finished.at;
@@ -101,8 +102,7 @@ class SpmdPipeline final : public SpmdRun {
   }
 
  private:
-  explicit SpmdPipeline(const SpmdCell& cell)
-      : load_(cell, true), late_(microseconds(cell.compute_us / 2)) {}
+  explicit SpmdPipeline(const SpmdCell& cell) : load_(cell, true) {}
   struct Made {
     policy::LaneStep step;
     std::vector<uint8_t> bytes;
@@ -217,18 +217,29 @@ class SpmdPipeline final : public SpmdRun {
     if (!error_) error_ = std::move(result).error();
     wake_.notify_one();
   }
+  // Once a round, a quarter of it after a step's end: every node is in the middle of something then.
+  void look_again_after(int lane, Instant at) {
+    const Duration round = ended_[lane].ns == 0 ? Duration(0) : at - ended_[lane];
+    look_at_ = at + round + round / 4;
+    ended_[lane] = at;
+  }
   Result<Finished> next_done() {
     std::unique_lock lock(mutex_);
     const auto there = [&] { return error_ || !done_.empty(); };
-    while (!there()) wake_.wait_for(lock, std::chrono::nanoseconds(late_.value));
+    while (!there()) {
+      const Instant look = std::max(look_at_, net::steady_now() + milliseconds(1));
+      wake_.wait_for(lock, std::chrono::nanoseconds((look - net::steady_now()).value));
+    }
     if (error_) return *error_;
     Finished finished = std::move(done_.front());
     done_.pop_front();
     return finished;
   }
 
-  ScheduledLoad load_;  // the thread's of run()
-  const Duration late_;
+  // The thread's of run().
+  ScheduledLoad load_;
+  Instant ended_[2]{};  // by lane: its last step known to have ended
+  Instant look_at_{};
   std::mutex mutex_;
   std::condition_variable wake_;
   // Guarded by mutex_.

@@ -144,9 +144,9 @@ HelixEngine::~HelixEngine() = default;
 Result<HelixReport> HelixEngine::run(const Watcher& watcher, const std::atomic<bool>* stop) {
   State& s = *state_;
   HelixReport& report = s.report;
-  s.watcher = watcher ? &watcher : nullptr;
   s.stop = stop;
   report.started = s.load_models();
+  s.watcher = watcher ? &watcher : nullptr;  // loading is not shown
   report.window_begin = report.started + s.options.warm_up;
   report.window_end = report.window_begin + s.options.duration;
   bool complete = false;
@@ -155,7 +155,7 @@ Result<HelixReport> HelixEngine::run(const Watcher& watcher, const std::atomic<b
     complete = s.feed_online();
   } else {
     s.feed_initial();
-    complete = s.simulate(report.window_end);
+    complete = s.simulate(report.started + (s.options.warm_up + s.options.duration));
   }
   if (s.fault) return *std::move(s.fault);
   report.interrupted = !complete;
@@ -208,11 +208,11 @@ bool HelixEngine::State::simulate(double until) {
 void HelixEngine::State::look(double next_event) {
   const double interval = options.watch_interval;
   const double now = events.now();
-  if (!(interval > 0) || now < report.started || last_look == now) return;
+  if (!(interval > 0) || last_look == now) return;
   if (!(std::ceil(now / interval) * interval <= next_event)) return;
   last_look = now;
   (*watcher)(HelixView{now, next_event, active, report.finished_queries, input, ledger,
-                       flow_router.has_value()});
+                       flow_router.has_value(), report.events.new_request > 0});
 }
 
 void HelixEngine::State::handle(const Event& event) {

@@ -36,6 +36,7 @@ struct HelixView {
   const HelixInput& input;
   const policy::KvLedger& ledger;
   bool estimates = false;  // the router books expected KV
+  bool begun = true;       // an event has happened since the models were loaded
 };
 
 class HelixEngine {

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <optional>
 
 #include "base/file.hpp"
@@ -140,7 +141,13 @@ Result<void> read_flows(const std::string& path, HelixInput& input) {
   // Vertices are "0_out" for the source, "1_in" for the sink, "<uid>_in" and so on for the rest.
   std::map<std::pair<std::string, std::string>, double> edges;
   for (const Json& edge : tree["edges"].items()) {
-    edges[{edge[0].as_string(), edge[1].as_string()}] = edge[3].as_double();
+    const double flow = edge[3].is_number() ? edge[3].as_double() : -1;
+    if (!(flow >= 0) || !std::isfinite(flow)) {
+      return errorf(Code::kInvalidArgument,
+                    "{}: the edge {} should be [from, to, capacity, flow] with a flow of 0 or more",
+                    path, edge.dump());
+    }
+    edges[{edge[0].as_string(), edge[1].as_string()}] = flow;
   }
   if (edges.empty()) return errorf(Code::kInvalidArgument, "{}: no 'edges' in it", path);
   const auto uid = [](int32_t place) {
@@ -156,15 +163,21 @@ Result<void> read_flows(const std::string& path, HelixInput& input) {
     }
     input.flow.push_back(found->second);
   }
+  if (!(std::accumulate(input.flow.begin(), input.flow.end(), 0.0) > 0)) {
+    return errorf(Code::kInvalidArgument, "{}: nothing flows in it", path);
+  }
   input.max_flow = tree["max_flow"].as_double();
   return {};
 }
 
-// The bound: every machine at its best number of layers, network for nothing.
+// The bound: every machine at its best number of layers, network for nothing. Summed up in the order
+// of the cluster file, as the reference does, so that the last digit is the same; machines that the
+// file leaves out come last.
 double max_compute(const spec::MachineMix& mix, const spec::HelixSimCluster& cluster,
                    const std::vector<spec::RateTable>& tables, const HelixInput& input) {
-  double sum = 0;
-  for (const auto& [type, count] : mix) {
+  std::map<std::string, int32_t> left;
+  for (const auto& [type, count] : mix) left[type] += count;
+  const auto best_of = [&](const std::string& type) {
     const spec::RateTable* table = find_table(tables, type);
     double nic = std::numeric_limits<double>::infinity();  // of a machine of this type
     for (const auto& node : cluster.nodes) {
@@ -175,7 +188,16 @@ double max_compute(const spec::MachineMix& mix, const spec::HelixSimCluster& clu
     for (size_t k = 0; k < table->points.size(); ++k) {
       best = std::max(best, std::min(table->points[k].rate.value, nic) * static_cast<double>(k + 1));
     }
-    for (int32_t i = 0; i < count; ++i) sum += best;
+    return best;
+  };
+  std::map<std::string, double> best;
+  for (const auto& [type, count] : left) best[type] = best_of(type);
+  double sum = 0;
+  for (const auto& node : cluster.nodes) {
+    if (left[node.machine_type]-- > 0) sum += best[node.machine_type];
+  }
+  for (const auto& [type, count] : left) {
+    for (int32_t i = 0; i < count; ++i) sum += best[type];
   }
   return sum / input.total_layers;
 }

@@ -27,8 +27,18 @@ Json event_json(const HelixEventCounts& c) {
                        {"finish_execution", c.finish_execution}});
 }
 
-long percent(double used, double total) {
-  return total > 0 ? std::lround(100 * used / total) : 0;
+// As Python prints a float: the shortest decimal that reads back the same, never a bare integer.
+std::string python_float(double x) {
+  std::string text = format("{}", x);
+  if (text.find_first_of(".en") == std::string::npos) text += ".0";
+  return text;
+}
+
+// round(used / total * 100) as Python rounds: half to even.
+int64_t percent(int64_t used, int64_t total) {
+  if (total <= 0) return 0;
+  const double share = static_cast<double>(used) / static_cast<double>(total);
+  return static_cast<int64_t>(std::nearbyint(share * 100));
 }
 
 }  // namespace
@@ -111,8 +121,8 @@ std::string finished_csv(const HelixReport& report) {
   for (size_t i = 0; i < report.finished.size(); ++i) {
     const FinishedIteration& f = report.finished[i];
     text += format("{},{},{},{},{},{},{},{}\n", i, f.request, f.query,
-                   f.prompt ? "prompt" : "decode", f.tokens, f.previous_tokens, f.finish_time,
-                   f.latency);
+                   f.prompt ? "Initialization" : "Increment", f.tokens, f.previous_tokens,
+                   python_float(f.finish_time), python_float(f.latency));
   }
   return text;
 }
@@ -122,7 +132,9 @@ std::string watch_text(const HelixView& view) {
       "# -------------- Watch -------------- #\n"
       "Last event time = {}\nNext event time = {}\n"
       "[Item] active queries: {}, finished queries {}.\n[Item] KV-Cache:\n",
-      view.last_event, view.next_event, view.active, view.finished);
+      // The reference's clock is an integer until the first event after the models are loaded.
+      view.begun ? python_float(view.last_event) : format("{}", view.last_event),
+      python_float(view.next_event), view.active, view.finished);
   if (view.estimates) {
     text += "Node Name: Real Used / Real Total | Expected Used / Expected Total | Expected > Real\n";
   }
@@ -131,19 +143,17 @@ std::string watch_text(const HelixView& view) {
     const int64_t total = view.ledger.capacity(i);
     const int64_t real = view.ledger.real_used(i);
     const int64_t expected = view.ledger.expected_used(i);
-    const auto share = [&](int64_t used) {
-      return percent(static_cast<double>(used), static_cast<double>(total));
-    };
-    text += format("\tCompute-{}: {}/{} ({}%)", i + 2, real, total, share(real));
+    text += format("\tCompute-{}: {}/{} ({}%)", i + 2, real, total, percent(real, total));
     if (view.estimates) {
-      text += format(" | {} / {} ({}%) | {}", expected, total, share(expected),
+      text += format(" | {} / {} ({}%) | {}", expected, total, percent(expected, total),
                      expected >= real ? "True" : "False");
     }
     text += '\n';
   }
-  text += format("Realtime bottleneck usage: {}\n", view.ledger.real_bottleneck());
+  text += format("Realtime bottleneck usage: {}\n", python_float(view.ledger.real_bottleneck()));
   if (view.estimates) {
-    text += format("Expected bottleneck usage: {}\n", view.ledger.expected_bottleneck());
+    text += format("Expected bottleneck usage: {}\n",
+                   python_float(view.ledger.expected_bottleneck()));
   }
   return text + "# ------------ End Watch ------------ #\n";
 }

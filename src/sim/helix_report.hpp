@@ -16,7 +16,8 @@ Json helix_report_json(const HelixInput& input, const HelixOptions& options,
                        const HelixReport& report);
 std::string helix_report_text(const HelixInput& input, const HelixOptions& options,
                               const HelixReport& report);
-// order,request_uid,query_uid,phase,tokens,prev_tokens,finish_time,latency
+// order,request_uid,query_uid,phase,tokens,prev_tokens,finish_time,latency; byte for byte what the
+// reference's own floats and names of phases print as.
 std::string finished_csv(const HelixReport& report);
 // Active and finished queries, real and expected KV of every node, the bottleneck.
 std::string watch_text(const HelixView& view);

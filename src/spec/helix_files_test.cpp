@@ -228,6 +228,13 @@ TEST(PyValue, RefusesWhatIsNoNumber) {
   EXPECT_FALSE(evaluate_py(std::string(10'000, '-') + "1"));
 }
 
+TEST(PyValue, TextsKeepTheirQuotes) {
+  const std::string text = R"(["it's", '"', 'plain', 1])";
+  const auto list = parse_py_list(text);
+  ASSERT_TRUE(list);
+  EXPECT_EQ(print_py_list(*list), text);
+}
+
 TEST(PyValue, PrintsFloatsAsPythonDoes) {
   EXPECT_EQ(py_repr(1000), "1000.0");
   EXPECT_EQ(py_repr(0.001), "0.001");

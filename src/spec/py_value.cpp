@@ -224,7 +224,9 @@ std::string print_py_list(const std::vector<PyItem>& items) {
   std::string text = "[";
   for (const PyItem& item : items) {
     if (text.size() > 1) text += ", ";
-    text += item.is_string ? "'" + item.text + "'" : std::to_string(item.integer);
+    // As Python does: no text that was read holds both kinds of quotes.
+    const char quote = item.text.find('\'') == std::string::npos ? '\'' : '"';
+    text += item.is_string ? quote + item.text + quote : std::to_string(item.integer);
   }
   return text + "]";
 }

@@ -66,7 +66,7 @@ TEST(Admission, OfflineFeedsWhileThereIsRoom) {
 
 // Any script of events: every request that arrived leaves once; the order is that of rank.
 TEST(Admission, LosesNobodyUnderAnyScript) {
-  for_seeds(200, [](Rng& rng) {
+  for_events(kMillionEvents, [](Rng& rng, int64_t& events) {
     AdmissionLimits limits{.waiting = rng.between(0, 20), .placed = rng.between(1, 20)};
     Admission a(limits);
     struct Entry {
@@ -80,7 +80,7 @@ TEST(Admission, LosesNobodyUnderAnyScript) {
         return std::pair(x.priority, x.id) < std::pair(y.priority, y.id);
       });
     };
-    for (int i = 0; i < 500; ++i) {
+    for (int i = 0; i < 500; ++i, ++events) {
       const uint64_t dice = rng.below(10);
       if (dice < 4) {
         const Entry e{next++, static_cast<int32_t>(rng.below(3))};

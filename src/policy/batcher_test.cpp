@@ -201,10 +201,10 @@ class Mirror {
   std::map<SeqId, std::vector<int32_t>>& logs_;
 };
 
-// 40 scripts of ~2,500 events: arrivals, cancels, forced preemptions, up to three steps in flight.
+// Arrivals, cancels, forced preemptions, up to three steps in flight. What costs more than the event
+// itself (a copy, which must form the same step; all invariants) is done at every tenth.
 TEST(Batcher, RandomScriptsLoseNothing) {
-  int64_t events = 0;
-  for_seeds(40, [&](Rng& rng) {
+  for_events(kMillionEvents, [&](Rng& rng, int64_t& events) {
     const auto blocks = static_cast<int32_t>(rng.between(4, 24));
     const BatcherLimits limits{.step_tokens = static_cast<int32_t>(rng.between(1, 48)),
                                .sequences = static_cast<int32_t>(rng.between(1, 8)),
@@ -230,6 +230,7 @@ TEST(Batcher, RandomScriptsLoseNothing) {
       flying.erase(flying.begin() + static_cast<int64_t>(i));
     };
     for (int i = 0; i < 2600; ++i, ++events) {
+      const bool closely = rng.below(10) == 0;
       const uint64_t what = i < 2400 ? rng.below(10) : 9;
       if (what == 0 && batcher.waiting() < 30) {
         SequenceSpec s;
@@ -253,10 +254,12 @@ TEST(Batcher, RandomScriptsLoseNothing) {
       } else if (static_cast<int64_t>(flying.size()) == depth || (what == 3 && !flying.empty())) {
         finish_one(rng.below(flying.size()));
       } else {
-        const Batcher copy = batcher;
+        std::optional<Batcher> twin;
+        if (closely) twin = batcher;
         Step step = batcher.next_step();
-        Batcher twin = copy;
-        ASSERT_TRUE(twin.next_step() == step) << "not deterministic";
+        if (twin) {
+          ASSERT_TRUE(twin->next_step() == step) << "not deterministic";
+        }
         ASSERT_LE(step.rows(), limits.step_tokens);
         std::set<SeqId> once;
         for (const StepEntry& e : step.entries) ASSERT_TRUE(once.insert(e.seq).second);
@@ -267,11 +270,12 @@ TEST(Batcher, RandomScriptsLoseNothing) {
         if (::testing::Test::HasFatalFailure()) return;
         if (!step.empty()) flying.push_back(std::move(step));
       }
-      batcher.check_invariants();
+      if (closely) batcher.check_invariants();
       for (const Ended& e : batcher.take_ended()) {
         ASSERT_TRUE(ended.emplace(e.seq, e.reason).second) << "ended twice";
       }
     }
+    batcher.check_invariants();
     while (!batcher.idle()) {
       if (!flying.empty()) {
         finish_one(0);
@@ -286,9 +290,6 @@ TEST(Batcher, RandomScriptsLoseNothing) {
     ASSERT_EQ(static_cast<int64_t>(ended.size()), added);
     ASSERT_EQ(batcher.ledger().held(), 0) << "leaked blocks";
   });
-  if (std::getenv("TOWLINE_SEED") == nullptr) {
-    EXPECT_GE(events, 100'000);
-  }
 }
 
 // --- pools and lanes ----------------------------------------------------------------------------

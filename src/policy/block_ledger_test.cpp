@@ -77,13 +77,13 @@ TEST(BlockLedger, AChildIsNotFoundThroughARepublishedParent) {
 
 // Against an obvious model: a map of reference counts, and content remembered by whole prefix.
 TEST(BlockLedger, RandomOperationsKeepTheInvariants) {
-  for_seeds(30, [](Rng& rng) {
+  for_events(kMillionEvents, [](Rng& rng, int64_t& events) {
     const auto size = static_cast<int32_t>(rng.between(1, 12));
     BlockLedger ledger(size);
     std::map<int32_t, int32_t> held;                  // block -> references
     std::map<int32_t, std::vector<int32_t>> content;  // block -> published whole prefix
     const ChainLink root = BlockLedger::root(0);
-    for (int i = 0; i < 2000; ++i) {
+    for (int i = 0; i < 2000; ++i, ++events) {
       const uint64_t what = rng.below(4);
       const auto token = static_cast<int32_t>(rng.below(6));
       if (what == 0) {

@@ -44,6 +44,7 @@ class Liars {
   Liars(const CoordinatorOptions& options, Rng& rng) : rng_(rng), coordinator_(options) {}
 
   void tell(const CoordinatorEvent& event) {
+    ++events;
     std::vector<CoordinatorAction> actions;
     coordinator_.step(now, event, actions);
     for (CoordinatorAction& action : actions) std::visit([this](auto& a) { act(a); }, action);
@@ -122,6 +123,7 @@ class Liars {
   Instant now{};
   std::map<int64_t, int> ends;
   int64_t iterations = 0;
+  int64_t events = 0;
   const Coordinator& coordinator() const { return coordinator_; }
 
  private:
@@ -213,7 +215,7 @@ void one_event(Liars& world, Rng& rng, int64_t& next) {
 
 TEST(CoordinatorScript, NodesThatLieLoseNobodyAndTheJournalRepeatsIt) {
   int64_t finished = 0, iterations = 0;
-  for_seeds(150, [&](Rng& rng) {
+  for_events(kMillionEvents, [&](Rng& rng, int64_t& events) {
     Liars world(random_options(rng), rng);
     int64_t next = 0;
     world.hello(0);
@@ -226,6 +228,7 @@ TEST(CoordinatorScript, NodesThatLieLoseNobodyAndTheJournalRepeatsIt) {
       world.now = world.now + seconds(2);
       world.tell(ClockTick{});
     }
+    events += world.events;
     EXPECT_TRUE(world.coordinator().idle());
     EXPECT_EQ(static_cast<int64_t>(world.ends.size()), next);
     for (const auto& [id, ends] : world.ends) EXPECT_EQ(ends, 1) << id;

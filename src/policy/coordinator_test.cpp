@@ -170,8 +170,8 @@ TEST(Coordinator, AnyClusterGivesTheTokensOfOneProcess) {
 }
 
 TEST(Coordinator, DeathsStopsAndReturnsChangeNoToken) {
-  int64_t reroutes = 0, failures = 0;
-  for_seeds(120, [&](Rng& rng) {
+  int64_t reroutes = 0, failures = 0, requests = 0;
+  for_events(kMillionEvents, [&](Rng& rng, int64_t& events) {
     FakeCluster::Options o = options_for(rng);
     add_nodes(o, rng, 3);
     if (rng.below(2) != 0) add_nodes(o, rng, 2);
@@ -206,11 +206,13 @@ TEST(Coordinator, DeathsStopsAndReturnsChangeNoToken) {
     failures += check(cluster, expected);
     expect_nothing_left(cluster, o.nodes.size(), o.lost_messages == 0);
     reroutes += cluster.host().load().reroutes;
+    requests += static_cast<int64_t>(expected.size());
+    events += cluster.peer_events();
   });
   if (std::getenv("TOWLINE_SEED") == nullptr) {
     EXPECT_GT(reroutes, 500) << "the script kills too little";
     EXPECT_GT(failures, 0);
-    EXPECT_LT(failures, 120 * 20 / 3);
+    EXPECT_LT(failures, requests / 3);
   }
 }
 

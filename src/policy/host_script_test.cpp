@@ -97,8 +97,10 @@ struct Script {
   std::vector<HostAction> actions;
   bool calm = false;  // tokens are not told: every sequence goes on
   int64_t rounds = 0;
+  int64_t events = 0;
 
   void tell(const HostEvent& event) {
+    ++events;
     const std::string bytes = encode_event(event);
     actions.clear();
     host.step(now, event, actions);
@@ -238,7 +240,7 @@ void disturb(World& world, Rng& rng) {
 void run_scripts(bool roles) {
   std::map<std::string_view, int> reasons;
   int64_t preempted = 0, rounds = 0, arrived = 0;
-  for_seeds(150, [&](Rng& rng) {
+  for_events(kMillionEvents / 2, [&](Rng& rng, int64_t& events) {
     World world;
     for (const NodeRole role : {NodeRole::kPrompt, NodeRole::kDecode}) {
       const NodeRole of = roles ? role : NodeRole::kBoth;
@@ -302,6 +304,7 @@ void run_scripts(bool roles) {
       }
       s.finish(rng.below(s.flying.size()), rng);
     }
+    events += s.events;
     EXPECT_EQ(s.host.unfinished(), 0);
     EXPECT_EQ(static_cast<int64_t>(s.ended.size()), next);
     for (const auto& [id, end] : s.ended) ++reasons[end.reason];

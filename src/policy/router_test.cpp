@@ -49,7 +49,7 @@ TEST(RouteMap, RefusesLinksThatCannotCarryARequestOn) {
 
 // In the long run each candidate's share of the work is its share of the capacity.
 TEST(Iwrr, LongRunShareFollowsTheFlow) {
-  for_seeds(20, [](Rng& rng) {
+  for_events(kMillionEvents, [](Rng& rng, int64_t& events) {
     std::vector<double> capacities, work(2 + rng.below(6));
     double sum = 0, given = 0;
     for (size_t i = 0; i < work.size(); ++i) {
@@ -57,7 +57,7 @@ TEST(Iwrr, LongRunShareFollowsTheFlow) {
       sum += capacities.back();
     }
     Iwrr iwrr(capacities);
-    for (int step = 0; step < 50'000; ++step) {
+    for (int step = 0; step < 50'000; ++step, ++events) {
       const auto tokens = static_cast<double>(rng.between(1, 2048));
       const int32_t chosen = iwrr.choose(tokens, [](size_t) { return true; });
       work[chosen] += tokens;
@@ -107,7 +107,7 @@ TEST(FlowRouter, RefusalChargesNothingAndNamesTheReason) {
 
 // Any order of arrivals, decode steps and ends: pipelines are whole, the ledger returns to zero.
 TEST(FlowRouter, KeepsTheBooksUnderAnyScript) {
-  for_seeds(20, [](Rng& rng) {
+  for_events(kMillionEvents, [](Rng& rng, int64_t& events) {
     const RouteMap map = two_stages(3);
     std::vector<double> flow;
     for (size_t i = 0; i < map.links.size(); ++i) flow.push_back(1 + rng.unit() * 100);
@@ -119,7 +119,7 @@ TEST(FlowRouter, KeepsTheBooksUnderAnyScript) {
     };
     std::vector<Running> running;
     int64_t offered = 0, refused = 0, ended = 0;
-    for (int step = 0; step < 50'000; ++step) {
+    for (int step = 0; step < 50'000; ++step, ++events) {
       const uint64_t what = rng.below(3);
       if (what == 0) {
         ++offered;

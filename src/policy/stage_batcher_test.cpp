@@ -30,13 +30,14 @@ std::vector<uint32_t> taken_by_the_rule(const std::vector<StageWork>& queue,
 }
 
 TEST(StageBatch, AgreesWithTheRuleAndLosesNothing) {
-  for_seeds(2000, [](Rng& rng) {
+  for_events(kMillionEvents, [](Rng& rng, int64_t& events) {
     const StageLimits limits{.prompts = static_cast<int32_t>(1 + rng.below(3)),
                              .prompt_tokens = 2000,
                              .decodes = static_cast<int32_t>(1 + rng.below(40)),
                              .decode_context = 20'000};
     std::vector<StageWork> queue;
-    const uint64_t size = rng.below(60);
+    const uint64_t size = 1 + rng.below(60);
+    events += static_cast<int64_t>(size);
     for (uint32_t i = 0; i < size; ++i) {
       const bool prompt = rng.below(5) == 0;
       queue.push_back({i, prompt ? static_cast<int32_t>(1 + rng.below(2000)) : 0,

@@ -59,7 +59,7 @@ void complete_oldest(StepScript& script, StepSender& sender, StepMirror& node, R
 
 TEST(StepDelta, MirrorFollowsRandomScriptsInEveryForm) {
   for (const DeltaForm form : {DeltaForm::kImplied, DeltaForm::kExplicit, DeltaForm::kFull}) {
-    for_seeds(60, [&](Rng& rng) {
+    for_events(kMillionEvents / 3, [&](Rng& rng, int64_t& events) {
       StepScriptOptions options = random_options(rng);
       if (form == DeltaForm::kFull) options.in_flight = 1;  // a full form forgets what was not run
       StepScript script(options, rng());
@@ -74,6 +74,7 @@ TEST(StepDelta, MirrorFollowsRandomScriptsInEveryForm) {
         ASSERT_TRUE(applied) << applied.error().to_string();
         ASSERT_EQ(script.compare(node), "") << "message " << i;
         ASSERT_EQ(node.hash(), sender.mirror().hash());
+        events += 1 + static_cast<int64_t>(message->rows.size());
         while (script.in_flight().size() >= options.in_flight ||
                (!script.in_flight().empty() && rng.below(2) == 0)) {
           complete_oldest(script, sender, node, ran);

@@ -148,6 +148,7 @@ class FakeCluster {
 
   const std::map<RequestId, Outcome>& outcomes() const { return outcomes_; }
   const Coordinator& host() const { return host_; }
+  int64_t peer_events() const { return peer_events_; }  // told to the nodes' machines
   const Peer* peer(size_t i) const { return nodes_.at(i)->peer ? &*nodes_.at(i)->peer : nullptr; }
   size_t inputs_kept(size_t i) const { return nodes_.at(i)->inputs.size(); }
   Instant now() const { return now_; }
@@ -289,6 +290,7 @@ class FakeCluster {
     transmit(-1, send.node.value, [this, node, message = send.message] {
       awake(node, [this, node, message] {
         std::vector<PeerAction> actions;
+        ++peer_events_;
         node->peer->on_message(message, actions);
         perform(node, actions);
       });
@@ -364,6 +366,7 @@ class FakeCluster {
       }
     }
     std::vector<PeerAction> actions;
+    ++peer_events_;
     node->peer->on_run_done(actions);
     perform(node, actions);
   }
@@ -371,6 +374,7 @@ class FakeCluster {
             int32_t token) {
     if (!o_.host.batch.placeholders) return;
     std::vector<PeerAction> own;
+    ++peer_events_;
     node->peer->on_feed(slot, position, token, own);
     perform(node, own);
     if (hop.first == node->id) return;
@@ -379,6 +383,7 @@ class FakeCluster {
     transmit(node->id.value, hop.first.value, [this, first, slot, position, token] {
       awake(first, [this, first, slot, position, token] {
         std::vector<PeerAction> actions;
+        ++peer_events_;
         first->peer->on_feed(slot, position, token, actions);
         perform(first, actions);
       });
@@ -394,6 +399,7 @@ class FakeCluster {
                  const InputId id(next->next_input++);
                  next->inputs[id.value] = hidden;
                  std::vector<PeerAction> actions;
+                 ++peer_events_;
                  next->peer->on_input(step, static_cast<int32_t>(hidden.size()), id, actions);
                  perform(next, actions);
                });
@@ -404,7 +410,7 @@ class FakeCluster {
   Rng& rng_;
   Coordinator host_;
   Instant now_{};
-  int64_t order_ = 0, told_ = 0;
+  int64_t order_ = 0, told_ = 0, peer_events_ = 0;
   uint64_t incarnations_ = 0;
   std::priority_queue<Pending> events_;
   std::map<std::pair<int64_t, int64_t>, Instant> line_;

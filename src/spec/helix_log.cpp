@@ -87,12 +87,18 @@ Result<void> read_lines(const std::string& path,
                         const std::function<Result<void>(std::string_view)>& each) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return Error(Code::kNotFound, format("{}: cannot be read", path));
-  std::string line;
-  for (int64_t number = 1; std::getline(file, line); ++number) {
-    if (line.size() > kLongestLine) {
-      return Error(Code::kInvalidArgument,
-                   format("{}:{}: a line of {} bytes is no log entry", path, number, line.size()));
+  std::vector<char> buffer(kLongestLine + 1);
+  const auto more = [&] {
+    return file.getline(buffer.data(), static_cast<std::streamsize>(buffer.size())).gcount() > 0;
+  };
+  for (int64_t number = 1; more(); ++number) {
+    if (file.fail()) {
+      return errorf(Code::kInvalidArgument, "{}:{}: a line of more than {} bytes is no log entry",
+                    path, number, kLongestLine);
     }
+    // The last line may have no end.
+    const auto count = static_cast<size_t>(file.gcount());
+    const std::string_view line(buffer.data(), file.eof() ? count : count - 1);
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     if (Result<void> done = each(line); !done) {
       return std::move(done).error().context(format("{}:{}", path, number));

@@ -3,9 +3,12 @@
 #include "spec/helix_log.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <string>
 
 #include "base/for_seeds.hpp"
 
@@ -87,6 +90,25 @@ TEST(HelixLog, StatisticsCountTheWindow) {
   EXPECT_DOUBLE_EQ(s.decode_tps, 2 / 3.0);
   EXPECT_EQ(s.between_decodes.count, 1);
   EXPECT_DOUBLE_EQ(s.between_decodes.mean, 3);
+}
+
+TEST(HelixLog, FilesAreReadLineByLine) {
+  const std::string path = ::testing::TempDir() + "towline-events-" + std::to_string(::getpid());
+  const std::string line = "(1.0, 0, 'in', 'decode', 0, 1)";
+  const auto read = [&](const std::string& text) -> Result<int> {
+    std::ofstream(path, std::ios::binary) << text;
+    int events = 0;
+    TRY(read_helix_events(path, [&](const HelixEvent&) { ++events; }));
+    return events;
+  };
+  EXPECT_EQ(*read(line + "\n\n \r\n" + line), 2);  // the last one has no end
+  EXPECT_EQ(*read(line + "\n"), 1);
+  EXPECT_EQ(*read(""), 0);
+  const auto endless = read(line + "\n" + std::string(3 << 20, ' ') + line + "\n");
+  ASSERT_FALSE(endless);
+  EXPECT_NE(endless.error().to_string().find(path + ":2: a line of more than"), std::string::npos)
+      << endless.error().to_string();
+  std::filesystem::remove(path);
 }
 
 // The published figures of this run: 148.3 decode tokens/s, 2.660 s a prompt, 2.020 s a decode.

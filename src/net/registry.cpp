@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/registry.hpp"
 
+#include <set>
+#include <string_view>
+
 #include "base/fmt.hpp"
 
 namespace towline::net {
@@ -35,10 +38,16 @@ Result<void> check_change(const RegistryChange& change) {
     return errorf(Code::kInvalidArgument, "a registry key of {} bytes; 1 to {} are possible",
                   key.size(), kLongestKey);
   };
+  std::set<std::string_view> changed;
+  const auto check_changed = [&](const std::string& key) -> Result<void> {
+    TRY(check_key(key));
+    if (changed.insert(key).second) return {};
+    return errorf(Code::kInvalidArgument, "a registry change has the key '{}' twice", key);
+  };
   for (const RegistryChange::Condition& condition : change.only_if) TRY(check_key(condition.key));
-  for (const std::string& key : change.removes) TRY(check_key(key));
+  for (const std::string& key : change.removes) TRY(check_changed(key));
   for (const RegistryChange::Put& put : change.puts) {
-    TRY(check_key(put.key));
+    TRY(check_changed(put.key));
     if (put.value.size() > kLongestValue) {
       return errorf(Code::kInvalidArgument, "a registry value of {} bytes for '{}'; up to {} are "
                     "possible", put.value.size(), put.key, kLongestValue);

@@ -48,6 +48,7 @@ struct RegistryEntry {
   int64_t version = 0;
 };
 
+// A key is put or removed once in a change: etcd knows no order within one.
 struct RegistryChange {
   struct Condition {
     std::string key;
@@ -98,7 +99,7 @@ Instant registry_now();
 Result<std::unique_ptr<Registry>> open_etcd_registry(const std::string& url, std::string_view rest);
 Result<std::unique_ptr<Registry>> open_file_registry(const std::string& url, std::string_view rest);
 
-// kInvalidArgument unless keys and values are of the lengths above.
+// kInvalidArgument unless keys and values are of the lengths above, and no key is changed twice.
 Result<void> check_change(const RegistryChange& change);
 
 }  // namespace towline::net

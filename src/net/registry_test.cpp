@@ -56,6 +56,11 @@ class RegistryConformance : public ::testing::TestWithParam<std::string> {
     ASSERT_TRUE(done) << done.error().to_string();
     EXPECT_TRUE(*done);
   }
+  bool changed(const RegistryChange& change) {
+    const Result<bool> done = registry_->commit(change, soon());
+    EXPECT_TRUE(done) << done.error().to_string();
+    return done && *done;
+  }
   std::map<std::string, std::string> all(const std::string& prefix = "") const {
     const auto entries = registry_->list(prefix, soon());
     EXPECT_TRUE(entries) << entries.error().to_string();
@@ -106,29 +111,27 @@ TEST_P(RegistryConformance, VersionsGrowAndGuard) {
   put("k", "1");
   const int64_t first = version("k");
   EXPECT_GT(first, 0);
-  EXPECT_FALSE(*registry_->commit({.only_if = {{"k", 0}}, .puts = {{"k", "x"}}}, soon()));
-  EXPECT_TRUE(*registry_->commit({.only_if = {{"k", first}}, .puts = {{"k", "2"}}}, soon()));
-  EXPECT_FALSE(*registry_->commit({.only_if = {{"k", first}}, .puts = {{"k", "3"}}}, soon()));
+  EXPECT_FALSE(changed({.only_if = {{"k", 0}}, .puts = {{"k", "x"}}}));
+  EXPECT_TRUE(changed({.only_if = {{"k", first}}, .puts = {{"k", "2"}}}));
+  EXPECT_FALSE(changed({.only_if = {{"k", first}}, .puts = {{"k", "3"}}}));
   const int64_t second = version("k");
   EXPECT_GT(second, first);
-  EXPECT_TRUE(*registry_->commit({.removes = {"k"}}, soon()));
+  EXPECT_TRUE(changed({.removes = {"k"}}));
   EXPECT_EQ(version("k"), 0);
-  EXPECT_TRUE(*registry_->commit({.only_if = {{"k", 0}}, .puts = {{"k", "again"}}}, soon()));
+  EXPECT_TRUE(changed({.only_if = {{"k", 0}}, .puts = {{"k", "again"}}}));
   EXPECT_GT(version("k"), second) << "a version came back";
 }
 
 TEST_P(RegistryConformance, SeveralKeysChangeTogetherOrNotAtAll) {
   put("a", "1");
   put("b", "1");
-  EXPECT_FALSE(*registry_->commit({.only_if = {{"a", version("a")}, {"b", 0}},
-                                   .puts = {{"a", "2"}, {"b", "2"}},
-                                   .removes = {"b"}},
-                                  soon()));
+  EXPECT_FALSE(changed({.only_if = {{"a", version("a")}, {"b", 0}},
+                        .puts = {{"a", "2"}, {"c", "2"}},
+                        .removes = {"b"}}));
   EXPECT_EQ(all(), (Map{{"a", "1"}, {"b", "1"}}));
-  EXPECT_TRUE(*registry_->commit({.only_if = {{"a", version("a")}, {"b", version("b")}, {"c", 0}},
-                                  .puts = {{"a", "2"}, {"c", "2"}},
-                                  .removes = {"b"}},
-                                 soon()));
+  EXPECT_TRUE(changed({.only_if = {{"a", version("a")}, {"b", version("b")}, {"c", 0}},
+                       .puts = {{"a", "2"}, {"c", "2"}},
+                       .removes = {"b"}}));
   EXPECT_EQ(all(), (Map{{"a", "2"}, {"c", "2"}}));
 }
 
@@ -225,6 +228,8 @@ TEST_P(RegistryConformance, ImpossibleKeysAndValuesAreRefused) {
   for (const RegistryChange& bad : {RegistryChange{.puts = {{"", "x"}}},
                                     RegistryChange{.puts = {{std::string(257, 'k'), "x"}}},
                                     RegistryChange{.puts = {{"k", std::string((1 << 20) + 1, 'x')}}},
+                                    RegistryChange{.puts = {{"k", "x"}}, .removes = {"k"}},
+                                    RegistryChange{.puts = {{"k", "x"}, {"k", "y"}}},
                                     RegistryChange{.removes = {""}}}) {
     const auto answer = registry_->commit(bad, soon());
     ASSERT_FALSE(answer);

@@ -29,11 +29,18 @@ PATIENCE = int(os.environ.get("TOWLINE_TEST_PATIENCE", "300"))
 LEASE = "600"
 
 
+def words_file():
+    """For what a process says that no test reads; kept in a folder of tools/sanitize, if there is one:
+    UBSan's reports go nowhere else."""
+    return tempfile.NamedTemporaryFile(mode="w+", dir=os.environ.get("TOWLINE_TEST_WORDS"),
+                                       delete="TOWLINE_TEST_WORDS" not in os.environ)
+
+
 class Server:
     """A running `towline serve` or `towline up`; `ready` is its JSON line."""
 
     def __init__(self, *words, wait=True, command=None):
-        self.errors = tempfile.TemporaryFile(mode="w+") if wait else subprocess.PIPE
+        self.errors = words_file() if wait else subprocess.PIPE
         self.process = subprocess.Popen(command or [TOWLINE, *settled(words), "--json"],
                                         stdout=subprocess.PIPE, stderr=self.errors, text=True)
         atexit.register(self.process.kill)  # of a test that fails nothing goes on; of one that ended, nothing
@@ -214,7 +221,7 @@ def splits(layers):
 
 def worker(address, name, *words, cwd=None):
     return subprocess.Popen([TOWLINE, "worker", "--connect", address, "--name", name, "--connect-seconds",
-                             "600", *words], stderr=subprocess.DEVNULL, cwd=cwd)
+                             "600", *words], stderr=words_file(), cwd=cwd)
 
 
 def ended(process):

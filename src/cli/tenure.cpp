@@ -26,8 +26,8 @@ constexpr int kLeasesToWait = 3;
 
 void add_tenure_rows(OptionTable& t, TenureOptions& o) {
   t.value("registry", &o.registry,
-          "where processes find the coordinator: etcd://HOST:PORT[,HOST:PORT]/PREFIX, or "
-          "file:///FOLDER for one machine");
+          "where processes find the coordinator: etcd://HOST:PORT[,HOST:PORT]/PREFIX (etcds:// over TLS, "
+          "docs/cluster.md), or file:///FOLDER for one machine");
   t.value("registry-lease", &o.registry_lease,
           "seconds after which another process may take over from one that is silent")
       .range(2, 600);

@@ -102,6 +102,10 @@ std::string etcd_lease_request(LeaseId lease) {
   return Json::object({{"ID", std::to_string(lease.value)}}).dump();
 }
 
+std::string etcd_login_request(std::string_view user, std::string_view password) {
+  return Json::object({{"name", std::string(user)}, {"password", std::string(password)}}).dump();
+}
+
 Result<std::vector<RegistryEntry>> read_etcd_range(std::string_view body, std::string_view prefix) {
   ASSIGN_OR_RETURN(const Json json, object_of(body));
   std::vector<RegistryEntry> entries;
@@ -139,6 +143,14 @@ Result<Registry::Lease> read_etcd_renewal(std::string_view body) {
   return lease_in(json["result"]);
 }
 
+Result<std::string> read_etcd_login(std::string_view body) {
+  ASSIGN_OR_RETURN(const Json json, object_of(body));
+  const std::string token = json["token"].as_string();
+  const bool proper = !token.empty() && token.find_first_of("\r\n") == std::string::npos;
+  if (!proper) return corrupt("to a login has no proper token");
+  return token;
+}
+
 Error etcd_error(int status, std::string_view body) {
   std::string text(body.substr(0, kQuoted));
   int64_t grpc = 0;
@@ -152,7 +164,9 @@ Error etcd_error(int status, std::string_view body) {
   if (text.find("lease not found") != std::string::npos) {
     code = Code::kNotFound;
   } else if (grpc == kGrpcPermissionDenied || grpc == kGrpcUnauthenticated ||
-             text.find("user name is empty") != std::string::npos) {
+             text.find("user name is empty") != std::string::npos ||
+             text.find("invalid auth token") != std::string::npos ||
+             text.find("authentication failed") != std::string::npos) {
     code = Code::kPermissionDenied;
   } else if (grpc == kGrpcExhausted) {
     code = Code::kExhausted;

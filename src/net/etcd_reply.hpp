@@ -20,12 +20,15 @@ std::string etcd_txn_request(std::string_view prefix, const RegistryChange& chan
 std::string etcd_grant_request(Duration time);      // lease/grant
 std::string etcd_lease_request(LeaseId lease);      // lease/keepalive, lease/revoke
 
+std::string etcd_login_request(std::string_view user, std::string_view password);  // auth/authenticate
+
 // Answers of status 200. Everything else, and what is not of the expected form, is an error:
 // kDataCorrupt.
 Result<std::vector<RegistryEntry>> read_etcd_range(std::string_view body, std::string_view prefix);
 Result<bool> read_etcd_txn(std::string_view body);
 Result<Registry::Lease> read_etcd_grant(std::string_view body);
 Result<Registry::Lease> read_etcd_renewal(std::string_view body);  // kNotFound: it has ended
+Result<std::string> read_etcd_login(std::string_view body);  // the token
 // The meaning of an answer of another status: kNotFound for a lease that has ended,
 // kPermissionDenied for want of a login, kUnavailable while there is no leader, and so on.
 Error etcd_error(int status, std::string_view body);

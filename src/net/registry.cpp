@@ -19,11 +19,11 @@ Result<std::unique_ptr<Registry>> Registry::open(const std::string& url) {
   const size_t scheme = url.find("://");
   if (scheme != std::string::npos) {
     const std::string_view rest = std::string_view(url).substr(scheme + 3);
-    if (url.starts_with("etcd://")) return open_etcd_registry(url, rest);
+    if (url.starts_with("etcd://") || url.starts_with("etcds://")) return open_etcd_registry(url);
     if (url.starts_with("file://")) return open_file_registry(url, rest);
   }
-  return errorf(Code::kInvalidArgument, "'{}' is no registry; write etcd://HOST:PORT/PREFIX or "
-                "file:///FOLDER", url);
+  return errorf(Code::kInvalidArgument, "'{}' is no registry; write etcd://HOST:PORT/PREFIX (etcds:// "
+                "over TLS) or file:///FOLDER", url);
 }
 
 Instant registry_now() {

@@ -7,6 +7,8 @@
 //
 //   etcd://HOST:PORT[,HOST:PORT...][/PREFIX]   etcd 3.4 or later, through its HTTP/JSON gateway;
 //                                              keys are PREFIX/KEY; PREFIX is "towline" if not given
+//   etcds://...                                the same over TLS; net/etcd_url.hpp has the options of
+//                                              both (certificates, login)
 //   file:///FOLDER                             a file under a lock; the processes of one machine
 //
 // Keys are short names, values any bytes. Every key has a version: 0 while it is absent, and a
@@ -71,7 +73,8 @@ class Registry {
     Duration time;  // at least what was asked for
   };
 
-  // Does not ask the registry anything yet. kInvalidArgument names what is wrong with the URL.
+  // Does not ask the registry anything yet. kInvalidArgument names what is wrong with the URL or a
+  // file that it names, kNotFound a file that is missing.
   static Result<std::unique_ptr<Registry>> open(const std::string& url);
   virtual ~Registry() = default;
 
@@ -96,7 +99,7 @@ class Registry {
 Instant registry_now();
 
 // The back ends; open() chooses. `rest` is the URL after its scheme.
-Result<std::unique_ptr<Registry>> open_etcd_registry(const std::string& url, std::string_view rest);
+Result<std::unique_ptr<Registry>> open_etcd_registry(const std::string& url);
 Result<std::unique_ptr<Registry>> open_file_registry(const std::string& url, std::string_view rest);
 
 // kInvalidArgument unless keys and values are of the lengths above, and no key is changed twice.

@@ -3,7 +3,8 @@
 //
 // The etcd back end of net::Registry: one HTTP request on a connection of its own for each call, to
 // the member that answered last, then to the others. Connections are not kept: a call every second
-// or so does not pay for the states of a broken one.
+// or so does not pay for the states of a broken one. Over TLS the server's certificate must be of
+// the host that was asked for. A login's token is kept until etcd does not know it any more.
 #include <algorithm>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -11,6 +12,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/redirect_error.hpp>
+#include <boost/asio/ssl.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
@@ -18,12 +20,15 @@
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <boost/beast/http/write.hpp>
+#include <boost/beast/ssl/ssl_stream.hpp>
 #include <boost/system/system_error.hpp>
 #include <chrono>
 #include <optional>
 
+#include "base/file.hpp"
 #include "base/fmt.hpp"
 #include "net/etcd_reply.hpp"
+#include "net/etcd_url.hpp"
 
 namespace towline::net {
 namespace {
@@ -33,10 +38,10 @@ namespace beast = boost::beast;
 namespace http = boost::beast::http;
 using boost::system::error_code;
 using tcp = asio::ip::tcp;
+using TlsStream = beast::ssl_stream<beast::tcp_stream>;
 
 constexpr uint64_t kLongestAnswer = 16u << 20;
-constexpr std::string_view kDefaultPrefix = "towline";
-constexpr std::string_view kDefaultPort = "2379";
+constexpr int64_t kLongestPassword = 4096;
 constexpr Duration kLookUpAgain = seconds(30);  // at most so often, when a member does not answer
 
 struct Member {
@@ -53,12 +58,9 @@ struct Answer {
 
 auto await_into(error_code& ec) { return asio::redirect_error(asio::use_awaitable, ec); }
 
-asio::awaitable<void> exchange(tcp::endpoint to, http::request<http::string_body> request,
-                               Duration patience, error_code& ec, Answer& answer) {
-  beast::tcp_stream stream(co_await asio::this_coro::executor);
-  stream.expires_after(std::chrono::nanoseconds(patience.value));
-  co_await stream.async_connect(to, await_into(ec));
-  if (ec) co_return;
+template <class Stream>
+asio::awaitable<void> ask_over(Stream& stream, const http::request<http::string_body>& request,
+                               error_code& ec, Answer& answer) {
   co_await http::async_write(stream, request, await_into(ec));
   if (ec) co_return;
   beast::flat_buffer buffer;
@@ -70,10 +72,69 @@ asio::awaitable<void> exchange(tcp::endpoint to, http::request<http::string_body
   answer.body = std::move(parser.get().body());
 }
 
+// `tls`: may be null.
+asio::awaitable<void> exchange(tcp::endpoint to, std::string host, asio::ssl::context* tls,
+                               http::request<http::string_body> request, Duration patience,
+                               error_code& ec, Answer& answer) {
+  const auto longest = std::chrono::nanoseconds(patience.value);
+  if (tls == nullptr) {
+    beast::tcp_stream stream(co_await asio::this_coro::executor);
+    stream.expires_after(longest);
+    co_await stream.async_connect(to, await_into(ec));
+    if (!ec) co_await ask_over(stream, request, ec, answer);
+    co_return;
+  }
+  TlsStream stream(co_await asio::this_coro::executor, *tls);
+  beast::get_lowest_layer(stream).expires_after(longest);
+  co_await beast::get_lowest_layer(stream).async_connect(to, await_into(ec));
+  if (ec) co_return;
+  stream.set_verify_callback(asio::ssl::host_name_verification(host), ec);
+  if (ec) co_return;
+  error_code is_name;
+  asio::ip::make_address(host, is_name);
+  if (is_name) SSL_set_tlsext_host_name(stream.native_handle(), host.c_str());
+  co_await stream.async_handshake(asio::ssl::stream_base::client, await_into(ec));
+  if (!ec) co_await ask_over(stream, request, ec, answer);
+}
+
+Result<std::unique_ptr<asio::ssl::context>> make_tls(const EtcdUrl& url) {
+  auto tls = std::make_unique<asio::ssl::context>(asio::ssl::context::tls_client);
+  error_code ec;
+  const auto fault = [&](const std::string& file, std::string_view what) {
+    return errorf(Code::kInvalidArgument, "registry: '{}' is no {} (PEM): {}", file, what, ec.message());
+  };
+  tls->set_verify_mode(asio::ssl::verify_peer, ec);
+  // A key that wants a passphrase is an error, not a question on the terminal.
+  tls->set_password_callback([](size_t, asio::ssl::context::password_purpose) { return std::string(); },
+                             ec);
+  if (url.ca.empty()) {
+    tls->set_default_verify_paths(ec);
+  } else if (tls->load_verify_file(url.ca, ec)) {
+    return fault(url.ca, "file of certificates");
+  }
+  if (url.cert.empty()) return tls;
+  if (tls->use_certificate_chain_file(url.cert, ec)) return fault(url.cert, "certificate");
+  if (tls->use_private_key_file(url.key, asio::ssl::context::pem, ec)) {
+    return fault(url.key, "private key of that certificate");
+  }
+  return tls;
+}
+
+// The first line.
+Result<std::string> read_password(const std::string& path) {
+  auto text = read_file(path, kLongestPassword);
+  if (!text) return std::move(text).error().context("the registry's password");
+  return text->substr(0, text->find_first_of("\r\n"));
+}
+
 class EtcdRegistry final : public Registry {
  public:
-  EtcdRegistry(std::string url, std::vector<Member> members, std::string prefix)
-      : Registry(std::move(url)), members_(std::move(members)), prefix_(std::move(prefix)) {}
+  EtcdRegistry(std::string url, const EtcdUrl& parts, std::string password,
+               std::unique_ptr<asio::ssl::context> tls)
+      : Registry(std::move(url)), prefix_(parts.prefix), user_(parts.user),
+        password_(std::move(password)), tls_(std::move(tls)) {
+    for (const EtcdUrl::Host& host : parts.hosts) members_.push_back({host.name, host.port, {}, {}});
+  }
 
   Result<std::vector<RegistryEntry>> list(std::string_view prefix, Deadline deadline) override {
     ASSIGN_OR_RETURN(const std::string body,
@@ -105,9 +166,27 @@ class EtcdRegistry final : public Registry {
   }
 
  private:
-  // The body of an answer of status 200. Members that do not answer are passed over; each gets an
-  // equal share of the time that is left.
+  // The body of an answer of status 200, asked for as the user, if there is one.
   Result<std::string> call(const std::string& path, const std::string& body, Deadline deadline) {
+    if (user_.empty()) return call_any(path, body, deadline);
+    const bool fresh = token_.empty();
+    if (fresh) TRY(log_in(deadline));
+    Result<std::string> answer = call_any(path, body, deadline);
+    if (answer || fresh || answer.error().code() != Code::kPermissionDenied) return answer;
+    TRY(log_in(deadline));  // the token has ended, maybe
+    return call_any(path, body, deadline);
+  }
+
+  Result<void> log_in(Deadline deadline) {
+    token_.clear();
+    ASSIGN_OR_RETURN(const std::string body, call_any("auth/authenticate",
+                                                      etcd_login_request(user_, password_), deadline));
+    ASSIGN_OR_RETURN(token_, read_etcd_login(body));
+    return {};
+  }
+
+  // Members that do not answer are passed over; each gets an equal share of the time that is left.
+  Result<std::string> call_any(const std::string& path, const std::string& body, Deadline deadline) {
     Error last(Code::kDeadline, "no time is left to ask the registry");
     for (size_t tried = 0; tried < members_.size(); ++tried) {
       const Duration left = deadline - steady_now();
@@ -135,6 +214,7 @@ class EtcdRegistry final : public Registry {
     request.set(http::field::host, member.name());
     request.set(http::field::content_type, "application/json");
     request.set(http::field::connection, "close");
+    if (!token_.empty()) request.set(http::field::authorization, token_);
     request.body() = body;
     request.prepare_payload();
     error_code ec;
@@ -148,7 +228,8 @@ class EtcdRegistry final : public Registry {
       Answer answer;
       try {  // Asio throws when the process has no descriptors left
         asio::io_context context(1);
-        asio::co_spawn(context, exchange(address, request, left, ec, answer), asio::detached);
+        asio::co_spawn(context, exchange(address, member.host, tls_.get(), request, left, ec, answer),
+                       asio::detached);
         context.run();
       } catch (const boost::system::system_error& thrown) {
         ec = thrown.code();
@@ -183,61 +264,25 @@ class EtcdRegistry final : public Registry {
   std::vector<Member> members_;
   size_t current_ = 0;
   const std::string prefix_;  // ends with a slash
+  const std::string user_, password_;
+  const std::unique_ptr<asio::ssl::context> tls_;  // null: plain
+  std::string token_;         // of the login
 };
-
-// "host", "host:2379", "[::1]:2379"
-std::optional<Member> member_of(std::string_view text) {
-  Member member;
-  std::string_view port;
-  if (text.starts_with('[')) {
-    const size_t end = text.find(']');
-    if (end == std::string_view::npos) return std::nullopt;
-    member.host = text.substr(1, end - 1);
-    port = text.substr(end + 1);
-  } else {
-    const size_t colon = text.find(':');
-    member.host = text.substr(0, colon);
-    port = colon == std::string_view::npos ? std::string_view() : text.substr(colon);
-  }
-  if (member.host.empty()) return std::nullopt;
-  if (port.empty()) {
-    member.port = kDefaultPort;
-    return member;
-  }
-  if (!port.starts_with(':')) return std::nullopt;
-  member.port = port.substr(1);
-  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
-  const bool proper = !member.port.empty() && member.port.size() <= 5 &&
-                      std::ranges::all_of(member.port, is_digit) && std::stoi(member.port) <= 65535;
-  return proper ? std::optional(member) : std::nullopt;
-}
 
 }  // namespace
 
-Result<std::unique_ptr<Registry>> open_etcd_registry(const std::string& url, std::string_view rest) {
-  const size_t slash = rest.find('/');
-  std::string_view hosts = rest.substr(0, slash);
-  std::string_view prefix = slash == std::string_view::npos ? "" : rest.substr(slash + 1);
-  while (prefix.ends_with('/')) prefix.remove_suffix(1);
-  if (prefix.empty()) prefix = kDefaultPrefix;
-  std::vector<Member> members;
-  while (!hosts.empty()) {
-    const size_t comma = hosts.find(',');
-    const std::optional<Member> member = member_of(hosts.substr(0, comma));
-    if (!member) {
-      members.clear();
-      break;
-    }
-    members.push_back(*member);
-    hosts = comma == std::string_view::npos ? std::string_view() : hosts.substr(comma + 1);
+Result<std::unique_ptr<Registry>> open_etcd_registry(const std::string& url) {
+  ASSIGN_OR_RETURN(const EtcdUrl parts, parse_etcd_url(url));
+  std::string password;
+  if (!parts.user.empty()) {
+    ASSIGN_OR_RETURN(password, read_password(parts.password_file));
   }
-  if (members.empty()) {
-    return errorf(Code::kInvalidArgument,
-                  "registry '{}' names no proper hosts; write etcd://HOST:PORT[,HOST:PORT]/PREFIX",
-                  url);
+  std::unique_ptr<asio::ssl::context> tls;
+  if (parts.tls) {
+    ASSIGN_OR_RETURN(tls, make_tls(parts));
   }
   return std::unique_ptr<Registry>(
-      new EtcdRegistry(url, std::move(members), std::string(prefix) + "/"));
+      new EtcdRegistry(url, parts, std::move(password), std::move(tls)));
 }
 
 }  // namespace towline::net

@@ -2,9 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // One contract, both back ends of the registry; etcd is a real one (Debian's etcd-server).
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 
 #include <atomic>
 #include <filesystem>
@@ -13,6 +16,7 @@
 
 #include "base/for_seeds.hpp"
 #include "net/etcd_reply.hpp"
+#include "net/etcd_url.hpp"
 #include "net/registry.hpp"
 #include "net/testing_etcd.hpp"
 
@@ -23,20 +27,24 @@ Deadline soon() { return deadline_in(seconds(120)); }
 
 class RegistryConformance : public ::testing::TestWithParam<std::string> {
  protected:
-  static void TearDownTestSuite() { etcd().reset(); }
-  static std::unique_ptr<TestEtcd>& etcd() {
-    static std::unique_ptr<TestEtcd> one;
-    return one;
+  static void TearDownTestSuite() {
+    etcd(false).reset();
+    etcd(true).reset();
+  }
+  static std::unique_ptr<TestEtcd>& etcd(bool tls) {
+    static std::unique_ptr<TestEtcd> one[2];
+    return one[tls ? 1 : 0];
   }
   void SetUp() override {
     static int count = 0;
     const std::string fresh = format("t{}", ++count);
-    if (GetParam() == "etcd") {
+    if (GetParam() != "file") {
       if (TestEtcd::program() == nullptr) {
         GTEST_SKIP() << "no etcd here; apt-get install etcd-server to run this test";
       }
-      if (!etcd()) etcd() = std::make_unique<TestEtcd>();
-      url_ = etcd()->url(fresh);
+      const bool tls = GetParam() == "etcds";
+      if (!etcd(tls)) etcd(tls) = std::make_unique<TestEtcd>(tls);
+      url_ = etcd(tls)->url(fresh);
     } else {
       folder_ = ::testing::TempDir() + format("towline-registry-{}-{}", ::getpid(), fresh);
       url_ = "file://" + folder_;
@@ -239,10 +247,125 @@ TEST_P(RegistryConformance, ImpossibleKeysAndValuesAreRefused) {
   EXPECT_EQ(all()["k"].size(), size_t{1} << 20);
 }
 
-INSTANTIATE_TEST_SUITE_P(BackEnds, RegistryConformance, ::testing::Values("file", "etcd"),
+INSTANTIATE_TEST_SUITE_P(BackEnds, RegistryConformance, ::testing::Values("file", "etcd", "etcds"),
                          [](const auto& of) { return of.param; });
 
 // --- what only one of them has ------------------------------------------------------------------
+
+TEST(EtcdUrl, PartsAndDefaults) {
+  const auto plain = parse_etcd_url("etcd://a,[::1]:99,10.0.0.1:2380");
+  ASSERT_TRUE(plain) << plain.error().to_string();
+  ASSERT_EQ(plain->hosts.size(), 3u);
+  EXPECT_EQ(plain->hosts[0].name + " " + plain->hosts[0].port, "a 2379");
+  EXPECT_EQ(plain->hosts[1].name + " " + plain->hosts[1].port, "::1 99");
+  EXPECT_EQ(plain->prefix, "towline/");
+  EXPECT_FALSE(plain->tls);
+  const auto full = parse_etcd_url(
+      "etcds://h:1/a/b/?ca=/etc/c%20a.pem&cert=c&key=k&user=me&password-file=/run/p%26w");
+  ASSERT_TRUE(full) << full.error().to_string();
+  EXPECT_TRUE(full->tls);
+  EXPECT_EQ(full->prefix, "a/b/");
+  EXPECT_EQ(full->ca, "/etc/c a.pem");
+  EXPECT_EQ(full->cert + full->key + full->user, "ckme");
+  EXPECT_EQ(full->password_file, "/run/p&w");
+}
+
+TEST(EtcdUrl, FaultsAreNamed) {
+  const struct {
+    const char *url, *says;
+  } cases[] = {{"etcd://", "no proper hosts"},
+               {"etcd://a:b/x", "no proper hosts"},
+               {"etcd://a:70000", "no proper hosts"},
+               {"etcd://[::1/x", "no proper hosts"},
+               {"etcd://a/x?ca=f", "belong to etcds"},
+               {"etcds://a/x?user=me", "go together"},
+               {"etcds://a/x?cert=f", "go together"},
+               {"etcds://a/x?cafile=f", "option 'cafile'"},
+               {"etcds://a/x?ca", "no proper value"},
+               {"etcds://a/x?ca=%4", "no proper value"},
+               {"etcds://a/x?ca=/nowhere.pem", "/nowhere.pem"},
+               {"etcd://a/x?user=me&password-file=/nowhere", "/nowhere"},
+               {"http://a", "no registry"}};
+  for (const auto& c : cases) {
+    const auto opened = Registry::open(c.url);
+    ASSERT_FALSE(opened) << c.url;
+    EXPECT_NE(opened.error().to_string().find(c.says), std::string::npos) << opened.error().to_string();
+  }
+}
+
+// What the registry's own messages cannot do: a POST to the gateway. -> the answer's first line
+std::string post(const TestEtcd& etcd, const std::string& path, const std::string& body) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(static_cast<uint16_t>(etcd.port()));
+  ::inet_pton(AF_INET, etcd.host().c_str(), &to.sin_addr);
+  std::string answer;
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) == 0) {
+    const std::string request = format("POST /v3/{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+                                       "content-length: {}\r\n\r\n{}", path, body.size(), body);
+    (void)!::write(fd, request.data(), request.size());
+    char buffer[4096];
+    for (ssize_t n = 0; (n = ::read(fd, buffer, sizeof(buffer))) > 0;) {
+      answer.append(buffer, static_cast<size_t>(n));
+    }
+  }
+  ::close(fd);
+  return answer.substr(0, answer.find('\r'));
+}
+
+TEST(Registry, EtcdAsksForALogin) {
+  if (TestEtcd::program() == nullptr) {
+    GTEST_SKIP() << "no etcd here; apt-get install etcd-server to run this test";
+  }
+  TestEtcd etcd;
+  for (const auto& [path, body] : {std::pair("auth/user/add", R"({"name":"root","password":"old rope"})"),
+                                   {"auth/role/add", R"({"name":"root"})"},
+                                   {"auth/user/grant", R"({"user":"root","role":"root"})"},
+                                   {"auth/enable", "{}"}}) {
+    ASSERT_EQ(post(etcd, path, body), "HTTP/1.1 200 OK") << path;
+  }
+  const std::string file = ::testing::TempDir() + format("towline-password-{}", ::getpid());
+  const auto open = [&](const std::string& password) {
+    std::ofstream(file) << password;
+    return Registry::open(etcd.url() + "?user=root&password-file=" + file);
+  };
+  const auto stranger = (*Registry::open(etcd.url()))->list("", soon());
+  ASSERT_FALSE(stranger);
+  EXPECT_EQ(stranger.error().code(), Code::kPermissionDenied);
+  const auto wrong = (*open("new rope\n"))->list("", soon());
+  ASSERT_FALSE(wrong);
+  EXPECT_EQ(wrong.error().code(), Code::kPermissionDenied) << wrong.error().to_string();
+  const auto right = open("old rope\n");
+  ASSERT_TRUE(*(*right)->commit({.puts = {{"k", "v", kNoLease}}}, soon()));
+  // Its tokens end with it; the next call logs in again.
+  etcd.kill();
+  etcd.start();
+  const auto entries = (*right)->list("", soon());
+  ASSERT_TRUE(entries) << entries.error().to_string();
+  EXPECT_EQ(entries->size(), 1u);
+  std::filesystem::remove(file);
+}
+
+TEST(Registry, ACertificateOfSomebodyElseIsRefused) {
+  if (TestEtcd::program() == nullptr) {
+    GTEST_SKIP() << "no etcd here; apt-get install etcd-server to run this test";
+  }
+  const TestEtcd here(true), other(true);
+  const auto mixed =
+      Registry::open(format("etcds://{}/x?ca={}", here.member(), other.certificate()));
+  ASSERT_TRUE(mixed) << mixed.error().to_string();
+  const auto refused = (*mixed)->list("", soon());
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::kUnavailable);
+  EXPECT_NE(refused.error().to_string().find("certificate"), std::string::npos)
+      << refused.error().to_string();
+  // TLS where none is spoken.
+  const auto plain = Registry::open(format("etcd://{}/x", here.member()));
+  EXPECT_FALSE((*plain)->list("", soon()));
+  const auto right = Registry::open(here.url());
+  EXPECT_TRUE((*right)->list("", soon()));
+}
 
 TEST(Registry, AUrlIsToldWhatIsWrongWithIt) {
   for (const char* bad : {"", "etcd", "etcd://", "etcd:///p", "etcd://:2379", "etcd://h:", "etcd://h:x",

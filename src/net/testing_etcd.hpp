@@ -32,7 +32,8 @@ class TestEtcd {
     return nullptr;
   }
 
-  TestEtcd() {
+  // `tls`: with a certificate that it makes for itself.
+  explicit TestEtcd(bool tls = false) : tls_(tls) {
     static int count = 0;
     folder_ = ::testing::TempDir() + format("towline-etcd-{}-{}", ::getpid(), ++count);
     const pid_t pid = ::getpid();
@@ -49,12 +50,14 @@ class TestEtcd {
 
   // On the same ports and data; waits until it answers.
   void start() {
-    const std::string client = format("http://{}:{}", host_, port_);
+    const std::string client = format("{}://{}:{}", tls_ ? "https" : "http", host_, port_);
     const std::string peer = format("http://{}:{}", host_, port_ + 1);
     std::vector<std::string> words = {
         "etcd", "--data-dir", folder_, "--listen-client-urls", client, "--advertise-client-urls",
         client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-        "--initial-cluster", "default=" + peer, "--log-level", "fatal"};
+        "--initial-cluster", "default=" + peer, "--log-level", "fatal",
+        "--bcrypt-cost", "4"};
+    if (tls_) words.push_back("--auto-tls");
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
@@ -68,9 +71,8 @@ class TestEtcd {
       if (::getppid() == parent) ::execv(program(), argv.data());
       ::_exit(127);
     }
-    const auto registry = Registry::open(url());
     const Deadline latest = deadline_in(seconds(300));
-    while (!(*registry)->list("", deadline_in(seconds(10))) && steady_now() < latest) {
+    while (!answers() && steady_now() < latest) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
   }
@@ -89,11 +91,24 @@ class TestEtcd {
   void resume() const { ::kill(pid_, SIGCONT); }
 
   std::string url(const std::string& prefix = "test") const {
-    return format("etcd://{}:{}/{}", host_, port_, prefix);
+    return tls_ ? format("etcds://{}:{}/{}?ca={}", host_, port_, prefix, certificate())
+                : format("etcd://{}:{}/{}", host_, port_, prefix);
   }
   std::string member() const { return format("{}:{}", host_, port_); }
+  std::string certificate() const { return folder_ + "/fixtures/client/cert.pem"; }
+  const std::string& host() const { return host_; }
+  int port() const { return port_; }
 
  private:
+  // Anything at all, be it that one has to log in.
+  bool answers() const {
+    const auto registry = Registry::open(url());  // its certificate may not be there yet
+    if (!registry) return false;
+    const auto list = (*registry)->list("", deadline_in(seconds(10)));
+    return list || list.error().code() == Code::kPermissionDenied;
+  }
+
+  const bool tls_;
   std::string folder_, host_;
   int port_ = 0;  // for clients; the next one is for peers
   pid_t pid_ = -1;

@@ -136,7 +136,8 @@ class Deployment {
                       "same name '{}'; rename one", worker.name, label_of(worker.name));
       }
     }
-    if (!o_.registry.empty() && !o_.registry.starts_with("etcd://")) {
+    if (!o_.registry.empty() && !o_.registry.starts_with("etcd://") &&
+        !o_.registry.starts_with("etcds://")) {
       return errorf(Code::kInvalidArgument, "--registry '{}' does not reach other machines; write "
                     "etcd://HOST:PORT[,HOST:PORT]/PREFIX", o_.registry);
     }

@@ -24,13 +24,16 @@ std::string_view router_name(RouterKind kind) {
   return "shortest-queue";
 }
 
-Result<RouterKind> router_named(std::string_view name) {
+Result<RouterKind> router_named(std::string_view given) {
+  std::string name(given);
+  std::ranges::replace(name, '_', '-');
+  if (name == "iwrr" || name == "maxflow") name = "flow";
   for (const RouterKind kind : {RouterKind::kFlow, RouterKind::kSwarm, RouterKind::kRandom,
                                 RouterKind::kShortestQueue}) {
     if (name == router_name(kind)) return kind;
   }
   return errorf(Code::kInvalidArgument,
-                "there is no router '{}'; there are flow, swarm, random and shortest-queue", name);
+                "there is no router '{}'; there are flow, swarm, random and shortest-queue", given);
 }
 
 RouteChooser::RouteChooser(RouterKind kind, RouteMap map, std::span<const double> flow,

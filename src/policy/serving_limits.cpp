@@ -16,9 +16,7 @@ constexpr int32_t kMostOutstanding = 240;  // steps of one node; below its mirro
 
 Result<CoordinatorOptions> coordinator_options(const spec::ScenarioServing& serving) {
   CoordinatorOptions o;
-  std::string router = serving.router == "iwrr" ? "flow" : serving.router;
-  std::ranges::replace(router, '_', '-');
-  ASSIGN_OR_RETURN(o.router, router_named(router));
+  ASSIGN_OR_RETURN(o.router, router_named(serving.router));
   o.batch.step_tokens = serving.step_tokens;
   o.batch.chunk_tokens = std::min(serving.chunk_tokens, serving.step_tokens);
   o.batch.sequences = serving.sequences;

@@ -36,6 +36,11 @@ EmulatedLinks EmulatedLinks::of(const spec::Scenario& scenario, const spec::Clus
       faults.jitter = duration_of(link->jitter);
       faults.bytes_per_second = link->bandwidth.value;
       faults.loss = link->loss;
+      faults.duplicate = link->duplicate;
+      faults.reorder = link->reorder;
+      faults.corrupt = link->corrupt;
+      faults.cut = link->cut;
+      faults.seed = static_cast<uint64_t>(link->seed);
       if (faults.any()) {
         out.links_[from][to] = faults;
       } else if (const auto at = out.links_.find(from); at != out.links_.end()) {

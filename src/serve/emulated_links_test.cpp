@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <tuple>
+
 #include "base/json.hpp"
 
 namespace towline::serve {
@@ -62,12 +64,16 @@ bandwidth = "8 mbit"
 
 TEST(EmulatedLinks, TextIsWhatTheOtherSideReads) {
   const auto s = scenario("[[links]]\nbetween = [\"attic\", \"cellar\"]\nlatency = \"33.25 ms\"\n"
-                          "bandwidth = 1234567\nloss = 0.125\n");
+                          "bandwidth = 1234567\nloss = 0.125\nduplicate = 0.25\nreorder = 0.375\n"
+                          "corrupt = 0.0625\ncut = 0.03125\nseed = 77\n");
   const EmulatedLinks links = EmulatedLinks::of(s, nullptr);
   const Json text = EmulatedLinks::to_json(links.from("a"));
   const auto read = net::parse_faults(text["c"].as_string());
   ASSERT_TRUE(read) << read.error().to_string();
   EXPECT_EQ(*read, links.from("a").at("c"));
+  const net::Faults& f = *read;
+  EXPECT_EQ(std::tie(f.duplicate, f.reorder, f.corrupt, f.cut), std::tuple(0.25, 0.375, 0.0625, 0.03125));
+  EXPECT_EQ(f.seed, 77u);
 }
 
 TEST(EmulatedLinks, OfAClusterFileWhereTheScenarioIsSilent) {

@@ -142,11 +142,16 @@ Result<ScenarioLink> read_link(const Json& item, size_t index) {
     link.to = v[1].as_string();
     return {};
   };
-  const std::array<Key, 5> keys = {{{"between", between},
-                                    {"latency", time(link.latency)},
-                                    {"jitter", time(link.jitter)},
-                                    {"bandwidth", speed(link.bandwidth)},
-                                    {"loss", number(link.loss, 0, 0.99)}}};
+  const std::array<Key, 10> keys = {{{"between", between},
+                                     {"latency", time(link.latency)},
+                                     {"jitter", time(link.jitter)},
+                                     {"bandwidth", speed(link.bandwidth)},
+                                     {"loss", number(link.loss, 0, 0.99)},
+                                     {"duplicate", number(link.duplicate, 0, 0.99)},
+                                     {"reorder", number(link.reorder, 0, 0.99)},
+                                     {"corrupt", number(link.corrupt, 0, 0.99)},
+                                     {"cut", number(link.cut, 0, 0.99)},
+                                     {"seed", whole(link.seed, 0, INT64_MAX)}}};
   const std::string where = format("[[links]] {}", index + 1);
   TRY(read_table(item, where, keys));
   if (link.from.empty()) {
@@ -208,7 +213,8 @@ Result<Scenario> read_scenario(const Json& tree) {
        {"step_tokens", whole(v.step_tokens, 1, 1 << 20)},
        {"chunk_tokens", whole(v.chunk_tokens, 1, 1 << 20)},
        {"prefix_cache", flag(v.prefix_cache)},
-       {"router", one_of(v.router, {"iwrr", "swarm", "random", "shortest_queue"})},
+       {"router", one_of(v.router, {"iwrr", "swarm", "random", "shortest_queue", "flow", "maxflow",
+                             "shortest-queue"})},
        {"queue", whole(v.queue, 0, 1 << 30)},
        {"async", flag(v.async)},
        {"extra_steps", whole(v.extra_steps, 0, 4096)}}};
@@ -333,7 +339,9 @@ std::string print_scenario(const Scenario& s) {
                   toml_string(link.from), toml_string(link.to), toml_number(link.latency.value),
                   toml_number(link.jitter.value));
     if (link.bandwidth.value > 0) out += format("bandwidth = {}\n", toml_number(link.bandwidth.value));
-    out += format("loss = {}\n", toml_number(link.loss));
+    out += format("loss = {}\nduplicate = {}\nreorder = {}\ncorrupt = {}\ncut = {}\nseed = {}\n",
+                  toml_number(link.loss), toml_number(link.duplicate), toml_number(link.reorder),
+                  toml_number(link.corrupt), toml_number(link.cut), link.seed);
   }
   const ScenarioEmulation& e = s.emulation;
   if (!(e == ScenarioEmulation{})) {

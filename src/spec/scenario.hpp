@@ -17,7 +17,7 @@
 //   step_tokens = 512            # rows of one step
 //   chunk_tokens = 512           # of one prompt in one step
 //   prefix_cache = true
-//   router = "iwrr"              # or swarm, random, shortest_queue
+//   router = "iwrr"              # or swarm, random, shortest_queue ("flow", "maxflow": the same as iwrr)
 //   queue = 256                  # requests waiting; more are refused
 //   async = false                # a sequence's next step is sent before its token is known
 //   extra_steps = 1              # steps of a pipeline on their way beyond one for each of its nodes
@@ -51,6 +51,11 @@
 //   jitter = "0 ms"
 //   bandwidth = "100 mbit"       # missing: unlimited
 //   loss = 0.0                   # share of messages lost (and sent again)
+//   duplicate = 0.0              # ... that arrive twice
+//   reorder = 0.0                # ... that later ones overtake
+//   corrupt = 0.0                # ... that arrive with a bit flipped
+//   cut = 0.0                    # ... that take the connection down with them
+//   seed = 1                     # which messages these are
 //
 //   [workload]                   # for simulate and bench
 //   trace = "azure.csv"
@@ -89,7 +94,8 @@ struct ScenarioLink {
   std::string from, to;        // sites or workers; both ways
   Seconds latency, jitter;
   BytesPerSec bandwidth;       // 0: unlimited
-  double loss = 0;             // 0..1
+  double loss = 0, duplicate = 0, reorder = 0, corrupt = 0, cut = 0;  // 0 to 0.99, of each message
+  int64_t seed = 1;
   friend bool operator==(const ScenarioLink&, const ScenarioLink&) = default;
 };
 

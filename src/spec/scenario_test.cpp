@@ -75,6 +75,7 @@ TEST(Scenario, FaultsNameThePlaceTheValueAndTheRemedy) {
       {"schema = 1\n[[links]]\nlatency = \"1 ms\"", "'between' is missing"},
       {"schema = 1\n[[links]]\nbetween = [\"a\", \"b\"]", "neither a worker nor a site"},
       {"schema = 1\n[[links]]\nbetween = [\"a\", \"b\"]\nloss = 1.5", "from 0 to 0.99"},
+      {"schema = 1\n[[links]]\nbetween = [\"a\", \"b\"]\ncut = 1", "from 0 to 0.99"},
       {"schema = 1\nworkers = 3", "a list of workers"},
       {"schema = 1\n[emulation]\nslowness = 0", "from 0.001 to"},
       {"schema = 1\n[emulation]\nplan_workers = true", "needs 'cluster'"},
@@ -85,6 +86,13 @@ TEST(Scenario, FaultsNameThePlaceTheValueAndTheRemedy) {
     const auto s = parse(c.text);
     ASSERT_FALSE(s) << c.text;
     EXPECT_NE(s.error().to_string().find(c.says), std::string::npos) << s.error().to_string();
+  }
+}
+
+TEST(Scenario, RoutersHaveTheNamesOfTheCommandsToo) {
+  for (const char* name : {"iwrr", "flow", "maxflow", "shortest_queue", "shortest-queue", "random"}) {
+    const auto s = parse(std::string("schema = 1\n[serving]\nrouter = \"") + name + "\"");
+    ASSERT_TRUE(s) << s.error().to_string();
   }
 }
 
@@ -112,7 +120,9 @@ TEST(Scenario, PrintsWhatItReads) {
       }
       s.workers.push_back(w);
     }
-    s.links.push_back({"w0", "coordinator", Seconds(rng.unit()), Seconds(0), BytesPerSec(1e6), 0.1});
+    s.links.push_back({"w0", "coordinator", Seconds(rng.unit()), Seconds(0), BytesPerSec(1e6), 0.1,
+                       rng.unit() / 2, rng.unit() / 2, rng.unit() / 2, rng.unit() / 2,
+                       static_cast<int64_t>(rng.below(1000))});
     if (rng.below(2) == 0) s.emulation = {"llama2-70b", 2.5, true, false};
     if (rng.below(2) == 0) s.workload = {"t.csv", 2.5, 100, 7};
     const auto back = parse(print_scenario(s));

@@ -223,6 +223,26 @@ Result<void> assign_layers(std::vector<ClusterNode>& nodes, int32_t total_layers
   return {};
 }
 
+const ClusterNode* range_to_fill(const std::vector<ClusterNode>& nodes,
+                                 const std::vector<const ClusterNode*>& held) {
+  std::map<int32_t, double> speed;  // of each layer that somebody holds
+  for (const ClusterNode* node : held) {
+    for (int32_t l = node->layers.begin; l < node->layers.end; ++l) {
+      speed[l] += node->speed / node->layers.size();
+    }
+  }
+  const auto thinnest = [&](const ClusterNode& node) {
+    double least = kBoundless;
+    for (int32_t l = node.layers.begin; l < node.layers.end; ++l) {
+      const auto at = speed.find(l);
+      least = std::min(least, at == speed.end() ? 0.0 : at->second);
+    }
+    return least;
+  };
+  const auto found = std::ranges::min_element(nodes, {}, thinnest);
+  return found == nodes.end() ? nullptr : &*found;
+}
+
 ClusterPlan plan_cluster(const policy::AskPlan& ask, const std::map<NodeId, NodeRate>& rates,
                          int32_t total_layers, const std::vector<PlannedLink>& planned) {
   std::vector<NodeForPlan> nodes;

@@ -46,6 +46,12 @@ int64_t kv_tokens_of(const ClusterNode& node, const spec::ModelDesc& model,
 // many layers as nodes.
 Result<void> assign_layers(std::vector<ClusterNode>& nodes, int32_t total_layers);
 
+// Of `nodes`, not empty, one whose range is held least by `held` (nodes of `nodes`; one may be there
+// several times): least by its thinnest layer, a layer's speed being the sum of its holders' speeds a
+// layer; of equals the first. What a node that nobody listed should hold.
+const ClusterNode* range_to_fill(const std::vector<ClusterNode>& nodes,
+                                 const std::vector<const ClusterNode*>& held);
+
 struct NodeRate {
   std::string name;
   double rate = 0;             // rows a second through one layer, as it measured; 0: unknown

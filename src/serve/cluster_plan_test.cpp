@@ -85,5 +85,29 @@ TEST(ClusterPlan, WhatIsLeftOfAPlanIsSolvedAnew) {
   EXPECT_EQ(flow_of(flow, 0, 2), -1);
 }
 
+ClusterNode holder(std::string name, LayerRange layers, double speed = 1) {
+  ClusterNode node;
+  node.name = std::move(name);
+  node.layers = layers;
+  node.speed = speed;
+  return node;
+}
+
+TEST(ClusterPlan, AnUnlistedNodeFillsWhatIsMissingFirst) {
+  const std::vector<ClusterNode> nodes = {holder("a", {0, 4}, 2), holder("b", {3, 8}, 8),
+                                          holder("c", {4, 8}, 4)};
+  const auto filled = [&](const std::vector<size_t>& present) {
+    std::vector<const ClusterNode*> held;
+    for (const size_t i : present) held.push_back(&nodes[i]);
+    return range_to_fill(nodes, held)->name;
+  };
+  EXPECT_EQ(filled({}), "a");
+  EXPECT_EQ(filled({0}), "b");
+  EXPECT_EQ(filled({0, 2}), "a");     // b is not there, but its layers are
+  EXPECT_EQ(filled({1, 2}), "a");
+  EXPECT_EQ(filled({0, 1, 2}), "a");  // 0.5 a layer, against 1 and 2.6
+  EXPECT_EQ(filled({0, 0, 0, 0, 0, 0, 1, 2}), "b");
+}
+
 }  // namespace
 }  // namespace towline::serve

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -21,6 +20,7 @@
 #include "net/transport.hpp"
 #include "policy/peer.hpp"
 #include "protocol/messages.hpp"
+#include "worker/node_links.hpp"
 #include "worker/node_ranks.hpp"
 
 namespace towline::worker {
@@ -68,7 +68,8 @@ class NodeAgent {
           return Error(Code::kUnavailable, "a coordinator of a later epoch leads now");
         }
       }
-      const bool stuck = flush_links();
+      const bool stuck = links_->flush(epoch_);
+      if (links_->take_news()) beat();
       auto event = inbox_.wait(stuck ? net::deadline_in(kRetry) : next_beat);
       if (event) {
         ASSIGN_OR_RETURN(const bool ended, handle(*event));
@@ -101,23 +102,11 @@ class NodeAgent {
     if (ranks_ && staged_ == 0 && !asleep_) kept_.ranks = std::move(ranks_);
   }
 
-  // A frame for another node: activations, with rows of a run's output that several may share, or a
-  // feed. Rows are not copied here, nor in what arrives: they are most of what a node moves.
-  struct Outgoing {
-    MessageKind kind;
-    std::vector<uint8_t> head;
-    std::shared_ptr<const std::vector<float>> output;
-    std::span<const float> rows;      // of `output`
-  };
-  struct Input {                      // activations as they came, and where the rows are
+  // Activations as they came, and where the rows are: these are most of what a node moves, and not
+  // copied here.
+  struct Input {
     std::vector<uint8_t> payload;
     size_t offset = 0;
-  };
-  struct Link {                       // to another node
-    std::string address, incarnation;
-    std::shared_ptr<net::Channel> channel;
-    std::deque<Outgoing> waiting;
-    std::string broken;               // why it cannot be reached
   };
 
   Result<void> connect() {
@@ -128,13 +117,16 @@ class NodeAgent {
     t.insecure = o_.insecure;
     t.listen = o_.listen;
     if (t.listen.empty() && o_.listen_towards) t.listen = o_.listen_towards(place_.address);
-    if (t.listen.empty()) {
+    if (o_.outbound_only) {
+      t.listen.clear();
+    } else if (t.listen.empty()) {
       // shm has names instead of ports.
       t.listen = t.kind == net::TransportKind::kShm
                      ? format("shm://towline-{}-{}", ::getpid(), o_.name)
                      : format("{}://127.0.0.1:0", net::kind_name(t.kind));
     }
     ASSIGN_OR_RETURN(transport_, net::Transport::open(std::move(t), inbox_));
+    links_.emplace(*transport_);
     ASSIGN_OR_RETURN(coordinator_, reach());
     mine_.role = "node";
     mine_.build = kBuild;
@@ -178,13 +170,10 @@ class NodeAgent {
           return errorf(Code::kUnavailable, "the coordinator ended the conversation: {}",
                         event.reason);
         }
-        for (auto& [id, link] : links_) {
-          if (!link.channel || link.channel->id() != event.channel) continue;
-          link.channel.reset();
-          link.broken = event.reason;
-          link.waiting.clear();
-          beat();
-        }
+        links_->on_closed(event.channel, event.reason);
+        return false;
+      case Event::kOpened:
+        links_->on_opened(event.opened);
         return false;
       case Event::kFrame:
         if (from_coordinator) {
@@ -327,7 +316,13 @@ class NodeAgent {
       ASSIGN_OR_RETURN(rate, measure_rate());
     }
     kept_.rate = rate;
-    mine_.extra = Json::object({{"layer_rows_per_s", rate}, {"ranks", ranks}}).dump();
+    char host[256] = "";
+    ::gethostname(host, sizeof(host) - 1);
+    mine_.extra = Json::object({{"layer_rows_per_s", rate},
+                                {"ranks", ranks},
+                                {"pid", int64_t{::getpid()}},
+                                {"host", std::string(host)}})
+                      .dump();
     return tell(MessageKind::kHandshake, protocol::encode(mine_));
   }
 
@@ -379,18 +374,7 @@ class NodeAgent {
     const std::string_view text(reinterpret_cast<const char*>(frame.payload.data()),
                                 frame.payload.size());
     ASSIGN_OR_RETURN(const Json roster, parse_json(text, "the roster"));
-    for (size_t i = 0; i < roster["nodes"].size(); ++i) {
-      const Json& entry = roster["nodes"][i];
-      const NodeId id(static_cast<int32_t>(entry["id"].as_int()));
-      Link& link = links_[id];
-      const std::string address = entry["address"].as_string();
-      const std::string incarnation = entry["incarnation"].as_string();
-      if (link.address == address && link.incarnation == incarnation) continue;
-      if (link.channel) link.channel->close("the node was started again");
-      link = Link{};
-      link.address = address;
-      link.incarnation = incarnation;
-    }
+    links_->on_roster(roster);
     return {};
   }
 
@@ -579,9 +563,7 @@ class NodeAgent {
     }
     perform(actions);
     if (piece.hop.first == node_ || feed.tokens.empty()) return;
-    Link& link = links_[piece.hop.first];
-    if (!link.broken.empty()) return;
-    link.waiting.push_back({MessageKind::kTokenFeed, protocol::encode(feed), nullptr, {}});
+    links_->send(piece.hop.first, {MessageKind::kTokenFeed, protocol::encode(feed), nullptr, {}});
   }
 
   void pass_on(const policy::RunPiece& piece,
@@ -592,41 +574,7 @@ class NodeAgent {
     head.step = piece.step;
     head.rows = piece.row_count();
     head.width = mine_.hidden_width;
-    Link& link = links_[piece.hop.next];
-    if (!link.broken.empty()) return;  // the coordinator knows
-    link.waiting.push_back({MessageKind::kActivations, protocol::encode(head), output, rows});
-  }
-
-  // True if something could not be sent yet.
-  bool flush_links() {
-    bool stuck = false;
-    for (auto& [id, link] : links_) {
-      while (!link.waiting.empty() && link.broken.empty()) {
-        if (!link.channel) {
-          auto dialed = transport_->dial(link.address, net::deadline_in(seconds(5)));
-          if (!dialed) {
-            link.broken = dialed.error().to_string();
-            beat();
-            break;
-          }
-          link.channel = std::move(dialed).value();
-        }
-        if (link.channel->state() == net::ChannelState::kOpening) break;  // kOpened will wake us
-        const Outgoing& next = link.waiting.front();
-        const std::span<const uint8_t> parts[] = {
-            next.head,
-            {reinterpret_cast<const uint8_t*>(next.rows.data()), next.rows.size_bytes()}};
-        const Result<void> sent = link.channel->send(static_cast<uint16_t>(next.kind),
-                                                     static_cast<uint32_t>(epoch_.value), parts,
-                                                     net::kNoWait);
-        if (!sent) {
-          stuck = stuck || sent.error().code() == Code::kExhausted;
-          break;
-        }
-        link.waiting.pop_front();
-      }
-    }
-    return stuck;
+    links_->send(piece.hop.next, {MessageKind::kActivations, protocol::encode(head), output, rows});
   }
 
   void beat() {
@@ -638,13 +586,7 @@ class NodeAgent {
     beat.steps = peer_ ? peer_->runs() : 0;
     beat.pending = peer_ ? static_cast<int32_t>(peer_->mirror().all_pending().size()) : 0;
     beat.sent_ns = net::steady_now().ns;
-    Json broken = Json::array();
-    for (const auto& [id, link] : links_) {
-      if (link.broken.empty()) continue;
-      broken.push(Json::object({{"to", static_cast<int64_t>(id.value)},
-                                {"incarnation", link.incarnation},
-                                {"reason", link.broken}}));
-    }
+    const Json broken = links_->broken();
     if (broken.size() > 0) beat.extra = Json::object({{"broken", broken}}).dump();
     (void)tell(MessageKind::kHeartbeat, protocol::encode(beat));
   }
@@ -655,6 +597,7 @@ class NodeAgent {
   const std::stop_token& stop_;
   net::Inbox inbox_;
   std::unique_ptr<net::Transport> transport_;  // after the inbox: closes first
+  std::optional<NodeLinks> links_;             // from the transport's opening on
   std::shared_ptr<net::Channel> coordinator_;
   protocol::Handshake mine_;
   NodeId node_{-1};
@@ -667,7 +610,6 @@ class NodeAgent {
   std::vector<uint8_t> message_;               // the step message being applied, as it came
   std::map<uint64_t, uint64_t> calls_;         // ours -> the coordinator's
   uint64_t next_call_ = 1;
-  std::map<NodeId, Link> links_;
   std::map<int64_t, Input> inputs_;
   int64_t next_input_ = 0;
   bool async_ = false;

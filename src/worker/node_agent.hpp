@@ -9,7 +9,8 @@
 //   hello (name, address) -> the coordinator's assignment (model, layers, KV blocks) -> load
 //   -> ready (what was loaded, how fast it is) -> welcome (NodeId, epoch) -> steps
 //
-// Activations go straight to the next node of a lane, over a channel that is dialled at first use.
+// Activations go straight to the next node of a lane, over a channel that is dialled at first use
+// (worker/node_links.hpp).
 // A next node that cannot be reached is reported to the coordinator, which routes around the link.
 //
 // The model file is found at the path that the coordinator names, or at `model`; it must be the
@@ -32,6 +33,7 @@ struct NodeAgentOptions {
   std::string coordinator;     // address, e.g. tcp://10.0.0.7:7100
   std::string name;            // the plan's; unique in the cluster
   std::string listen;          // for other nodes; empty: a free port of 127.0.0.1
+  bool outbound_only = false;  // nobody can dial this node: it dials all others itself
   std::string model;           // path here; empty: the coordinator's
   std::string key_file;        // zmq
   bool insecure = false;       // zmq without keys

@@ -116,6 +116,18 @@ TEST(Options, APositionalMayComeAfterAnOption) {
   EXPECT_EQ(f.batch, (std::vector<int>{1, 8}));
 }
 
+TEST(Options, WhatWasGivenIsKnown) {
+  Fields f;
+  OptionTable table("test", "A test.");
+  table.value("port", &f.port, "a port");
+  table.value("rate", &f.rate, "a rate");
+  const std::vector<std::string> args = {"--port", std::to_string(f.port)};
+  ASSERT_TRUE(table.parse(args));
+  EXPECT_TRUE(table.given("port"));  // though it is the default
+  EXPECT_FALSE(table.given("rate"));
+  EXPECT_FALSE(table.given("nothing"));
+}
+
 TEST(Options, EachMistakeIsNamed) {
   const auto message = [](std::vector<std::string> args) {
     Fields f;

@@ -286,6 +286,7 @@ Result<ParseOutcome> OptionTable::parse(std::span<const std::string> args) {
   for (size_t i = 0; i < rows_.size(); ++i) {
     OptionRow& row = *rows_[i];
     const char* env = row.positional_ ? nullptr : std::getenv(env_name(row.name_).c_str());
+    row.given_ = true;
     if (parsed[i]->count() > 0) {
       if (row.kind_ == OptionRow::Kind::kFlag) {
         TRY(row.set(Json(flags[i] > 0)));
@@ -299,6 +300,8 @@ Result<ParseOutcome> OptionTable::parse(std::span<const std::string> args) {
     } else if (row.required_) {
       return errorf(Code::kInvalidArgument, "{} is needed; see 'towline {} --help'", row.label(),
                     command_);
+    } else {
+      row.given_ = false;
     }
   }
   if (print_config) {
@@ -379,6 +382,10 @@ std::string OptionTable::markdown() const {
     text += "```\n";
   }
   return text + "\n";
+}
+
+bool OptionTable::given(std::string_view name) const {
+  return std::ranges::any_of(rows_, [&](const auto& r) { return r->name_ == name && r->given_; });
 }
 
 Json OptionTable::effective() const {

@@ -55,7 +55,7 @@ class OptionRow {
   std::string note() const;   // " (one of ...) [default: ...]"
   std::string name_, help_, alias_, metavar_, default_text_;
   Kind kind_ = Kind::kString;
-  bool positional_ = false, required_ = false, secret_ = false, bounded_ = false;
+  bool positional_ = false, required_ = false, secret_ = false, bounded_ = false, given_ = false;
   double low_ = 0, high_ = 0;
   std::vector<std::string> choices_;
   std::function<void(const Json&)> assign_;
@@ -95,6 +95,8 @@ class OptionTable {
   std::string help_text() const;
   std::string markdown() const;                 // this command's part of docs/options.md
   Json effective() const;                       // name -> value, secrets masked
+  // After parse(): a flag, the environment or the file said it; false: it has its default.
+  bool given(std::string_view name) const;
 
  private:
   OptionRow& add(std::string_view name, std::string_view help, OptionRow::Kind kind);

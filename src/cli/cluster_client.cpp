@@ -2,10 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/cluster_client.hpp"
 
+#include <fcntl.h>
 #include <netdb.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
 
 #include "base/fmt.hpp"
 #include "serve/load_client.hpp"
@@ -14,8 +19,21 @@ namespace towline::cli {
 namespace {
 
 constexpr size_t kLongestAnswer = size_t{16} << 20;
+constexpr std::chrono::milliseconds kConnectPatience{5000};
 
-Result<int> dial(const serve::LoadTarget& target) {
+// Connected within `patience`, or not.
+bool connect_within(int fd, const addrinfo& to, std::chrono::milliseconds patience) {
+  if (::connect(fd, to.ai_addr, to.ai_addrlen) == 0) return true;
+  if (errno != EINPROGRESS) return false;
+  pollfd watched{fd, POLLOUT, 0};
+  int fault = 0;
+  socklen_t size = sizeof(fault);
+  return ::poll(&watched, 1, static_cast<int>(patience.count())) == 1 &&
+         ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &fault, &size) == 0 && fault == 0;
+}
+
+// A connection whose reads wait `patience` at most.
+Result<int> dial(const serve::LoadTarget& target, std::chrono::seconds patience) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
@@ -24,8 +42,8 @@ Result<int> dial(const serve::LoadTarget& target) {
   }
   int fd = -1;
   for (addrinfo* a = found; a != nullptr && fd < 0; a = a->ai_next) {
-    fd = ::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
-    if (fd >= 0 && ::connect(fd, a->ai_addr, a->ai_addrlen) != 0) {
+    fd = ::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
+    if (fd >= 0 && !connect_within(fd, *a, kConnectPatience)) {
       ::close(fd);
       fd = -1;
     }
@@ -34,8 +52,9 @@ Result<int> dial(const serve::LoadTarget& target) {
   if (fd < 0) {
     return errorf(Code::kUnavailable, "nothing answers at {}:{}", target.host, target.port);
   }
-  const timeval patience{5, 0};
-  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+  const timeval longest{patience.count(), 0};
+  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &longest, sizeof(longest));
   return fd;
 }
 
@@ -48,21 +67,27 @@ std::string layers_text(const Json& layers) {
 Result<std::string> ClusterClient::ask(const std::string& method, const std::string& path,
                                        const std::string& body) const {
   ASSIGN_OR_RETURN(const serve::LoadTarget target, serve::LoadTarget::parse(url));
-  ASSIGN_OR_RETURN(const int fd, dial(target));
+  ASSIGN_OR_RETURN(const int fd, dial(target, std::chrono::seconds(patience_seconds)));
   std::string request = format("{} {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n"
                                "content-length: {}\r\n", method, path, target.host, body.size());
   if (!api_key.empty()) request += format("authorization: Bearer {}\r\n", api_key);
   request += "\r\n" + body;
   std::string answer;
+  bool late = false;
   if (::send(fd, request.data(), request.size(), MSG_NOSIGNAL) ==
       static_cast<ssize_t>(request.size())) {
     char buffer[16384];
-    for (ssize_t n = 0; answer.size() < kLongestAnswer &&
-                        (n = ::recv(fd, buffer, sizeof(buffer), 0)) > 0;) {
+    ssize_t n = 0;
+    while (answer.size() < kLongestAnswer && (n = ::recv(fd, buffer, sizeof(buffer), 0)) > 0) {
       answer.append(buffer, static_cast<size_t>(n));
     }
+    late = n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
   }
   ::close(fd);
+  if (late) {
+    return errorf(Code::kDeadline, "{}:{} did not answer within {} s", target.host, target.port,
+                  patience_seconds);
+  }
   const size_t head = answer.find("\r\n\r\n");
   if (head == std::string::npos || answer.size() < 12) {
     return errorf(Code::kUnavailable, "{}:{} did not answer with HTTP", target.host, target.port);
@@ -70,7 +95,11 @@ Result<std::string> ClusterClient::ask(const std::string& method, const std::str
   const std::string status = answer.substr(9, 3);
   if (status == "200") return answer.substr(head + 4);
   const Result<Json> error = parse_json(answer.substr(head + 4), "the answer");
-  return errorf(status == "404" ? Code::kNotFound : Code::kUnavailable, "{}",
+  const Code code = status == "400"   ? Code::kInvalidArgument
+                    : status == "401" ? Code::kPermissionDenied
+                    : status == "404" ? Code::kNotFound
+                                      : Code::kUnavailable;
+  return errorf(code, "{}",
                 error ? (*error)["error"]["message"].as_string() : "HTTP status " + status);
 }
 

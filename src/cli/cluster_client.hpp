@@ -13,13 +13,14 @@
 
 namespace towline::cli {
 
-// Where the API is. One exchange is one connection of at most a few seconds.
+// Where the API is. One exchange is one connection.
 struct ClusterClient {
   std::string url = "http://127.0.0.1:8080";
   std::string api_key;
+  int patience_seconds = 5;  // with the answer
 
-  // The body of a 200 answer. kUnavailable: nobody answers, or not in HTTP; else what the server
-  // says is wrong.
+  // The body of a 200 answer. kUnavailable: nobody answers, or not in HTTP; kDeadline: not in time;
+  // else what the server says is wrong.
   Result<std::string> ask(const std::string& method, const std::string& path,
                           const std::string& body = {}) const;
   // GET /cluster.

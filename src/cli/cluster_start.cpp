@@ -3,10 +3,14 @@
 #include "cli/cluster_start.hpp"
 
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -32,10 +36,24 @@ struct StartedNode {
   pid_t pid = -1;  // -1: started by somebody else
 };
 
-struct KeyFile {  // made for this run only
+// Made for this run only, in memory: however it ends, nothing is left of it. Processes of the same
+// user find it at `path` while this one lives.
+struct KeyFile {
   std::string path;
+  int fd = -1;
   ~KeyFile() {
-    if (!path.empty()) ::unlink(path.c_str());
+    if (fd >= 0) ::close(fd);
+  }
+  Result<void> make() {
+    ASSIGN_OR_RETURN(const net::ClusterKeys keys, net::make_keys());
+    const std::string text = net::print_keys(keys);
+    fd = ::memfd_create("towline-keys", MFD_CLOEXEC);
+    if (fd < 0 || ::fchmod(fd, 0600) != 0 ||
+        ::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+      return errorf(Code::kIo, "the cluster's keys cannot be kept in memory: {}", std::strerror(errno));
+    }
+    path = format("/proc/{}/fd/{}", ::getpid(), fd);
+    return {};
   }
 };
 
@@ -92,9 +110,7 @@ Result<void> settle_keys(ClusterStart& start, KeyFile& own) {
                  "zmq needs the cluster's key file: make one with 'towline net keys FILE', copy it "
                  "to every machine and give --keys FILE here and to each worker; or --insecure");
   }
-  own.path = format("{}/towline-{}.keys", std::filesystem::temp_directory_path().string(), ::getpid());
-  ASSIGN_OR_RETURN(const net::ClusterKeys keys, net::make_keys());
-  TRY(net::write_keys(own.path, keys));
+  TRY(own.make());
   start.key_file = own.path;
   return {};
 }
@@ -137,6 +153,11 @@ class ClusterRun {
   // This process is the coordinator now.
   Result<void> begin() {
     tenure_->settle(options_, [this](const std::string& reason) { on_deposed(reason); });
+    options_.on_nodes = [this, told = std::move(options_.on_nodes)](
+                            const std::vector<policy::NodeView>& nodes) {
+      if (told) told(nodes);
+      loop_.post([this, all = all_ready(nodes)] { on_complete(all); });
+    };
     TRY(open_coordinator());
     TRY(start_workers());
     if (start_.ready_seconds > 0) {
@@ -157,7 +178,7 @@ class ClusterRun {
   }
 
   Result<void> open() {
-    ASSIGN_OR_RETURN(served_, load_served_cluster(start_.scenario, start_.kv_tokens));
+    ASSIGN_OR_RETURN(served_, load_served_cluster(start_.scenario));
     TRY(settle_keys(start_, own_keys_));
     ASSIGN_OR_RETURN(options_, cluster_options(start_, served_));
     options_.on_ready = [this](bool ready) {
@@ -202,7 +223,7 @@ class ClusterRun {
         if (!start_.key_file.empty()) words.insert(words.end(), {"--keys", start_.key_file});
         if (start_.insecure) words.emplace_back("--insecure");
         ASSIGN_OR_RETURN(started.pid, children_.start(node.name, std::move(words)));
-      } else if (!start_.announce_waiting) {
+      } else if (!start_.announce_waiting && !start_.complete) {
         log_info("up", "waiting for a worker", {{"command", worker_command(node.name)}});
       }
       nodes_.push_back(std::move(started));
@@ -226,8 +247,27 @@ class ClusterRun {
     if (!ready_ && children_.alive() < children_.started()) fail("one has ended before all was ready");
   }
 
+  // Of the nodes that the scenario lists.
+  bool all_ready(const std::vector<policy::NodeView>& nodes) const {
+    return std::ranges::all_of(options_.nodes, [&](const serve::ClusterNode& listed) {
+      return std::ranges::any_of(nodes, [&](const policy::NodeView& node) {
+        return node.name == listed.name && node.state == "ready";
+      });
+    });
+  }
+
+  void on_complete(bool complete) {
+    complete_ = complete;
+    settle_ready();
+  }
+
   void on_ready(bool ready) {
-    if (!ready || ready_) return;
+    routable_ = ready;
+    settle_ready();
+  }
+
+  void settle_ready() {
+    if (ready_ || !routable_ || (start_.complete && !complete_)) return;
     ready_ = true;
     loop_.cancel(ready_timer_);
     if (!start_.picture.empty()) {
@@ -272,10 +312,16 @@ class ClusterRun {
   void announce() const { start_.json ? announce_json() : announce_table(); }
 
   void announce_json() const {
+    const Json status = engine_->status();
     Json workers = Json::array();
     for (const StartedNode& node : nodes_) {
       Json worker = Json::object({{"name", node.name}});
       if (node.pid > 0) worker.set("pid", int64_t{node.pid});
+      for (const Json& seen : status["nodes"].items()) {  // started by somebody else
+        if (node.pid <= 0 && seen["name"].as_string() == node.name && !seen["pid"].is_null()) {
+          worker.set("pid", seen["pid"]);
+        }
+      }
       worker.set("layers", Json::array({Json(int64_t{node.layers.begin}),
                                         Json(int64_t{node.layers.end})}));
       workers.push(std::move(worker));
@@ -285,7 +331,7 @@ class ClusterRun {
                               {"coordinator_pid", static_cast<int64_t>(::getpid())},
                               {"model", model_name_},
                               {"coordinator", engine_->address()},
-                              {"max_flow", engine_->status()["max_flow"]},
+                              {"max_flow", status["max_flow"]},
                               {"workers", workers}});
     if (start_.announce_waiting) line.set("state", "ready");
     std::puts(line.dump().c_str());
@@ -323,7 +369,8 @@ class ClusterRun {
   std::unique_ptr<serve::ClusterEngine> engine_;
   std::unique_ptr<serve::ApiServer> server_;
   Loop::TimerId ready_timer_ = 0;
-  bool ready_ = false, deposed_ = false;
+  bool routable_ = false, complete_ = false;  // now
+  bool ready_ = false, deposed_ = false;       // for good
   std::optional<Error> failure_;
 };
 

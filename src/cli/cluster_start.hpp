@@ -32,8 +32,8 @@ struct ClusterStart {
   bool insecure = false;           // zmq without keys
   bool own_keys = false;           // zmq without a key file: make keys for this run
   bool spawn = false;              // start the workers as child processes
+  bool complete = false;           // ready: when all of its nodes are, not only one way through the layers
   int ready_seconds = 0;           // how long they may take; 0: for ever
-  int64_t kv_tokens = 0;           // of workers that say nothing themselves
   double lease = 3, wait_for_nodes = 0;  // seconds
   bool async_steps = false;
   std::string admission = "online";

@@ -8,6 +8,7 @@
 
 #include "base/fmt.hpp"
 #include "base/log.hpp"
+#include "cli/api_rows.hpp"
 #include "cli/cluster_start.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress.hpp"
@@ -21,14 +22,12 @@ namespace {
 struct ServeOptions {
   std::string model, cluster;
   ClusterStart start;  // with --cluster
-  serve::ApiServerOptions api;
+  ApiRows rows;
   serve::LocalEngineOptions engine;
-  std::string api_key_file, log_level = "info";
-  std::vector<std::string> api_keys;
+  std::string log_level = "info";
   std::vector<std::string> adapters;  // NAME=DIRECTORY
   int64_t kv_bytes = 0;
-  int port = 8080, threads = 0, context = 0, sequences = 64, step_tokens = 512, queue = 256;
-  double drain_seconds = 30, drain_delay = 0;
+  int threads = 0, context = 0, sequences = 64, step_tokens = 512, queue = 256;
   bool no_prefix_cache = false, json = false, log_json = false, progress = false;
 };
 
@@ -38,14 +37,7 @@ OptionTable table(ServeOptions& o) {
   t.value("cluster", &o.cluster,
           "scenario file: be the coordinator of its cluster, hold no weights, say which workers to "
           "start and wait for them");
-  t.value("host", &o.api.http.host, "address to listen on; 0.0.0.0 for every interface");
-  t.value("port", &o.port, "TCP port; 0 picks a free one").range(0, 65535);
-  t.value("name", &o.api.model_name, "the model's name for clients; default: the file's name");
-  t.value("api-key", &o.api_keys, "key that clients must send; may be repeated").secret();
-  t.value("api-key-file", &o.api_key_file, "file with one key a line");
-  t.value("tls-cert", &o.api.http.tls_cert, "certificate chain (PEM); serves HTTPS");
-  t.value("tls-key", &o.api.http.tls_key, "private key (PEM) of the certificate");
-  t.value("cors-origin", &o.api.cors_origin, "origin that browsers may call from, or '*'");
+  o.rows.add_to(t);
   t.value("threads", &o.threads, "compute threads; 0: every core allowed").range(0, 1024);
   t.value("ctx", &o.context, "prompt and output of a request, in tokens; 0: the model's, up to 8192")
       .range(0, 1 << 24);
@@ -56,18 +48,9 @@ OptionTable table(ServeOptions& o) {
   t.flag("no-prefix-cache", &o.no_prefix_cache, "evaluate every prompt from its beginning");
   t.value("lora", &o.adapters, "LoRA adapter (PEFT directory) as NAME=DIRECTORY; may be repeated. "
                                "Clients choose it as the model's name");
-  t.flag("lora-updates", &o.api.lora_updates,
+  t.flag("lora-updates", &o.rows.api.lora_updates,
          "let clients load and unload adapters from this machine's disk");
   t.value("isa", &o.engine.isa, "kernels: auto, avx512, avx2 or generic");
-  t.value("max-connections", &o.api.http.max_connections, "open connections at most")
-      .range(1, 1 << 20);
-  t.value("max-body-bytes", &o.api.http.max_body_bytes, "longest request body").range(1024, 1 << 30);
-  t.flag("strict-fields", &o.api.strict_fields, "refuse fields that the API does not have");
-  t.value("drain-seconds", &o.drain_seconds, "how long requests may go on after SIGTERM")
-      .range(0, 86400);
-  t.value("drain-delay", &o.drain_delay,
-          "seconds to go on answering 503 after SIGTERM, for load balancers to notice")
-      .range(0, 3600);
   add_cluster_rows(t, o.start);
   t.flag("standby", &o.start.tenure.standby,
          "with --registry: wait for as long as another process leads, then take over");
@@ -88,25 +71,10 @@ OptionTable table(ServeOptions& o) {
   return t;
 }
 
-Result<void> complete_api(ServeOptions& o) {
-  o.api.http.port = o.port;
-  o.api.api_keys = o.api_keys;
-  if (!o.api_key_file.empty()) {
-    ASSIGN_OR_RETURN(const std::vector<std::string> keys, serve::read_key_file(o.api_key_file));
-    o.api.api_keys.insert(o.api.api_keys.end(), keys.begin(), keys.end());
-  }
-  for (const std::string& key : o.api.api_keys) {
-    if (key.empty()) return Error(Code::kInvalidArgument, "--api-key must not be empty");
-  }
-  o.api.drain_deadline = Duration(static_cast<int64_t>(o.drain_seconds * 1e9));
-  o.api.drain_delay = Duration(static_cast<int64_t>(o.drain_delay * 1e9));
-  return {};
-}
-
 void complete_engine(ServeOptions& o, const engine::ModelFile& file) {
-  if (o.api.model_name.empty()) o.api.model_name = model_name_of(o.model);
-  o.api.max_sequences = o.sequences;
-  o.api.max_queue = o.queue;
+  if (o.rows.api.model_name.empty()) o.rows.api.model_name = model_name_of(o.model);
+  o.rows.api.max_sequences = o.sequences;
+  o.rows.api.max_queue = o.queue;
   o.engine.threads = o.threads;
   o.engine.context = o.context;
   o.engine.sequences = o.sequences;
@@ -139,7 +107,7 @@ Result<int> run_coordinator(ServeOptions& o) {
                   "{} has no place beside --cluster: the scenario file or the worker says it", name);
   }
   ASSIGN_OR_RETURN(o.start.scenario, spec::load_scenario(o.cluster));
-  o.start.api = o.api;
+  o.start.api = o.rows.api;
   o.start.adapters = o.adapters;
   o.start.json = o.json;
   o.start.announce_waiting = true;
@@ -152,18 +120,18 @@ void announce(const ServeOptions& o, const serve::ApiServer& server,
   if (o.json) {
     std::puts(Json::object({{"url", server.url()},
                             {"port", server.port()},
-                            {"model", o.api.model_name},
+                            {"model", o.rows.api.model_name},
                             {"pid", static_cast<int64_t>(::getpid())}})
                   .dump()
                   .c_str());
   } else {
-    std::puts(format("{} is ready at {}", o.api.model_name, server.url()).c_str());
+    std::puts(format("{} is ready at {}", o.rows.api.model_name, server.url()).c_str());
   }
   std::fflush(stdout);
   log_info("serve", "listening",
-           {{"url", server.url()}, {"model", o.api.model_name}, {"threads", engine.threads()},
+           {{"url", server.url()}, {"model", o.rows.api.model_name}, {"threads", engine.threads()},
             {"isa", engine.isa()}, {"context", engine.max_context()},
-            {"keys", o.api.api_keys.size()}});
+            {"keys", o.rows.api.api_keys.size()}});
   if (!text.has_chat_template()) {
     log_warn("serve", "the model has no chat template; a plain one is used for chat");
   }
@@ -173,7 +141,7 @@ Result<void> load_adapters(const ServeOptions& o, serve::LocalEngine& engine) {
   for (const std::string& given : o.adapters) {
     const size_t equals = given.find('=');
     const std::string name = given.substr(0, equals);
-    if (equals == std::string::npos || equals == 0 || name == o.api.model_name) {
+    if (equals == std::string::npos || equals == 0 || name == o.rows.api.model_name) {
       return errorf(Code::kInvalidArgument,
                     "--lora '{}' must be NAME=DIRECTORY, NAME another than the model's", given);
     }
@@ -191,7 +159,7 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
   init_log({.level = level_named(o.log_level), .json = o.log_json});
-  TRY(complete_api(o));
+  TRY(o.rows.complete());
   if (!o.cluster.empty()) return run_coordinator(o);
   if (o.model.empty()) {
     return Error(Code::kInvalidArgument, "give a model, or --cluster SCENARIO");
@@ -222,7 +190,7 @@ Result<int> run(std::span<const std::string> args) {
   TRY(load_adapters(o, *engine));
   hub.attach(engine.get());
   ASSIGN_OR_RETURN(const std::unique_ptr<serve::ApiServer> server,
-                   serve::ApiServer::start(loop, hub, *text, o.api));
+                   serve::ApiServer::start(loop, hub, *text, o.rows.api));
   loop.on_signal(SIGTERM, [&] { server->drain(); });
   loop.on_signal(SIGINT, [&] { server->drain(); });
   announce(o, *server, *engine, *text);

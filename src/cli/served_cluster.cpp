@@ -199,7 +199,7 @@ Result<ServedCluster> load_emulated(const spec::Scenario& s) {
 
 // --- real ---------------------------------------------------------------------------------------
 
-Result<ServedCluster> load_real(const spec::Scenario& s, int64_t kv_tokens) {
+Result<ServedCluster> load_real(const spec::Scenario& s) {
   ASSIGN_OR_RETURN(const engine::ModelFile file, engine::ModelFile::open(s.model));
   ServedCluster out;
   out.model = {file.desc(), file.path()};
@@ -211,7 +211,7 @@ Result<ServedCluster> load_real(const spec::Scenario& s, int64_t kv_tokens) {
     node.layers = w.layers.value_or(LayerRange{});
     node.threads = w.threads;
     node.tensor_parallel = w.tensor_parallel;
-    node.kv_tokens = w.kv_tokens > 0 ? w.kv_tokens : kv_tokens;
+    node.kv_tokens = w.kv_tokens;
     node.speed = w.speed;
   }
   if (!s.plan.empty()) {
@@ -227,14 +227,14 @@ Result<ServedCluster> load_real(const spec::Scenario& s, int64_t kv_tokens) {
 
 }  // namespace
 
-Result<ServedCluster> load_served_cluster(const spec::Scenario& scenario, int64_t kv_tokens) {
+Result<ServedCluster> load_served_cluster(const spec::Scenario& scenario) {
   const bool emulated =
       scenario.emulation.plan_workers ||
       std::ranges::any_of(scenario.workers, [](const auto& worker) { return worker.emulate; });
   if (!emulated && scenario.workers.empty()) {
     return Error(Code::kInvalidArgument, "the scenario names no [[workers]]");
   }
-  return emulated ? load_emulated(scenario) : load_real(scenario, kv_tokens);
+  return emulated ? load_emulated(scenario) : load_real(scenario);
 }
 
 }  // namespace towline::cli

@@ -32,7 +32,6 @@ struct ServedCluster {
   std::optional<spec::ClusterDesc> machines;
 };
 
-// `kv_tokens`: of workers that say nothing themselves; 0: chosen.
-Result<ServedCluster> load_served_cluster(const spec::Scenario& scenario, int64_t kv_tokens);
+Result<ServedCluster> load_served_cluster(const spec::Scenario& scenario);
 
 }  // namespace towline::cli

@@ -19,6 +19,7 @@ struct ClusterKeys {
 };
 
 Result<ClusterKeys> make_keys();
+std::string print_keys(const ClusterKeys& keys);  // as the file has it
 // Writes a new file that only its owner can read. kAlreadyExists: nothing is overwritten.
 Result<void> write_keys(const std::string& path, const ClusterKeys& keys);
 // kPermissionDenied when others can read the file, kDataCorrupt when it is not a matching pair.

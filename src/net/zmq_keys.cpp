@@ -36,6 +36,10 @@ Result<ClusterKeys> make_keys() {
   return ClusterKeys{public_key, secret_key};
 }
 
+std::string print_keys(const ClusterKeys& keys) {
+  return format("{}public {}\nsecret {}\n", kFirstLine, keys.public_key, keys.secret_key);
+}
+
 Result<void> write_keys(const std::string& path, const ClusterKeys& keys) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd < 0) {
@@ -43,8 +47,7 @@ Result<void> write_keys(const std::string& path, const ClusterKeys& keys) {
                ? errorf(Code::kAlreadyExists, "'{}' exists; keys are never overwritten", path)
                : errorf(Code::kIo, "cannot write '{}': {}", path, std::strerror(errno));
   }
-  const std::string text =
-      format("{}public {}\nsecret {}\n", kFirstLine, keys.public_key, keys.secret_key);
+  const std::string text = print_keys(keys);
   const bool written = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
   const bool synced = ::fsync(fd) == 0;
   ::close(fd);

@@ -104,7 +104,7 @@ struct ApiServer::State {
   void detokenize(const Exchange& exchange, const ApiRequest& request);
   void preflight(const Exchange& exchange);
   void remember(const std::string& id, std::shared_ptr<SessionReport> report);
-  void explain(const Exchange& exchange, const std::string& id);
+  void explain(const Exchange& exchange, const std::string& asked);
   HttpResponse cluster_response() const;
   ApiCheck authorize(const HttpRequest& request) const;
   ApiCheck check_model(std::string_view name) const;
@@ -127,6 +127,7 @@ struct ApiServer::State {
   int64_t requests_open = 0;
   std::map<std::string, std::shared_ptr<SessionReport>> recent;  // by the answer's id
   std::deque<std::string> recent_order;
+  std::map<std::string, std::string> answer_of;  // the answer's id, by the x-request-id
   bool draining = false, drain_delay_over = false;
 };
 
@@ -156,6 +157,7 @@ void ApiServer::State::answer(const Exchange& exchange, const RouteMatch& match,
   const Instant arrival = loop.now();
   const std::string route(match.route ? match.route->path : "unknown");
   const auto report = std::make_shared<SessionReport>();
+  report->request_id = request_id;
   exchange->on_done([this, route, request_id, arrival, report,
                      weak = std::weak_ptr<HttpExchange>(exchange)] {
     --requests_open;
@@ -268,6 +270,7 @@ void ApiServer::State::with_body(const Exchange& exchange, const Route& route,
                               std::move(report));
     }
     case ApiKind::kEmbedding:
+      remember(make_id("embd-"), report);
       return start_embedding(context, exchange, std::move(request), std::move(report));
     case ApiKind::kTokenize: return tokenize(exchange, request);
     case ApiKind::kDetokenize: return detokenize(exchange, request);
@@ -276,14 +279,19 @@ void ApiServer::State::with_body(const Exchange& exchange, const Route& route,
 
 void ApiServer::State::remember(const std::string& id, std::shared_ptr<SessionReport> report) {
   constexpr size_t kRemembered = 512;
+  answer_of[report->request_id] = id;  // of several with one x-request-id the last
   recent[id] = std::move(report);
   recent_order.push_back(id);
   if (recent_order.size() <= kRemembered) return;
-  recent.erase(recent_order.front());
+  const auto oldest = recent.extract(recent_order.front());
+  const auto alias = answer_of.find(oldest.mapped()->request_id);
+  if (alias != answer_of.end() && alias->second == oldest.key()) answer_of.erase(alias);
   recent_order.pop_front();
 }
 
-void ApiServer::State::explain(const Exchange& exchange, const std::string& id) {
+void ApiServer::State::explain(const Exchange& exchange, const std::string& asked) {
+  const auto alias = answer_of.find(asked);
+  const std::string id = alias == answer_of.end() ? asked : alias->second;
   const auto at = recent.find(id);
   if (at == recent.end()) {
     return exchange->respond(error_response(plain_error(
@@ -293,10 +301,12 @@ void ApiServer::State::explain(const Exchange& exchange, const std::string& id) 
   }
   Json sequences = Json::array();
   for (const RequestId sequence : at->second->sequences) {
-    sequences.push(context.hub.generator().explain(sequence));
+    Json way = context.hub.generator().explain(sequence);
+    if (!way.is_null()) sequences.push(std::move(way));  // one process has no ways
   }
   exchange->respond(
       json_response(Json::object({{"id", id},
+                                  {"request_id", at->second->request_id},
                                   {"prompt_tokens", at->second->prompt_tokens},
                                   {"completion_tokens", at->second->completion_tokens},
                                   {"cached_tokens", at->second->cached_tokens},

@@ -148,28 +148,40 @@ Result<void> ClusterEngine::call(const std::string& method, const Json& args, Ca
   return {};
 }
 
-// Asleep, a cluster refuses requests. Only an idle one goes to sleep: KV contents are given back.
+// Asleep, a cluster refuses requests. Only an idle one goes to sleep: KV contents are given back. It
+// sleeps as a whole or not at all.
 void ClusterEngine::sleep_or_wake(bool sleeps, const Json& args, const CallDone& done) {
   if (sleeps && unfinished_.load(std::memory_order_acquire) > 0) {
     return done(errorf(Code::kUnavailable, "{} requests are running or waiting; a cluster sleeps when "
                        "it is idle", unfinished_.load()));
   }
+  const bool slept = asleep_.load(std::memory_order_acquire);
   if (sleeps) asleep_.store(true, std::memory_order_release);
   ++cache_generation_;
   calls_->call(callers(), sleeps ? Method::kSleep : Method::kWake, args,
-               [this, sleeps, done](const NodeCalls::Answers& answers) {
-                 const bool all = std::ranges::all_of(
-                     answers, [](const auto& answer) { return answer.second.has_value(); });
-                 if (!sleeps && all) asleep_.store(false, std::memory_order_release);
-                 if (all) return done(by_node(answers));
-                 std::string why;
-                 for (const auto& [caller, answer] : answers) {
-                   if (answer) continue;
-                   why += format("{}node {}: {}", why.empty() ? "" : "; ", node_name(caller),
-                                 answer.error().to_string());
-                 }
-                 done(Error(Code::kUnavailable, why));
+               [this, sleeps, slept, done](const NodeCalls::Answers& answers) {
+                 const std::optional<Error> fault = fault_of(answers);
+                 if (!sleeps && !fault) asleep_.store(false, std::memory_order_release);
+                 if (!fault) return done(by_node(answers));
+                 if (!sleeps || slept) return done(*fault);
+                 calls_->call(callers(), Method::kWake, Json::object(),
+                              [this, fault, done](const NodeCalls::Answers& woken) {
+                                if (!fault_of(woken)) asleep_.store(false, std::memory_order_release);
+                                done(*fault);
+                              });
                });
+}
+
+// What failed where, with the code of the first; nothing if all went well.
+std::optional<Error> ClusterEngine::fault_of(const NodeCalls::Answers& answers) const {
+  std::string why;
+  Code code = Code::kUnavailable;
+  for (const auto& [caller, answer] : answers) {
+    if (answer) continue;
+    if (why.empty()) code = answer.error().code();
+    why += format("{}node {}: {}", why.empty() ? "" : "; ", node_name(caller), answer.error().to_string());
+  }
+  return why.empty() ? std::nullopt : std::optional(Error(code, why));
 }
 
 }  // namespace towline::serve

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "base/fmt.hpp"
@@ -189,16 +190,21 @@ Json ClusterEngine::explain(RequestId id) const {
 }
 
 Result<void> ClusterEngine::drain_node(const std::string& name) {
-  const bool found = ask<bool>([this, name] {
+  const auto refused = ask<std::optional<Error>>([this, name]() -> std::optional<Error> {
+    std::string known;
     for (const policy::NodeView& view : host_->nodes()) {
-      if (view.name != name || view.state != "ready") continue;
+      known += format("{}{}", known.empty() ? "" : ", ", view.name);
+      if (view.name != name) continue;
+      if (view.state == "draining" || view.state == "drained") return std::nullopt;
+      if (view.state != "ready") {
+        return errorf(Code::kUnavailable, "node {} cannot be drained: it is {}", name, view.state);
+      }
       tell_host(policy::DrainNode{view.node});
-      return true;
+      return std::nullopt;
     }
-    return false;
+    return errorf(Code::kNotFound, "there is no node '{}'; there are {}", name, known);
   });
-  if (!found) return errorf(Code::kNotFound, "no node {} is ready", name);
-  return {};
+  return refused ? Result<void>(*refused) : Result<void>();
 }
 
 // --- the coordinator's thread -------------------------------------------------------------------
@@ -335,7 +341,7 @@ void ClusterEngine::drop_silent() {
   const Instant now = net::steady_now();
   std::vector<int64_t> silent;
   for (const auto& [caller, guest] : guests_) {
-    if (!guest.assigned && now >= guest.since + kHelloPatience) silent.push_back(caller);
+    if (guest.assigned == nullptr && now >= guest.since + kHelloPatience) silent.push_back(caller);
   }
   for (const int64_t caller : silent) drop(caller, "connected, but said nothing");
 }
@@ -395,17 +401,14 @@ protocol::Handshake ClusterEngine::my_handshake() const {
 }
 
 const ClusterNode* ClusterEngine::assignment_of(const std::string& name) const {
-  const ClusterNode* thinnest = nullptr;
-  double least = 0;
   for (const ClusterNode& node : options_.nodes) {
     if (node.name == name) return &node;
-    const double speed = node.speed / node.layers.size();
-    if (thinnest == nullptr || speed < least) {
-      thinnest = &node;
-      least = speed;
-    }
   }
-  return thinnest;
+  std::vector<const ClusterNode*> held;
+  for (const auto& [caller, guest] : guests_) {
+    if (guest.assigned != nullptr) held.push_back(guest.assigned);
+  }
+  return range_to_fill(options_.nodes, held);
 }
 
 int32_t ClusterEngine::kv_blocks_of(const ClusterNode& node) const {
@@ -420,10 +423,10 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
   TRY(protocol::decode(frame.payload, theirs));
   TRY(protocol::check_handshake(my_handshake(), theirs));
   guest.theirs = theirs;
-  if (!guest.assigned) {
+  if (guest.assigned == nullptr) {
     const ClusterNode* node = assignment_of(theirs.name);
     if (node == nullptr) return Error(Code::kUnavailable, "this cluster has no nodes in its plan");
-    guest.assigned = true;
+    guest.assigned = node;
     Json assign = node->executor.is_null() ? Json::object({{"kind", "stage"}}) : node->executor;
     assign.set("model", model_.path);
     assign.set("layers", layers_json(node->layers));
@@ -448,6 +451,8 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
   ASSIGN_OR_RETURN(const Json extra, parse_json(theirs.extra.empty() ? "{}" : theirs.extra,
                                                 "a node's handshake"));
   guest.rate = extra["layer_rows_per_s"].as_double();
+  guest.pid = extra["pid"].as_int(0);
+  guest.host = extra["host"].as_string();
   policy::NodeHello hello;
   hello.caller = caller;
   hello.name = theirs.name;
@@ -480,6 +485,9 @@ void ClusterEngine::on_beat(const Guest& guest, const net::Frame& frame) {
       continue;
     }
     tell_host(policy::LinkBroken{from, to, broken[i]["reason"].as_string()});
+    if (broken[i]["both"].as_bool()) {
+      tell_host(policy::LinkBroken{to, from, broken[i]["reason"].as_string()});
+    }
   }
 }
 

@@ -6,8 +6,8 @@
 // answers.
 //
 // Nodes dial in (worker/node_agent.hpp): hello -> the node's assignment -> ready -> welcome. A node
-// of a name that the options do not list may join too: it gets the layers of the listed node that
-// has the least speed for each layer, as a second holder of them.
+// of a name that the options do not list may join too: it gets the layers of a listed node that is
+// not there, else of that whose layers have the least speed, as a second holder (range_to_fill()).
 //
 // Plans. Whenever the set of nodes changes, the host asks for a plan (serve/cluster_plan.hpp), which
 // decides how requests are spread.
@@ -23,6 +23,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -110,8 +111,10 @@ class ClusterEngine final : public Generator {
     Instant since;
     protocol::Handshake theirs;
     NodeId node{-1};
-    bool assigned = false;
+    const ClusterNode* assigned = nullptr;  // of options_
     double rate = 0;                   // rows a second through one layer
+    int64_t pid = 0;                   // as it says
+    std::string host;
   };
   struct Command {
     std::function<void()> run;         // on the coordinator's thread
@@ -161,6 +164,7 @@ class ClusterEngine final : public Generator {
   void release_adapter(RequestId id);
   Json by_node(const NodeCalls::Answers& answers) const;
   void sleep_or_wake(bool sleeps, const Json& args, const CallDone& done);
+  std::optional<Error> fault_of(const NodeCalls::Answers& answers) const;
   void drop(int64_t caller, const std::string& reason);
   void stand_down(const std::string& reason);
   void drop_silent();

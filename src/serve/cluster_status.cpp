@@ -37,10 +37,16 @@ void ClusterEngine::measure_flow() {
 Json ClusterEngine::status_now() const {
   Json nodes = Json::array();
   for (const policy::NodeView& view : host_->nodes()) {
+    const Guest* guest = nullptr;
+    for (const auto& [caller, other] : guests_) {
+      if (other.node == view.node) guest = &other;
+    }
     nodes.push(Json::object({{"name", view.name},
                              {"node", int64_t{view.node.value}},
                              {"state", view.state},
                              {"incarnation", format("{:016x}", view.incarnation)},
+                             {"host", guest != nullptr ? Json(guest->host) : Json()},
+                             {"pid", guest != nullptr ? Json(guest->pid) : Json()},
                              {"layers", layers_json(view.layers)},
                              {"kv_blocks", int64_t{view.kv_blocks}},
                              {"kv_blocks_used", int64_t{view.kv_blocks_used}},

@@ -74,6 +74,7 @@ class EmbeddingSession : public std::enable_shared_from_this<EmbeddingSession> {
         return from_error(id.error());
       }
       inputs_[index].id = *id;
+      report_->sequences.push_back(*id);
       inputs_[index].submitted = true;
       ++in_flight_;
       ++next_;

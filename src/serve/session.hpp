@@ -19,6 +19,7 @@
 namespace towline::serve {
 
 struct SessionReport {
+  std::string request_id;  // the answer's x-request-id
   int32_t prompt_tokens = 0;
   int32_t cached_tokens = 0;
   int32_t completion_tokens = 0;

@@ -163,6 +163,14 @@ def free_address():
     return f"127.{64 + (pid >> 16) % 64}.{(pid >> 8) % 256}.{pid % 256}"
 
 
+def ends_saying(command, *wanted):
+    """The command fails by itself, in time, with one line that has all of these in it."""
+    done = subprocess.run([TOWLINE, *command], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode not in (0, None) and done.returncode > 0, (done.returncode, done.stderr)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("towline:")]
+    assert len(lines) == 1 and all(w in lines[0] for w in wanted), (wanted, done.stderr)
+
+
 def bodies():
     """32 requests: greedy and seeded, several lengths, with log-probabilities."""
     out = []

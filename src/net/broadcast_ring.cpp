@@ -96,8 +96,10 @@ using ring_detail::Slot;
 constexpr Duration kNap = milliseconds(100);  // belt and braces: nobody sleeps longer unseen
 // Steps shorter than this are not worth an alarm: timers are late by up to 100 us.
 constexpr Duration kShortStep = milliseconds(1);
-constexpr Duration kAlarmLate = microseconds(20);  // after an answer is due, to find it there
-constexpr Duration kAlarmSoon = microseconds(200);  // an alarm this near need not be forestalled
+// After an answer is due: to find it there, and its reader at the next message. If both woke at the
+// same instant they would want the same caches, and often the same processor.
+constexpr Duration kAlarmLate = microseconds(300);
+constexpr Duration kAlarmSoon = microseconds(500);  // an alarm this near need not be forestalled
 
 uint64_t round_up(uint64_t n, uint64_t unit) { return (n + unit - 1) / unit * unit; }
 

@@ -83,8 +83,8 @@ struct Ack {
 // How soon a writer must know of an ack.
 enum class Patience {
   kNone,  // at once
-  // The readers have more to do. They need not stop to wake a writer that looks by itself within 200
-  // us; it does when the time that the last message took has passed again.
+  // The readers have more to do. They need not stop to wake a writer that looks by itself within 500
+  // us; it does 300 us after the time that the last message took has passed again.
   kSome,
 };
 

@@ -2,9 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The Helix mode against the published simulator where there is no published run: every router, both
-// modes, several clusters, models and settings, in short windows. The figures are facts that its
-// program gives (Python 3.11, networkx 2.8.8): all statistics, and a checksum of the list of its first
-// 2,000 finished iterations, to the last digit.
+// modes, several clusters, models and settings, in short windows. The figures are facts: what the
+// published program's rules give when they are executed in Python 3.11 (a transcription of its sources
+// that repeats the published run asshipped_short60 byte for byte; flows by networkx 2.8.8). All
+// statistics, and a checksum of the list of the first 2,000 finished iterations, to the last digit.
 #include <gtest/gtest.h>
 
 #include <array>

@@ -52,6 +52,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using towline::spec::TraceReader;
   auto reader = TraceReader::from_text(
       std::string(reinterpret_cast<const char*>(data), size), "fuzz");
+  if (reader) reader->keep_tokens(true);
   int64_t last = 0;
   while (reader) {
     const auto request = reader->next();
@@ -59,6 +60,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const towline::spec::TraceRequest r = request->value();
     CHECK(r.input >= 1 && r.input <= TraceReader::kMaxTokens, r.input);
     CHECK(r.output >= 1 && r.output <= TraceReader::kMaxTokens, r.output);
+    if (r.tokens != nullptr) {
+      CHECK(r.tokens->prompt.size() == static_cast<size_t>(r.input), r.input);
+      CHECK(r.tokens->output.size() <= static_cast<size_t>(r.output), r.output);
+    }
     CHECK(r.arrival_ns >= last, r.arrival_ns, last);
     last = r.arrival_ns;
   }

@@ -58,7 +58,8 @@ struct SimulateOptions {
   bool find_pd_ratio = false, replicate = false;
   double swap_bandwidth = 0, swap_memory = 0;  // GB/s, GB
   bool few_ways = false;
-  bool no_fast_forward = false;
+  bool no_fast_forward = false, prefix_cache = false;
+  int spare_blocks = 1;
   std::string servegen, arrivals_of;
   double servegen_from = 0;
   double turns = 1, turn_think = 10;

@@ -49,6 +49,12 @@ void add_stage_options(OptionTable& t, SimulateOptions& o) {
   add_roles_options(t, o);
   t.value("prompt-budget", &o.prompt_budget, "towline: prompt tokens a batch").range(1, 1e6);
   t.value("chunk", &o.chunk_tokens, "towline: tokens of one prompt at a time").range(1, 1e6);
+  t.flag("prefix-cache", &o.prefix_cache,
+         "towline: requests of a trace with tokens (input_tok_ids, hash_ids) find what others, or they "
+         "themselves before a preemption, left in the prefix cache");
+  t.value("spare-blocks", &o.spare_blocks,
+          "towline: KV blocks that admission leaves free for each running sequence; 0 is vLLM's rule "
+          "(not with --scenario)").range(0, 1000);
   t.value("depth", &o.depth,
           "towline: steps of a pipeline on their way at a time; 0: as many as it has nodes")
       .range(0, 1e6);
@@ -137,6 +143,8 @@ Result<sim::StageOptions> stage_options(const SimulateOptions& o) {
   s.router = router_of(o.router);
   s.seed = static_cast<uint64_t>(o.seed) + 1;
   s.few_ways = o.few_ways;
+  s.prefix_cache = o.prefix_cache;
+  s.spare_blocks = o.spare_blocks;
   s.fast_forward = !o.no_fast_forward;
   s.estimator.high_water = o.kv_high_water < 0 ? 0.9 : o.kv_high_water;
   s.estimator.output_ratio = o.output_ratio < 0 ? 1.0 : o.output_ratio;

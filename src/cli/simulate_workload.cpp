@@ -153,6 +153,7 @@ Result<sim::StageEngine::Source> open_source(const Workload& work, const Simulat
   }
   if (!work.trace.empty()) {
     ASSIGN_OR_RETURN(spec::TraceReader opened, spec::TraceReader::open(work.trace));
+    opened.keep_tokens(o.prefix_cache);
     // A std::function must be copyable; a reader is not.
     auto reader = std::make_shared<spec::TraceReader>(std::move(opened));
     const double stretch = rate > 0 && work.trace_rate > 0 ? work.trace_rate / rate : 1;

@@ -22,6 +22,7 @@ Batcher::Batcher(BatcherLimits limits) : limits_(limits) {
   limits_.chunk_tokens = std::max(limits_.chunk_tokens, 1);
   limits_.sequences = std::max(limits_.sequences, 1);
   limits_.ahead = std::max(limits_.ahead, 0);
+  limits_.spare_blocks = std::max(limits_.spare_blocks, 0);
 }
 
 Batcher::Batcher(BatcherLimits limits, int32_t blocks) : Batcher(limits) {
@@ -410,8 +411,7 @@ int32_t Batcher::what_blocks(const Sequence& s, const Matches& cached) const {
       idle = static_cast<int32_t>(std::ranges::count_if(cached[i], is_idle));
       fresh -= static_cast<int32_t>(cached[i].size());
     }
-    // A spare block for each running sequence, lest the newcomer be preempted at once.
-    const auto spare = static_cast<int32_t>(pool.running.size());
+    const int64_t spare = static_cast<int64_t>(pool.running.size()) * limits_.spare_blocks;
     if (fresh + spare > pool.ledger.available() - idle) return lane.pools[i].pool;
   }
   return kNothing;

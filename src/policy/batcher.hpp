@@ -61,6 +61,9 @@ struct BatcherLimits {
   bool prefix_cache = true;
   int32_t ahead = 0;           // steps a sequence may be in besides one
   bool placeholders = false;   // ...also for tokens that are not known yet
+  // KV blocks that admission leaves free for each running sequence, lest the newcomer be preempted at
+  // once. 0: only its own tokens must fit (vLLM's rule).
+  int32_t spare_blocks = 1;
 };
 
 struct SequenceSpec {

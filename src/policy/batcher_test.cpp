@@ -116,6 +116,27 @@ TEST(Batcher, PreemptsTheLatestWhenBlocksRunOut) {
   EXPECT_EQ(ended[0].seq, SeqId(1));
 }
 
+// Two that fill the memory to the last block: with spare blocks the second waits for the first to end.
+TEST(Batcher, SpareBlocksDecideWhoIsAdmitted) {
+  for (const int32_t spare : {0, 1}) {
+    Batcher batcher(
+        {.step_tokens = 64, .sequences = 4, .prefix_cache = false, .spare_blocks = spare}, 2);
+    ASSERT_TRUE(batcher.add(spec(1, 16, 2)));
+    ASSERT_TRUE(batcher.add(spec(2, 16, 2)));
+    Step step = batcher.next_step();
+    EXPECT_EQ(step.entries.size(), spare == 0 ? 2u : 1u);
+    batcher.complete(step, answers(step));
+    while (!batcher.idle()) {
+      step = batcher.next_step();
+      ASSERT_FALSE(step.empty());
+      batcher.complete(step, answers(step));
+      batcher.check_invariants();
+    }
+    // The first takes the second's block for its 17th row.
+    EXPECT_EQ(batcher.counters().preemptions, spare == 0 ? 1 : 0);
+  }
+}
+
 TEST(Batcher, BetterPriorityTakesTheOnlyPlace) {
   Batcher batcher({.step_tokens = 64, .sequences = 1}, 20);
   ASSERT_TRUE(batcher.add(spec(1, 16, 40, 5)));
@@ -209,7 +230,8 @@ TEST(Batcher, RandomScriptsLoseNothing) {
     const BatcherLimits limits{.step_tokens = static_cast<int32_t>(rng.between(1, 48)),
                                .sequences = static_cast<int32_t>(rng.between(1, 8)),
                                .chunk_tokens = static_cast<int32_t>(rng.between(1, 48)),
-                               .prefix_cache = rng.below(3) != 0};
+                               .prefix_cache = rng.below(3) != 0,
+                               .spare_blocks = static_cast<int32_t>(rng.below(3))};
     Batcher batcher(limits, blocks);
     std::map<SeqId, std::vector<int32_t>> logs;
     std::map<SeqId, int32_t> budgets;
@@ -511,7 +533,8 @@ TEST(BatcherLanes, RandomScriptsOverPoolsAndLanesLoseNothing) {
                                      .chunk_tokens = static_cast<int32_t>(rng.between(2, 40)),
                                      .prefix_cache = rng.below(3) != 0,
                                      .ahead = static_cast<int32_t>(ahead ? rng.between(1, 3) : 0),
-                                     .placeholders = ahead && rng.below(3) != 0})};
+                                     .placeholders = ahead && rng.below(3) != 0,
+                                     .spare_blocks = static_cast<int32_t>(rng.below(3))})};
     for (int64_t i = rng.between(1, 4); i > 0; --i) {
       t.blocks.push_back(static_cast<int32_t>(rng.between(4, 16)));
       t.batcher.add_pool(t.blocks.back());

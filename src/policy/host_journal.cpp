@@ -184,6 +184,7 @@ Json host_setup_json(const HostOptions& o) {
                        {"prefix_cache", o.batching.prefix_cache},
                        {"ahead", o.batching.ahead},
                        {"placeholders", o.batching.placeholders},
+                       {"spare_blocks", o.batching.spare_blocks},
                        {"depth", o.depth},
                        {"extra_steps", o.extra_steps},
                        {"most_outstanding", o.most_outstanding},
@@ -233,6 +234,7 @@ Result<HostOptions> parse_host_setup(const Json& json) {
   number("sequences", o.batching.sequences, 1, kInt);
   number("chunk_tokens", o.batching.chunk_tokens, 1, kInt);
   number("ahead", o.batching.ahead, 0, 4096);
+  if (json.contains("spare_blocks")) number("spare_blocks", o.batching.spare_blocks, 0, kInt);
   number("depth", o.depth, 0, 4096);
   number("extra_steps", o.extra_steps, 0, 4096);
   number("most_outstanding", o.most_outstanding, 1, kInt);

@@ -29,6 +29,7 @@ HostOptions random_options(Rng& rng) {
   o.batching.chunk_tokens = static_cast<int32_t>(rng.between(1, 40));
   o.batching.sequences = static_cast<int32_t>(rng.between(1, 12));
   o.batching.prefix_cache = rng.below(2) != 0;
+  o.batching.spare_blocks = static_cast<int32_t>(rng.below(2));
   o.batching.ahead = static_cast<int32_t>(rng.below(3));
   o.batching.placeholders = rng.below(2) != 0;
   o.depth = rng.below(3) == 0 ? static_cast<int32_t>(rng.between(1, 3)) : 0;

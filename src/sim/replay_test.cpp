@@ -22,7 +22,7 @@ struct Recorded {
   StageReport report;
 };
 
-Recorded record(Rng& rng, bool fast_forward = true) {
+Recorded record(Rng& rng, bool fast_forward = true, bool tokens = false) {
   const std::string path =
       (std::filesystem::temp_directory_path() / format("replay_test_{}", ::getpid())).string();
   auto writer = obs::JournalWriter::create(path);
@@ -39,6 +39,17 @@ Recorded record(Rng& rng, bool fast_forward = true) {
   for (int i = 0; i < 80; ++i) {
     list.push_back({i * 60'000'000ll, static_cast<int32_t>(rng.between(1, 300)),
                     static_cast<int32_t>(rng.between(1, 40))});
+  }
+  if (tokens) {  // prompts begin alike, and some are equal
+    options.prefix_cache = true;
+    options.spare_blocks = static_cast<int32_t>(rng.below(2));
+    for (spec::TraceRequest& request : list) {
+      spec::TraceTokens known;
+      known.prompt.assign(static_cast<size_t>(request.input), 7);
+      if (rng.below(2) != 0) known.prompt.back() = static_cast<int32_t>(rng.below(1000));
+      known.output.assign(rng.below(3), 9);
+      request.tokens = std::make_shared<const spec::TraceTokens>(std::move(known));
+    }
   }
   auto engine = StageEngine::make(input, options, list_source(list));
   EXPECT_TRUE(engine);
@@ -64,6 +75,18 @@ TEST(Replay, RepeatsEveryDecision) {
     EXPECT_TRUE(again->ended);
     EXPECT_GT(again->compared, 1);
     EXPECT_GT(again->actions, 80);
+    EXPECT_EQ(again->digest, run.report.digest);
+  });
+}
+
+TEST(Replay, RepeatsWhatThePrefixCacheDecided) {
+  for_seeds(5, [](Rng& rng) {
+    const Recorded run = record(rng, true, true);
+    EXPECT_GT(run.report.cached_tokens, 0);
+    EXPECT_EQ(run.report.arrived, run.report.finished + run.report.rejected + run.report.failed);
+    const auto again = replay_bytes(run.bytes);
+    ASSERT_TRUE(again) << again.error().to_string();
+    EXPECT_TRUE(again->equal);
     EXPECT_EQ(again->digest, run.report.digest);
   });
 }

@@ -88,6 +88,8 @@ struct StageOptions {
   uint64_t seed = 1;                // of the routers that draw
   bool fast_forward = true;         // of policy::Host; without, the same is decided more slowly
   bool few_ways = false;            // of all maximum flows one along few ways (sim/path_flow.hpp)
+  bool prefix_cache = false;        // requests whose tokens are known use it; others never do
+  int32_t spare_blocks = 1;         // as policy::BatcherLimits
   int32_t sequences = 0;            // running at a time, at most; 0: no such limit
   policy::KvEstimator estimator;
   Calibration calibration;
@@ -148,6 +150,7 @@ struct StageReport {
   int64_t arrived = 0, finished = 0, rejected = 0, failed = 0, unfinished = 0;
   int64_t restarts = 0, evictions = 0, replans = 0;
   int64_t prompt_tokens = 0, output_tokens = 0, recomputed_tokens = 0;
+  int64_t cached_tokens = 0;                  // found in the prefix cache instead of being computed
   double output_tps = 0, prompt_tps = 0;      // in the window
   double goodput = 0;                         // requests/s within the goals
   double attainment = 0;                      // share of finished requests within the goals

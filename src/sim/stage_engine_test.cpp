@@ -44,6 +44,26 @@ TEST(StageEngine, LongPromptsAreCutSoThatDecodesGoOn) {
   EXPECT_EQ(cut.report.finished, 2);
 }
 
+TEST(StageEngine, EqualPromptsAreComputedOnceIfThereIsAPrefixCache) {
+  spec::TraceTokens known;
+  known.prompt.assign(330, 5);
+  const auto tokens = std::make_shared<const spec::TraceTokens>(known);
+  const std::vector<spec::TraceRequest> list = {{0, 330, 3, tokens}, {60'000'000'000, 330, 3, tokens}};
+  StageOptions options;
+  const Trial without = run(grid(1, 1), options, list_source(list));
+  EXPECT_EQ(without.report.cached_tokens, 0);
+  options.prefix_cache = true;
+  const Trial with = run(grid(1, 1), options, list_source(list));
+  EXPECT_EQ(with.report.cached_tokens, 320);  // all whole blocks before the last token
+  EXPECT_EQ(with.report.recomputed_tokens, 0);
+  ASSERT_EQ(with.records.size(), 2u);
+  const auto waited = [](const Trial& t, size_t i) {
+    return t.records[i].first_token - t.records[i].arrival;
+  };
+  EXPECT_EQ(waited(with, 0), waited(without, 0));
+  EXPECT_LT(10 * waited(with, 1), waited(without, 1));
+}
+
 // A coordinator's limits, whole: its steps in flight, and the API's refusal beyond what may wait.
 TEST(StageEngine, TakesTheLimitsOfACoordinator) {
   std::vector<spec::TraceRequest> list(40, {0, 10, 30});

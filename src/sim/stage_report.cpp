@@ -56,6 +56,7 @@ Json stage_summary(const HelixInput& input, const StageReport& r) {
                             {"prompt_tokens", r.prompt_tokens},
                             {"output_tokens", r.output_tokens},
                             {"recomputed_tokens", r.recomputed_tokens},
+                            {"cached_tokens", r.cached_tokens},
                             {"decode_tps", r.output_tps},
                             {"prompt_tps", r.prompt_tps},
                             {"goodput", r.goodput},

@@ -64,6 +64,7 @@ struct StageEngine::State {
   void launch_again(int32_t ticket);
   void returned(int32_t ticket);
   void first_token(uint32_t slot);
+  int32_t token_of(uint32_t slot, int32_t number) const;
   void pull_arrival();
   void serve_clients();
   void arrive();
@@ -126,6 +127,8 @@ struct StageEngine::State {
   std::vector<StageRequest> requests;        // [slot]
   std::vector<TokenCount> counts;            // [slot]
   std::vector<uint32_t> free_requests;
+  std::vector<std::shared_ptr<const spec::TraceTokens>> tokens;  // [slot] if there is a prefix cache
+  std::vector<policy::Sampled> sampled;      // scratch: what a step gave, if there is one
   std::vector<ParcelWork> work_of;           // [ticket] of its step,
   std::vector<const policy::Pipeline*> way_of;  // and the host's lane's way
   std::optional<spec::TraceRequest> pending;

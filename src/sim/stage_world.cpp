@@ -19,7 +19,7 @@ policy::HostOptions StageEngine::State::host_options() const {
     given.seed = options.seed;
     given.fast_forward = options.fast_forward;
     given.batching.chunk_tokens = options.chunk_tokens;
-    given.batching.prefix_cache = false;  // requests are known by their lengths
+    given.batching.prefix_cache = options.prefix_cache;
     return given;
   }
   policy::HostOptions o;
@@ -35,7 +35,8 @@ policy::HostOptions StageEngine::State::host_options() const {
   o.batching.chunk_tokens = options.chunk_tokens;
   o.batching.sequences =
       options.sequences > 0 ? options.sequences : std::numeric_limits<int32_t>::max();
-  o.batching.prefix_cache = false;
+  o.batching.prefix_cache = options.prefix_cache;
+  o.batching.spare_blocks = options.spare_blocks;
   // The chunks of a prompt follow each other through the pipeline.
   o.batching.ahead = std::max(input.total_layers, options.depth);
   return o;
@@ -265,6 +266,7 @@ StageReport StageEngine::State::make_report(bool interrupted) {
     const TokenCount& count = counts[slot];
     if (requests[slot].used && count.produced > 0) needed += count.input + count.produced - 1;
   }
+  report.cached_tokens = host->batcher().counters().prefix_hits;
   report.recomputed_tokens =
       std::max<int64_t>(host->batcher().counters().evaluated - needed, 0);
   for (size_t i = 0; i < input.nodes.size(); ++i) {

@@ -20,6 +20,7 @@ constexpr size_t kBlock = 1 << 16;
 constexpr size_t kLongestLine = 16 << 20;
 constexpr size_t kLargestPairs = 256 << 20;
 constexpr double kLongestTrace = 4e18;  // nanoseconds
+constexpr int32_t kHashedTokens = 512;  // that one of Mooncake's hashes stands for
 
 struct Column {
   std::string_view name;
@@ -257,9 +258,49 @@ Result<std::optional<TraceRequest>> TraceReader::parse_json_line(std::string_vie
     if (!time.is_number()) return fault("needs a timestamp like the first line's");
     arrival = time.as_double() * (object.contains("timestamp") ? 1e6 : 1);
   }
-  ASSIGN_OR_RETURN(const TraceRequest request,
-                   checked(arrival, input.as_double(), output.as_double()));
-  return std::optional(request);
+  ASSIGN_OR_RETURN(TraceRequest request, checked(arrival, input.as_double(), output.as_double()));
+  if (keep_tokens_) TRY(read_tokens(object, request));
+  return std::optional(std::move(request));
+}
+
+Result<void> TraceReader::read_tokens(const Json& line, TraceRequest& request) {
+  const auto list = [&](std::string_view name, int32_t most,
+                        std::vector<int32_t>& out) -> Result<void> {
+    for (const Json& token : line[name].items()) {
+      const bool good = token.is_int() && token.as_int() >= 0 && token.as_int() <= INT32_MAX;
+      if (!good || out.size() == static_cast<size_t>(most)) {
+        return fault(format("{} should hold {} numbers from 0 to {}", name, most, INT32_MAX));
+      }
+      out.push_back(static_cast<int32_t>(token.as_int()));
+    }
+    return {};
+  };
+  TraceTokens tokens;
+  if (line.contains("hash_ids")) {
+    std::vector<int32_t> blocks;
+    const int32_t count = (request.input + kHashedTokens - 1) / kHashedTokens;
+    TRY(list("hash_ids", count, blocks));
+    if (static_cast<int32_t>(blocks.size()) != count) {
+      return fault(format("hash_ids should hold {} numbers, one for each {} tokens of the prompt",
+                          count, kHashedTokens));
+    }
+    tokens.prompt.reserve(static_cast<size_t>(request.input));
+    for (int32_t i = 0; i < request.input; ++i) {
+      const auto block = static_cast<uint32_t>(blocks[static_cast<size_t>(i / kHashedTokens)]);
+      const uint64_t place = (uint64_t{block} << 32) | static_cast<uint32_t>(i % kHashedTokens);
+      tokens.prompt.push_back(static_cast<int32_t>(mix64(place) >> 33));
+    }
+  } else {
+    TRY(list("input_tok_ids", request.input, tokens.prompt));
+    TRY(list("output_tok_ids", request.output, tokens.output));
+    if (tokens.prompt.empty()) return {};
+    if (tokens.prompt.size() != static_cast<size_t>(request.input)) {
+      return fault(format("a prompt of {} tokens, of which input_tok_ids holds {}", request.input,
+                          tokens.prompt.size()));
+    }
+  }
+  request.tokens = std::make_shared<const TraceTokens>(std::move(tokens));
+  return {};
 }
 
 Result<std::optional<TraceRequest>> TraceReader::next() {

@@ -26,15 +26,23 @@
 #include <string_view>
 #include <vector>
 
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "base/rng.hpp"
 
 namespace towline::spec {
 
+struct TraceTokens {
+  std::vector<int32_t> prompt;  // all of them
+  std::vector<int32_t> output;  // the first that are generated, as far as is known
+};
+
 struct TraceRequest {
   int64_t arrival_ns = 0;  // after the first request
   int32_t input = 0;       // prompt tokens
   int32_t output = 0;      // tokens to be generated, at least 1
+  // Which they are, where keep_tokens() was asked for and the trace says so; else null.
+  std::shared_ptr<const TraceTokens> tokens = nullptr;
   friend bool operator==(const TraceRequest&, const TraceRequest&) = default;
 };
 
@@ -47,6 +55,9 @@ class TraceReader {
   static Result<TraceReader> from_text(std::string text, std::string source);
 
   bool has_arrivals() const { return has_arrivals_; }
+  // Reads tokens too: LLMServingSim's input_tok_ids and output_tok_ids, and made-up ones that are equal
+  // where Mooncake's hash_ids (of 512 tokens each) are. Other formats have none.
+  void keep_tokens(bool keep) { keep_tokens_ = keep; }
   // The next request, or nothing at the end.
   Result<std::optional<TraceRequest>> next();
 
@@ -64,6 +75,7 @@ class TraceReader {
   Result<std::optional<TraceRequest>> parse_csv(std::string_view line);
   Result<std::optional<TraceRequest>> parse_json_line(std::string_view line);
   Result<TraceRequest> checked(double arrival, double input, double output);
+  Result<void> read_tokens(const Json& line, TraceRequest& request);
   Error fault(std::string_view what) const;
 
   std::string source_;
@@ -75,6 +87,7 @@ class TraceReader {
 
   Format format_ = Format::kCsv;
   bool has_arrivals_ = false;
+  bool keep_tokens_ = false;
   bool clock_times_ = false;  // arrivals are written as dates
   double arrival_scale_ = 1;  // nanoseconds of the file's unit
   int arrival_column_ = -1, input_column_ = -1, output_column_ = -1;

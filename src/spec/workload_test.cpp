@@ -54,6 +54,46 @@ TEST(TraceReader, ReadsEveryFormat) {
   EXPECT_EQ(read_all("[[374, 44],\n [396, 109]]"), lengths);
 }
 
+TEST(TraceReader, KeepsTokensWhenAsked) {
+  const std::string line =
+      R"({"input_toks": 3, "output_toks": 2, "arrival_time_ns": 1, "input_tok_ids": [5, 6, 7],)"
+      R"( "output_tok_ids": [8, 9]})";
+  const auto read = [](const std::string& text, bool keep) {
+    auto reader = TraceReader::from_text(text, "t");
+    reader->keep_tokens(keep);
+    return reader->next();
+  };
+  EXPECT_EQ((*read(line, false))->tokens, nullptr);
+  const auto kept = read(line, true);
+  ASSERT_TRUE(kept && *kept && (*kept)->tokens);
+  EXPECT_EQ((*kept)->tokens->prompt, (std::vector<int32_t>{5, 6, 7}));
+  EXPECT_EQ((*kept)->tokens->output, (std::vector<int32_t>{8, 9}));
+  const std::string short_line =
+      R"({"input_toks": 3, "output_toks": 2, "arrival_time_ns": 1, "input_tok_ids": [5, 6]})";
+  EXPECT_TRUE(read(short_line, false));
+  EXPECT_FALSE(read(short_line, true));
+  EXPECT_FALSE(read(R"({"input_toks": 1, "output_toks": 2, "arrival_time_ns": 1,)"
+                    R"( "input_tok_ids": [-5]})", true));
+}
+
+TEST(TraceReader, TokensOfEqualHashesAreEqual) {
+  const auto prompt = [](const std::string& ids) {
+    auto reader = TraceReader::from_text(
+        "{\"timestamp\": 0, \"input_length\": 1000, \"output_length\": 4, \"hash_ids\": [" + ids +
+            "]}", "t");
+    reader->keep_tokens(true);
+    const auto request = reader->next();
+    return request && *request ? (*request)->tokens->prompt : std::vector<int32_t>();
+  };
+  const std::vector<int32_t> a = prompt("7, 8"), b = prompt("7, 9");
+  ASSERT_EQ(a.size(), 1000u);
+  ASSERT_EQ(b.size(), 1000u);
+  EXPECT_TRUE(std::equal(a.begin(), a.begin() + 512, b.begin()));
+  EXPECT_NE(a[512], b[512]);
+  EXPECT_NE(a[0], a[1]);
+  EXPECT_TRUE(prompt("7").empty());  // refused
+}
+
 TEST(TraceReader, CrossesDays) {
   const auto all = read_all("TIMESTAMP,ContextTokens,GeneratedTokens\n"
                             "2024-02-28 23:59:59.5,1,1\n2024-03-01 00:00:00,1,1\n");

@@ -32,6 +32,7 @@ struct CommonOptions {
   std::string identity = format("net-{}", ::getpid());
   std::string key_file;
   std::string faults;
+  double silence = 3;
   bool insecure = false;
   bool json = false;
 
@@ -41,6 +42,8 @@ struct CommonOptions {
     t.flag("insecure", &insecure, "zmq without keys and encryption");
     t.value("faults", &faults, "a bad network on purpose, for what is sent from here: delay=50ms,"
             "jitter=5ms,rate=100Mbit,loss=0.01,duplicate=,reorder=,corrupt=,cut=,seed=");
+    t.value("silence", &silence, "seconds without a sign of life after which a peer counts as dead")
+        .range(0.5, 86'400);
     t.flag("json", &json, "print JSON");
   }
   Result<std::unique_ptr<net::Transport>> open(net::TransportKind kind, const std::string& listen,
@@ -51,6 +54,7 @@ struct CommonOptions {
     o.identity = identity;
     o.key_file = key_file;
     o.insecure = insecure;
+    o.peer_timeout = Duration(static_cast<int64_t>(silence * 1e9));
     ASSIGN_OR_RETURN(o.faults, net::parse_faults(faults));
     return net::Transport::open(std::move(o), inbox);
   }

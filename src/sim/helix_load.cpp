@@ -136,7 +136,8 @@ Result<int32_t> solution_index(const std::string& name) {
   return static_cast<int32_t>(*n) - spec::kHelixNameOffset;
 }
 
-Result<void> read_flows(const std::string& path, HelixInput& input) {
+// `own_mix`: nobody said which machines T(k) is derived for.
+Result<void> read_flows(const std::string& path, bool own_mix, HelixInput& input) {
   ASSIGN_OR_RETURN(const Json tree, load_json(path));
   // Vertices are "0_out" for the source, "1_in" for the sink, "<uid>_in" and so on for the rest.
   std::map<std::pair<std::string, std::string>, double> edges;
@@ -167,6 +168,10 @@ Result<void> read_flows(const std::string& path, HelixInput& input) {
     return errorf(Code::kInvalidArgument, "{}: nothing flows in it", path);
   }
   input.max_flow = tree["max_flow"].as_double();
+  // The file's run may have known machines that the cluster file leaves out.
+  if (tree["upper_bound"].is_number() && own_mix) {
+    input.max_compute = tree["upper_bound"].as_double();
+  }
   return {};
 }
 
@@ -362,7 +367,7 @@ Result<HelixInput> load_helix_input(const HelixFiles& files, bool with_flow) {
   ASSIGN_OR_RETURN(spec::MachineMix mix, parse_machines(files.machines));
   ASSIGN_OR_RETURN(HelixInput input, make_helix_input(cluster, solution, profile, std::move(mix)));
   if (!files.flows.empty()) {
-    TRY(read_flows(files.flows, input));
+    TRY(read_flows(files.flows, files.machines.empty(), input));
   } else if (with_flow) {
     plan_flow(input);
   }

@@ -62,8 +62,8 @@ OptionTable table(SimulateOptions& o) {
   t.value("watch", &o.watch, "print a live view every so many simulated seconds; 0: none")
       .range(0, 1e9);
   t.value("grain", &o.grain,
-          "helix: layer repeats the published simulator bit for bit; stage takes a batch through all "
-          "layers of a node at once (max flow only, a tenth of the time)").one_of({"layer", "stage"});
+          "helix: layer has every event of the published simulator; stage takes a batch through all "
+          "layers of a node at once: the same results in less time").one_of({"layer", "stage"});
   t.value("compute-factor", &o.compute_factor,
           "calibration: the tables' times are multiplied by this").range(0.01, 100);
   t.value("hop-seconds", &o.hop_seconds, "calibration: software time of a message")

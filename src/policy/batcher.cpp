@@ -58,15 +58,14 @@ LaneId Batcher::open_lane(std::vector<LanePool> pools) {
     at(pools[i].pool);
   }
   const LaneId id(next_lane_++);
-  lanes_[id].pools = std::move(pools);
+  lanes_.add(id, {}).pools = std::move(pools);
   return id;
 }
 
 std::vector<SeqId> Batcher::close_lane(LaneId id) {
-  const auto lane = lanes_.find(id);
-  CHECK(lane != lanes_.end(), id);
-  std::set<Rank> members = lane->second.waiting;
-  members.insert(lane->second.running.begin(), lane->second.running.end());
+  const Lane& lane = lanes_.at(id);
+  std::set<Rank> members = lane.waiting;
+  members.insert(lane.running.begin(), lane.running.end());
   std::vector<SeqId> orphans;
   for (const Rank& rank : members) {
     Sequence& s = of(rank);
@@ -74,31 +73,31 @@ std::vector<SeqId> Batcher::close_lane(LaneId id) {
     leave_lane(s);
     orphans.push_back(s.id);
   }
-  lanes_.erase(lane);
+  lanes_.erase(id);
   return orphans;
 }
 
 int32_t Batcher::sequences_of(LaneId lane) const {
-  const auto found = lanes_.find(lane);
-  if (found == lanes_.end()) return 0;
-  return static_cast<int32_t>(found->second.running.size() + found->second.waiting.size());
+  const Lane* const found = lanes_.find(lane);
+  if (found == nullptr) return 0;
+  return static_cast<int32_t>(found->running.size() + found->waiting.size());
 }
 
 int32_t Batcher::ready(LaneId lane) const {
-  const auto found = lanes_.find(lane);
-  return found == lanes_.end() ? 0 : static_cast<int32_t>(found->second.ready.size());
+  const Lane* const found = lanes_.find(lane);
+  return found == nullptr ? 0 : static_cast<int32_t>(found->ready.size());
 }
 
 int32_t Batcher::waiting(LaneId lane) const {
-  const auto found = lanes_.find(lane);
-  return found == lanes_.end() ? 0 : static_cast<int32_t>(found->second.waiting.size());
+  const Lane* const found = lanes_.find(lane);
+  return found == nullptr ? 0 : static_cast<int32_t>(found->waiting.size());
 }
 
 bool Batcher::may_take_room(LaneId lane) const {
-  const auto found = lanes_.find(lane);
-  if (found == lanes_.end()) return false;
-  if (!found->second.ready.empty()) return true;
-  const std::set<Rank>& waiting = found->second.waiting;
+  const Lane* const found = lanes_.find(lane);
+  if (found == nullptr) return false;
+  if (!found->ready.empty()) return true;
+  const std::set<Rank>& waiting = found->waiting;
   return !waiting.empty() && !running_.empty() &&
          waiting.begin()->priority < running_.rbegin()->priority;
 }
@@ -152,11 +151,11 @@ void Batcher::forget_wish(const Sequence& s) {
 // --- sequences ----------------------------------------------------------------------------------
 
 Result<void> Batcher::check_fits(int64_t prompt, int32_t max_tokens, LaneId lane) const {
-  const auto found = lanes_.find(lane);
-  if (found == lanes_.end()) return errorf(Code::kUnavailable, "lane {} is closed", lane);
+  const Lane* const found = lanes_.find(lane);
+  if (found == nullptr) return errorf(Code::kUnavailable, "lane {} is closed", lane);
   // The last output token is never evaluated, so it needs no place.
   const int64_t places = prompt + std::max(max_tokens - 1, 0);
-  for (const LanePool& p : found->second.pools) {
+  for (const LanePool& p : found->pools) {
     const int64_t room = int64_t{at(p.pool).ledger.total()} * kBlockTokens;
     if (places <= room) continue;
     return errorf(Code::kInvalidArgument,
@@ -255,9 +254,7 @@ void Batcher::join_ready(Lane& lane, std::vector<Rank>& more) {
 // --- forming a step -----------------------------------------------------------------------------
 
 Step Batcher::next_step(LaneId id, int32_t most_entries) {
-  const auto found = lanes_.find(id);
-  CHECK(found != lanes_.end(), id);
-  Lane& lane = found->second;
+  Lane& lane = lanes_.at(id);
   Step step;
   step.number = next_step_;
   step.lane = id;
@@ -748,10 +745,10 @@ void Batcher::check_invariants() const {
     CHECK(!running_.contains(wanted), i);
   }
   CHECK(known == place_of_.size(), known);
-  for (const auto& [id, lane] : lanes_) {
+  lanes_.for_each([&](LaneId id, const Lane& lane) {
     CHECK(lane.running.size() == running_in[id], id);
     CHECK(lane.ready.size() == ready_in[id], id);
-  }
+  });
 }
 
 }  // namespace towline::policy

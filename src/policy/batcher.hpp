@@ -49,6 +49,7 @@
 #include "base/result.hpp"
 #include "policy/block_ledger.hpp"
 #include "policy/flat_set.hpp"
+#include "policy/lane_table.hpp"
 
 namespace towline::policy {
 
@@ -314,7 +315,7 @@ class Batcher {
 
   BatcherLimits limits_;
   std::vector<Pool> pools_;
-  std::map<LaneId, Lane> lanes_;
+  LaneTable<Lane> lanes_;
   std::vector<Sequence> sequences_;                // [place]
   std::vector<int32_t> free_places_;
   IdIndex<SeqId> place_of_;

@@ -282,12 +282,12 @@ void Host::check_invariants() const {
     if (flight.lane.value >= 0) ++flying[flight.lane];
   }
   int32_t total = 0;
-  for (const auto& [id, lane] : lanes_) {
+  lanes_.for_each([&](LaneId id, const Lane& lane) {
     CHECK(lane.in_flight == flying[id], id, lane.in_flight, flying[id]);
     CHECK(lane.in_flight <= lane.depth, id, lane.in_flight);
     CHECK(lane.in_flight > 0 || batcher_.sequences_of(id) > 0 || lane.awaited > 0, id);
     total += lane.in_flight;
-  }
+  });
   CHECK(total == in_flight_, total, in_flight_);
   int64_t moving = 0;
   std::map<LaneId, int32_t> awaited;
@@ -296,7 +296,9 @@ void Host::check_invariants() const {
     if (r.moving) ++awaited[r.lane];
     if (r.decode_lane.value >= 0) ++awaited[r.decode_lane];
   }
-  for (const auto& [id, lane] : lanes_) CHECK(lane.awaited == awaited[id], id, lane.awaited);
+  lanes_.for_each([&](LaneId id, const Lane& lane) {
+    CHECK(lane.awaited == awaited[id], id, lane.awaited);
+  });
   CHECK(placed == 0 || in_flight_ + moving > 0, placed);
   std::vector<int64_t> placed_at(placed_at_.size(), 0);
   for (const auto& [id, r] : requests_) {
@@ -309,11 +311,11 @@ void Host::check_invariants() const {
   }
   CHECK(placed_at == placed_at_, placed);
   std::vector<int32_t> outstanding(outstanding_.size(), 0);
-  for (const auto& [id, lane] : lanes_) {
+  lanes_.for_each([&](LaneId, const Lane& lane) {
     for (const Hop& hop : lane.pipeline) {
       if (hop.node != kSinkNode) outstanding[static_cast<size_t>(hop.node)] += lane.in_flight;
     }
-  }
+  });
   CHECK(outstanding == outstanding_, total);
   for (int32_t i = 0; i < ledger_.nodes(); ++i) {
     CHECK(placed > 0 || ledger_.expected_used(i) == 0, i);

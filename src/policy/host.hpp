@@ -46,6 +46,7 @@
 #include "policy/admission.hpp"
 #include "policy/batcher.hpp"
 #include "policy/kv_ledger.hpp"
+#include "policy/lane_table.hpp"
 #include "policy/route_chooser.hpp"
 
 namespace towline::policy {
@@ -316,7 +317,7 @@ class Host {
   Batcher batcher_;
   Requests requests_;
   std::set<std::pair<Instant, RequestId>> stranded_;      // by Request::gives_up
-  std::map<LaneId, Lane> lanes_;
+  LaneTable<Lane> lanes_;
   std::map<std::vector<int32_t>, LaneId> lane_of_links_;  // by the links of its pipeline
   std::vector<std::set<LaneId>> hungry_;                  // [node] lanes that found no room
   std::vector<std::set<LaneId>> stalled_;                 // ...and may take it when a step lands

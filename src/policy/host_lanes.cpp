@@ -191,7 +191,8 @@ Host::Lane& Host::lane_for(const Pipeline& routed, const Routes& routes) {
   lane.parts = async ? nodes : lane.depth;
   lane.id = batcher_.open_lane(std::move(pools));
   lane_of_links_.emplace(std::move(links), lane.id);
-  return lanes_.emplace(lane.id, std::move(lane)).first->second;
+  const LaneId id = lane.id;
+  return lanes_.add(id, std::move(lane));
 }
 
 void Host::close_if_empty(LaneId id, Out& out) {
@@ -474,9 +475,9 @@ void Host::replan(const HostPlan& plan, Out& out) {
   outstanding_.resize(nodes, 0);
   placed_at_.resize(nodes, 0);
   std::set<LaneId> broken;
-  for (const auto& [id, lane] : lanes_) {
+  lanes_.for_each([&](LaneId id, const Lane& lane) {
     if (!survives(lane, plan)) broken.insert(id);
-  }
+  });
   const Pipeline freed = break_lanes(broken, out);
   for (size_t i = 0; i < nodes; ++i) {
     if (!same_memory(plan.nodes[i], plan_.nodes[i])) {

@@ -8,31 +8,22 @@ namespace towline::policy {
 
 FlowRouter::FlowRouter(RouteMap map, std::span<const double> flow,
                        std::vector<int32_t> longest_prompt, double minimum_share)
-    : map_(std::move(map)), longest_prompt_(std::move(longest_prompt)) {
+    : map_(std::move(map)), longest_prompt_(std::move(longest_prompt)), iwrr_(flow) {
   CHECK(flow.size() == map_.links.size(), flow.size(), map_.links.size());
   CHECK(longest_prompt_.size() == map_.layers.size(), longest_prompt_.size());
-  slot_of_link_.resize(map_.links.size());
   for (const std::vector<int32_t>& links : map_.out) {
-    std::vector<double> capacities;
     double sum = 0;
+    for (const int32_t link : links) sum += flow[link];
+    std::vector<int32_t>& open = open_.emplace_back();
     for (const int32_t link : links) {
-      slot_of_link_[link] = static_cast<int32_t>(capacities.size());
-      capacities.push_back(flow[link]);
-      sum += flow[link];
+      const bool closed = flow[link] < minimum_share * sum || flow[link] <= 0;
+      if (!closed) open.push_back(link);
     }
-    std::vector<uint32_t> open;
-    for (size_t i = 0; i < capacities.size(); ++i) {
-      const bool closed = capacities[i] < minimum_share * sum || capacities[i] <= 0;
-      if (!closed) open.push_back(static_cast<uint32_t>(i));
-    }
-    open_.push_back(std::move(open));
-    iwrr_.emplace_back(std::move(capacities));
   }
 }
 
-FlowRouter::Verdict FlowRouter::judge(int32_t node, size_t candidate, int64_t input_tokens,
-                                      const KvLedger& ledger, const RouteRules& rules) const {
-  const int32_t next = map_.links[map_.links_from(node)[candidate]].to;
+FlowRouter::Verdict FlowRouter::judge(int32_t next, int64_t input_tokens, const KvLedger& ledger,
+                                      const RouteRules& rules) const {
   if (next == kSinkNode) return Verdict::kPass;
   if (input_tokens > longest_prompt_[next]) return Verdict::kLength;
   if (!rules.usable.empty() && rules.usable[static_cast<size_t>(next)] == 0) return Verdict::kRule;
@@ -45,26 +36,21 @@ bool FlowRouter::route(int64_t input_tokens, KvLedger& ledger, Pipeline& pipelin
   const auto work = static_cast<double>(input_tokens);
   int32_t node = kSourceNode;
   do {
-    const std::vector<uint32_t>& open = open_[node + 1];
+    const std::vector<int32_t>& open = open_[node + 1];
     refusal_ = {.node = node};
-    refusal_.by_flow = static_cast<int32_t>(iwrr_[node + 1].size() - open.size());
-    const int32_t chosen = iwrr_[node + 1].choose(work, open, [&](size_t candidate) {
-      const Verdict verdict = judge(node, candidate, input_tokens, ledger, rules);
+    refusal_.by_flow = static_cast<int32_t>(map_.links_from(node).size() - open.size());
+    const int32_t link = iwrr_.choose(work, open, [&](size_t candidate) {
+      const Verdict verdict = judge(map_.links[candidate].to, input_tokens, ledger, rules);
       refusal_.by_length += verdict == Verdict::kLength;
       refusal_.by_kv += verdict == Verdict::kKv;
       refusal_.by_rule += verdict == Verdict::kRule;
       return verdict == Verdict::kPass;
     });
-    if (chosen < 0) {
-      int32_t from = kSourceNode;
-      for (const Hop& hop : pipeline) {
-        iwrr_[from + 1].refund(slot_of_link_[hop.link], work);
-        from = hop.node;
-      }
+    if (link < 0) {
+      for (const Hop& hop : pipeline) iwrr_.refund(static_cast<size_t>(hop.link), work);
       pipeline.clear();
       return false;
     }
-    const int32_t link = map_.links_from(node)[chosen];
     const int32_t next = map_.links[link].to;
     pipeline.push_back({link, next, map_.layers_after(node, next)});
     node = next;
@@ -75,7 +61,7 @@ bool FlowRouter::route(int64_t input_tokens, KvLedger& ledger, Pipeline& pipelin
 
 void FlowRouter::charge_decode(const Pipeline& pipeline, double requests) {
   for (const Hop& hop : pipeline) {
-    iwrr_[map_.links[hop.link].from + 1].charge(slot_of_link_[hop.link], requests);
+    iwrr_.charge(static_cast<size_t>(hop.link), requests);
   }
 }
 

@@ -63,19 +63,18 @@ class FlowRouter {
   }
 
   const RouteRefusal& last_refusal() const { return refusal_; }
-  const Iwrr& weights(int32_t node) const { return iwrr_[node + 1]; }
+  const Iwrr& weights() const { return iwrr_; }  // [link]
   const RouteMap& map() const { return map_; }
 
  private:
   enum class Verdict { kPass, kLength, kKv, kRule };
-  Verdict judge(int32_t node, size_t candidate, int64_t input_tokens, const KvLedger& ledger,
+  Verdict judge(int32_t next, int64_t input_tokens, const KvLedger& ledger,
                 const RouteRules& rules) const;
 
   RouteMap map_;
   std::vector<int32_t> longest_prompt_;
-  std::vector<Iwrr> iwrr_;             // [node + 1]
-  std::vector<std::vector<uint32_t>> open_;  // [node + 1] candidates with enough flow
-  std::vector<int32_t> slot_of_link_;  // [link] its place among its origin's links
+  Iwrr iwrr_;                          // [link]
+  std::vector<std::vector<int32_t>> open_;  // [node + 1] links with enough flow, in ascending order
   RouteRefusal refusal_;
 };
 

@@ -70,7 +70,7 @@ TEST(Iwrr, LongRunShareFollowsTheFlow) {
 }
 
 TEST(Iwrr, ChoosesTheEarlierOfEqualsAndOnlyAllowedOnes) {
-  Iwrr iwrr({5, 5, 10});
+  Iwrr iwrr(std::vector<double>{5, 5, 10});
   EXPECT_EQ(iwrr.choose(10, [](size_t) { return true; }), 2);
   EXPECT_EQ(iwrr.choose(10, [](size_t i) { return i < 2; }), 0);
   EXPECT_EQ(iwrr.choose(10, [](size_t) { return false; }), -1);
@@ -101,7 +101,7 @@ TEST(FlowRouter, RefusalChargesNothingAndNamesTheReason) {
   EXPECT_EQ(router.last_refusal().node, 0);
   EXPECT_EQ(router.last_refusal().main_reason(), "length");
   EXPECT_TRUE(pipeline.empty());
-  EXPECT_EQ(router.weights(kSourceNode).load(0), 0.0);
+  EXPECT_EQ(router.weights().load(0), 0.0);
   EXPECT_EQ(ledger.expected_used(0), 0);
 }
 

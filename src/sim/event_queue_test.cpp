@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <tuple>
 
 #include "base/for_seeds.hpp"
 #include "sim/cpython_set.hpp"
@@ -12,28 +13,38 @@
 namespace towline::sim {
 namespace {
 
-// Against an ordered map from (time, order of the push).
+// Against an ordered map from (time, causes, order of the push).
 TEST(EventQueue, IsTheTotalOrderOfTimeAndPush) {
   for_seeds(40, [](Rng& rng) {
     EventQueue<int64_t, int> queue;
-    std::map<std::pair<int64_t, int>, int> oracle;
+    using Causes = EventQueue<int64_t, int>::Causes;
+    std::map<std::tuple<int64_t, Causes, int>, int> oracle;
     int next = 0;
     for (int step = 0; step < 20'000; ++step) {
       const uint64_t what = rng.below(5);
       if (what < 3 || oracle.empty()) {
         const int64_t when = queue.now() + (rng.below(3) == 0 ? 0 : rng.between(0, 50));
-        queue.push(when, next);
-        oracle.emplace(std::pair(when, next), next);
+        Causes causes = queue.causes();
+        ASSERT_EQ(causes[0], queue.now());
+        if (when > queue.now() && rng.below(3) == 0) {
+          causes[0] = when - rng.between(1, 3);
+          for (size_t i = 1; i < causes.size(); ++i) causes[i] = causes[i - 1] - rng.between(0, 1);
+          queue.push_as_of(causes, when, next);
+        } else {
+          queue.push(when, next);
+        }
+        oracle.emplace(std::tuple(when, causes, next), next);
         ++next;
       } else if (what == 3) {
-        const auto first = oracle.begin();
-        ASSERT_EQ(queue.next_time(), first->first.first);
-        ASSERT_EQ(queue.pop(), first->second);
-        ASSERT_EQ(queue.now(), first->first.first);
-        oracle.erase(first);
+        const auto [when, causes, order] = oracle.begin()->first;
+        ASSERT_EQ(queue.next_time(), when);
+        ASSERT_EQ(queue.pop(), order);
+        ASSERT_EQ(queue.now(), when);
+        ASSERT_EQ(queue.causes(), queue.after(when, causes));
+        oracle.erase(oracle.begin());
       } else {
         const int64_t to = queue.now() + rng.between(0, 3);
-        if (oracle.begin()->first.first >= to) {
+        if (std::get<0>(oracle.begin()->first) > to) {
           queue.advance(to);
           ASSERT_EQ(queue.now(), to);
         }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 #include <utility>
 
 #include "base/fmt.hpp"
@@ -84,9 +85,6 @@ Result<void> check_input(const HelixInput& input, const HelixOptions& options) {
       return bad(format("node {} has no outgoing link: a request that comes there cannot go on",
                         node == kSourceNode ? "source" : input.nodes[node].name));
     }
-  }
-  if (options.stage_grain && options.router != HelixRouter::kMaxFlow) {
-    return bad("the stage grain routes by max flow only");
   }
   if (options.router == HelixRouter::kMaxFlow && input.flow.size() != input.links.size()) {
     return bad("the max-flow router needs the planned flow of every link");
@@ -272,7 +270,7 @@ void HelixEngine::State::new_request(uint32_t query) {
   }
   ++active;
   enter_outbound(kSourceNode, query);
-  if (!options.stage_grain) push_now(Kind::kStartTransmission, kSourceNode);
+  if (!sends_ahead()) push_now(Kind::kStartTransmission, kSourceNode);
 }
 
 void HelixEngine::State::gather() {
@@ -311,7 +309,7 @@ void HelixEngine::State::finish_iteration(uint32_t query) {
     q.stage = -1;
     q.created = q.moved = events.now();
     q.compute = q.network = 0;
-    options.stage_grain ? new_request(query) : push_now(Kind::kNewRequest, kSourceNode, query);
+    push_now(Kind::kNewRequest, kSourceNode, query);
   } else {
     ++report.finished_queries;
     if (flow_router) policy::FlowRouter::finish(q.route, q.input, ledger);
@@ -352,33 +350,84 @@ double HelixEngine::State::batch_seconds(int32_t node) {
   return seconds;
 }
 
-// Stage grain: the batch runs as far as nothing waits before the layer ahead; its next event is there.
-double HelixEngine::State::batch_seconds_of_stage(int32_t node) {
+// Stage grain: the batch runs as far as nothing waits before the layer ahead, where it would be taken
+// together with that; what it takes there and when is known now.
+void HelixEngine::State::start_stage(int32_t node) {
   HelixNodeState& n = nodes[node];
+  const bool goes_on = n.current > 0 && n.current == n.stop && n.ends == events.now();
+  if (!goes_on) n.order = events.next_order();
   n.first = n.current;
   n.stop = n.current + 1;
   n.first_seconds = batch_seconds(node);  // with the copying of the inputs, at the first layer
   n.layer_seconds = n.first_seconds;
+  n.began = events.now();
+  n.causes = events.causes();
   const auto layers = static_cast<int32_t>(n.queues.size());
-  if (n.stop < layers && n.queues[n.stop].empty()) {
+  // What the layers ahead hold is booked at their end. Near the capacity the moment counts.
+  const int64_t tokens = n.batch.prompt_tokens + n.batch.decodes;
+  const bool near_full =
+      ledger.capacity(node) - ledger.real_used(node) < (layers - n.first) * tokens;
+  if (n.stop < layers && n.queues[n.stop].empty() && !near_full) {
     n.current = n.stop;
     n.layer_seconds = batch_seconds(node);
     n.current = n.first;
     while (n.stop < layers && n.queues[n.stop].empty()) ++n.stop;
   }
-  n.began = events.now();
-  return n.first_seconds + (n.stop - n.first - 1) * n.layer_seconds;
+  push_end_of_stage(node);
 }
 
-// Somebody has come to wait before `layer` while a batch that has yet to reach it is running: the
-// batch stops there, so that they go on together.
+// Of the running stage; the sum is that of one layer after the other.
+double HelixEngine::State::begin_of_layer(const HelixNodeState& n, int32_t layer) const {
+  if (layer == n.first) return n.began;
+  double when = n.began + n.first_seconds;
+  for (int32_t l = n.first + 1; l < layer; ++l) when += n.layer_seconds;
+  return when;
+}
+
+// Of the event at its end. At the end of each layer the next is started by an event of its own.
+HelixCauses HelixEngine::State::causes_of_end(const HelixNodeState& n) const {
+  HelixCauses causes = n.causes;
+  int32_t layer = n.first + 1;
+  double begin = n.began;
+  // Two of the causes lie in each layer.
+  constexpr auto kLayers = static_cast<int32_t>(std::tuple_size<HelixCauses>::value + 1) / 2;
+  if (n.stop - layer > kLayers) {
+    layer = n.stop - kLayers;
+    begin = begin_of_layer(n, layer - 1);
+  }
+  for (; layer < n.stop; ++layer) {
+    begin += layer == n.first + 1 ? n.first_seconds : n.layer_seconds;
+    causes = events.after(begin, events.after(begin, causes));
+  }
+  return causes;
+}
+
+void HelixEngine::State::push_end_of_stage(int32_t node) {
+  HelixNodeState& n = nodes[node];
+  const double last = begin_of_layer(n, n.stop - 1);
+  n.ends = last + (n.stop - 1 == n.first ? n.first_seconds : n.layer_seconds);
+  const Event event{Kind::kFinishExecution, node, ++n.generation};
+  if (last < n.ends) {
+    events.push_as_of(causes_of_end(n), n.order, n.ends, event);
+  } else {
+    events.push(n.ends, event);  // layers that take no time
+  }
+}
+
+// Somebody comes to wait before `layer` while a batch that has yet to reach it is running: the batch
+// stops there, so that they go on together.
 void HelixEngine::State::stop_batch_before(int32_t node, int32_t layer) {
   HelixNodeState& n = nodes[node];
   if (!n.busy || layer <= n.first || layer >= n.stop) return;
-  const double when = n.began + n.first_seconds + (layer - n.first - 1) * n.layer_seconds;
+  const double when = begin_of_layer(n, layer);
   if (when < events.now()) return;  // it is past
   n.stop = layer;
-  push(when, Kind::kFinishExecution, node, ++n.generation);
+  if (when == events.now() && events.is_past(causes_of_end(n))) {
+    ++n.generation;  // it was there first
+    finish_execution(node);
+  } else {
+    push_end_of_stage(node);
+  }
 }
 
 // Moves to the next layer, in a ring, before which something waits.
@@ -408,9 +457,9 @@ void HelixEngine::State::start_execution(int32_t node) {
     return;
   }
   n.waiting -= static_cast<int64_t>(n.batch.work.size());
-  const double seconds = options.stage_grain ? batch_seconds_of_stage(node) : batch_seconds(node);
   n.busy = true;
-  push(events.now() + seconds, Kind::kFinishExecution, node, ++n.generation);
+  if (options.stage_grain) return start_stage(node);
+  push(events.now() + batch_seconds(node), Kind::kFinishExecution, node, ++n.generation);
 }
 
 void HelixEngine::State::finish_execution(int32_t node) {
@@ -429,13 +478,13 @@ void HelixEngine::State::finish_execution(int32_t node) {
   const size_t next = static_cast<size_t>(n.current) + 1;
   if (next == n.queues.size()) {
     for (const policy::StageWork& work : n.batch.work) enter_outbound(node, work.request);
-    if (!options.stage_grain) push_now(Kind::kStartTransmission, node);
+    if (!sends_ahead()) push_now(Kind::kStartTransmission, node);
   } else {
     n.queues[next].insert(n.queues[next].end(), n.batch.work.begin(), n.batch.work.end());
     n.waiting += static_cast<int64_t>(n.batch.work.size());
   }
   march(n);
-  options.stage_grain ? start_execution(node) : push_now(Kind::kStartExecution, node);
+  push_now(Kind::kStartExecution, node);
 }
 
 }  // namespace towline::sim

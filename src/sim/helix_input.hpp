@@ -82,8 +82,8 @@ enum class HelixRouter { kMaxFlow, kSwarm, kRandom, kShortestQueue };
 struct HelixOptions {
   bool online = false;
   HelixRouter router = HelixRouter::kMaxFlow;
-  // Grain of a stage: a batch through all layers of a node is one event, a link is a queue whose
-  // times are added up. Same rules and random numbers; not bit-equal; max flow only.
+  // Grain of a stage: a batch runs through all layers before which nothing waits as one event, and
+  // with max flow so does a request over its link. The results are those of single layers.
   bool stage_grain = false;
   double compute = 1;            // calibration: all table times are multiplied by this,
   double hop_seconds = 0;        // and every message costs its end this much of software

@@ -33,6 +33,8 @@ struct HelixEvent {
   uint32_t query = 0;
 };
 
+using HelixCauses = EventQueue<double, HelixEvent>::Causes;
+
 // A query and its iteration under way (there is one at a time). Slots are reused.
 struct HelixQuery {
   int64_t uid = 0, request = 0;   // numbers as in the reference, for the caller's record
@@ -61,7 +63,9 @@ struct HelixLinkState {
   double free = 0;            // bytes/s not reserved
   double planned = 0;         // max flow: what every transmission gets
   bool busy = false;          // max flow: one at a time
-  double free_at = 0;         // stage grain: when the last one queued has left
+  // Stage grain, max flow: when the last one queued has left, and the causes of that event.
+  double free_at = 0;
+  HelixCauses causes{};
 };
 
 // The outbound side of a node or of the source.
@@ -85,6 +89,9 @@ struct HelixNodeState {
   // Stage grain: layers [first, stop) of the running batch, by their place in the node.
   int32_t first = 0, stop = 0;
   double began = 0, first_seconds = 0, layer_seconds = 0;
+  double ends = 0;             // of the last of them
+  HelixCauses causes{};        // of what was pushed when it began
+  uint32_t order = 0;          // then, or when an earlier part of this round of the layers began
 };
 
 struct HelixEngine::State {
@@ -101,6 +108,11 @@ struct HelixEngine::State {
   std::pair<int32_t, int32_t> sample_length();
   void issue_query(double when, int32_t input, int32_t output);
 
+  // Stage grain, max flow: when a request will have left is known when it is queued on a link.
+  bool sends_ahead() const {
+    return options.stage_grain && options.router == HelixRouter::kMaxFlow;
+  }
+
   // helix_engine.cpp
   double load_models();
   bool simulate(double until);             // false: stopped, or fault is set
@@ -112,7 +124,10 @@ struct HelixEngine::State {
   void start_execution(int32_t node);
   void finish_execution(int32_t node);
   double batch_seconds(int32_t node);
-  double batch_seconds_of_stage(int32_t node);
+  void start_stage(int32_t node);
+  HelixCauses causes_of_end(const HelixNodeState& n) const;
+  double begin_of_layer(const HelixNodeState& n, int32_t layer) const;
+  void push_end_of_stage(int32_t node);
   void stop_batch_before(int32_t node, int32_t layer);
   void look(double next_event);
 
@@ -122,6 +137,8 @@ struct HelixEngine::State {
   void send_planned(int32_t place, uint32_t query);
   void finish_sending(int32_t link, uint32_t query);
   void finish_transmission(int32_t link, uint32_t query);
+  double seconds_on_link(int32_t place, const HelixLink& link, const HelixQuery& q,
+                         double bandwidth) const;
   void send(int32_t place, int32_t link, uint32_t query, double bandwidth);
   void transmit_planned(int32_t place);
   void transmit_picked(int32_t place);     // random, shortest queue

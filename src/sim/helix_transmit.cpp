@@ -58,7 +58,7 @@ void HelixEngine::State::enter_outbound(int32_t place, uint32_t query) {
   const Waiting waiting{query, s.arrivals++};
   switch (options.router) {
     case HelixRouter::kMaxFlow:
-      if (options.stage_grain) return send_planned(place, query);
+      if (sends_ahead()) return send_planned(place, query);
       links[q.route[q.stage + 1].link].queue.push_back(waiting);
       return;
     case HelixRouter::kSwarm:
@@ -221,17 +221,23 @@ void HelixEngine::State::transmit_swarm(int32_t place) {
   for (const int32_t uid : retransmit) push_now(Kind::kStartTransmission, place_of(uid));
 }
 
+// With its latency.
+double HelixEngine::State::seconds_on_link(int32_t place, const HelixLink& link,
+                                           const HelixQuery& q, double bandwidth) const {
+  double bytes = input.token_bytes * q.tokens();
+  if (place != kSourceNode && link.to != kSinkNode) bytes += input.activation_bytes * q.tokens();
+  double duration = link.latency;
+  duration += bytes / bandwidth;
+  if (options.hop_seconds > 0) duration += options.hop_seconds;
+  return duration;
+}
+
 void HelixEngine::State::send(int32_t place, int32_t link, uint32_t query, double bandwidth) {
   const HelixLink& spec = input.links[link];
   HelixQuery& q = queries[query];
   const double now = events.now();
   ++q.stage;
-  double bytes = 0;
-  bytes += input.token_bytes * q.tokens();
-  if (place != kSourceNode && spec.to != kSinkNode) bytes += input.activation_bytes * q.tokens();
-  double duration = spec.latency;
-  duration += bytes / bandwidth;
-  if (options.hop_seconds > 0) duration += options.hop_seconds;
+  const double duration = seconds_on_link(place, spec, q, bandwidth);
   q.bandwidth = bandwidth;
   sender(place).free -= bandwidth;
   links[link].free -= bandwidth;
@@ -243,19 +249,23 @@ void HelixEngine::State::send(int32_t place, int32_t link, uint32_t query, doubl
 }
 
 // Stage grain: what is queued on a link leaves in order, one at a time, at the planned bandwidth, so
-// the time of its arrival is known when it is queued.
+// the time of its arrival is known when it is queued. The sums are those of send() and finish_sending().
 void HelixEngine::State::send_planned(int32_t place, uint32_t query) {
   HelixQuery& q = queries[query];
   const int32_t link = q.route[++q.stage].link;
   const HelixLink& spec = input.links[link];
   HelixLinkState& l = links[link];
-  double bytes = input.token_bytes * q.tokens();
-  if (place != kSourceNode && spec.to != kSinkNode) bytes += input.activation_bytes * q.tokens();
   const double begin = std::max(events.now(), l.free_at);
-  l.free_at = begin + bytes / l.planned + options.hop_seconds;
+  l.free_at = begin + seconds_on_link(place, spec, q, l.planned) - spec.latency;
   q.compute += begin - q.moved;
   q.moved = q.sent = begin;
-  push(l.free_at + spec.latency, Kind::kFinishTransmission, link, query);
+  const double there = l.free_at + spec.latency;
+  // It is sent when it comes, or when the one before it has left.
+  const auto sent = begin == events.now() ? events.causes() : events.after(begin, l.causes);
+  l.causes = events.after(begin, sent);
+  const Event event{Kind::kFinishTransmission, link, query};
+  l.free_at < there ? void(events.push_as_of(events.after(l.free_at, l.causes), there, event))
+                    : events.push(there, event);
 }
 
 void HelixEngine::State::finish_sending(int32_t link, uint32_t query) {
@@ -276,20 +286,17 @@ void HelixEngine::State::finish_transmission(int32_t link, uint32_t query) {
   q.moved = now;
   const int32_t place = input.links[link].to;
   if (place == kSinkNode) {
-    if (options.stage_grain) return finish_iteration(query);
     at_sink.push_back(query);
     push_now(Kind::kGather, 0);
     return;
   }
   HelixNodeState& n = nodes[place];
   const int32_t layer = q.route[q.stage].layers.begin - input.nodes[place].layers.begin;
+  if (options.stage_grain) stop_batch_before(place, layer);
   n.queues[layer].push_back({query, q.prompt() ? q.input : 0, q.context});
   ++n.waiting;
   n.buffered_tokens += q.tokens();
-  if (options.stage_grain) {
-    stop_batch_before(place, layer);
-    return start_execution(place);
-  }
+  if (options.stage_grain && n.busy && n.ends > now) return;  // it would find the node busy
   push_now(Kind::kStartExecution, place);
 }
 

@@ -29,7 +29,6 @@ double StageCost::batch_seconds(int32_t machine, int32_t last_layer, std::vector
     seconds += (to - rows[i].entry) * layer_seconds(machine, sum.prompt_tokens, sum.decodes,
                                                     sum.prompt_context, sum.decode_context);
   }
-  out_of_profile_ += beyond_;
   const double bytes = (sum.prompt_tokens + sum.decodes) * input_->activation_bytes;
   return seconds * calibration_.compute + calibration_.batch_seconds +
          bytes / kConcatBytesPerSecond + bytes / kCopyBytesPerSecond;

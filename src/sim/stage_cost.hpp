@@ -61,6 +61,9 @@ class StageCost {
   }
   // Seconds of a batch on a node that ends before layer `last_layer`; `rows` may be sorted in place.
   double batch_seconds(int32_t machine, int32_t last_layer, std::vector<CostRows>& rows);
+  // Was the last one beyond the tables? Batches that are run are to be counted.
+  bool was_beyond() const { return beyond_; }
+  void count(bool beyond) { out_of_profile_ += beyond; }
 
   const Calibration& calibration() const { return calibration_; }
   // Largest batches that the tables cover.

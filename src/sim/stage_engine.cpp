@@ -141,9 +141,7 @@ Result<void> StageEngine::State::start() {
   if (!host->open()) {
     return Error(Code::kInvalidArgument, "no way leads through the cluster");
   }
-  for (size_t i = 0; i < options.disturbances.size(); ++i) {
-    call_at(ns(report.started + options.disturbances[i].at), StageEvent::kDisturbance, i);
-  }
+  await_disturbances();
   if (options.sample_seconds > 0) call_at(cluster.now(), StageEvent::kSample);
   if (options.clients > 0) {
     owed = options.clients;
@@ -161,16 +159,17 @@ Result<StageReport> StageEngine::run(const std::atomic<bool>* stop) {
                               ? State::ns(s.report.started + s.options.horizon)
                               : INT64_MAX;
   bool interrupted = false;
+  uint32_t turns = 0;
   while (!s.fault && !s.cluster.quiet() && s.cluster.next_time() < horizon) {
     if (!s.pending && s.in_system == 0 && s.thinking == 0) break;
     const auto happening = s.cluster.step();
     if (!s.cluster.stages().empty()) s.stages_done();
     if (happening) s.handle(*happening);
     s.serve_clients();
-    if ((s.cluster.events() & 0xffff) == 0 && s.options.on_progress) {
+    if ((++turns & 0xffff) == 0 && s.options.on_progress) {
       s.options.on_progress({s.seconds(), s.report.arrived, s.report.arrived - s.in_system});
     }
-    if ((s.cluster.events() & 0xfff) == 0 && stop != nullptr &&
+    if ((turns & 0xfff) == 0 && stop != nullptr &&
         stop->load(std::memory_order_relaxed)) {
       interrupted = true;
       break;
@@ -210,6 +209,7 @@ void StageEngine::State::handle(const VirtualCluster::Happening& h) {
     case StageEvent::kArrival:
       return arrive();
     case StageEvent::kDisturbance:
+      if (next_disturbance == h.number + 1) await_disturbances();
       return disturb(options.disturbances[h.number], h.number);
     case StageEvent::kDetected:
       return detected(options.disturbances[h.number]);
@@ -234,9 +234,15 @@ void StageEngine::State::handle(const VirtualCluster::Happening& h) {
 
 void StageEngine::State::tell(const policy::HostEvent& event) {
   actions.clear();
+  const auto* const done = std::get_if<policy::StepDone>(&event);
+  const auto go_on = [&] {
+    const bool round = !actions.empty() && actions.front().again;
+    if (done != nullptr && !round) catch_up(steps[done->ticket]);
+    carry_out();
+  };
   if (options.journal == nullptr) {
     host->step(Instant{cluster.now()}, event, actions);
-    return carry_out();
+    return go_on();
   }
   const auto write = [&](obs::RecordKind kind, std::string_view payload) {
     Result<void> written = options.journal->append({cluster.now(), 0, kind, payload});
@@ -249,7 +255,7 @@ void StageEngine::State::tell(const policy::HostEvent& event) {
   if (++told % kDigestEvery == 0) {
     write(obs::RecordKind::kActions, obs::actions_payload(digest.value(), acted));
   }
-  carry_out();
+  go_on();
 }
 
 void StageEngine::State::carry_out() {
@@ -261,6 +267,7 @@ void StageEngine::State::carry_out() {
         action.again ? launch_again(action.ticket) : launch(action.ticket);
         break;
       case Kind::kAbandon:
+        catch_up(steps[action.ticket]);
         cluster.drop(action.ticket);
         break;
       case Kind::kPlaced: {
@@ -308,38 +315,57 @@ void StageEngine::State::launch(int32_t ticket) {
       work.prompt_context += int64_t{rows} * (entry.from + entry.to - 1) / 2;
     }
   }
-  if (static_cast<size_t>(ticket) >= work_of.size()) {
-    work_of.resize(ticket + 1);
-    way_of.resize(ticket + 1);
-  }
-  work_of[ticket] = work;
-  way_of[ticket] = &host->lane(step.lane).pipeline;
-  cluster.send(ticket, *way_of[ticket], work);
+  if (static_cast<size_t>(ticket) >= steps.size()) steps.resize(ticket + 1);
+  StepOnWay& on_way = steps[ticket];
+  on_way.work = work;
+  on_way.way = &host->lane(step.lane).pipeline;
+  on_way.again = false;
+  cluster.send(ticket, *on_way.way, work);
 }
 
 // The same decodes, each one token further.
 void StageEngine::State::launch_again(int32_t ticket) {
   ++report.steps;
   ++report.forwarded;
-  ParcelWork& work = work_of[ticket];
-  work.decode_context += work.decodes;
-  cluster.send(ticket, *way_of[ticket], work);
+  StepOnWay& step = steps[ticket];
+  step.work.decode_context += step.work.decodes;
+  step.again = true;
+  cluster.send(ticket, *step.way, step.work);
 }
 
 void StageEngine::State::returned(int32_t ticket) {
-  int64_t count_all = 0, gap = 0, same = 0;  // the tokens of a step mostly follow the same gap
+  int64_t all;
   sampled.clear();
+  if (StepOnWay& step = steps[ticket]; step.again) {
+    all = static_cast<int64_t>(step.slots.size());
+    ++step.rounds;
+    itl.add(cluster.now() - std::exchange(step.returned, cluster.now()), all);
+  } else {
+    all = count_tokens(ticket);
+  }
+  report.output_tokens += all;
+  sampled_output += all;
+  if (in_window()) window_output += all;
+  tell(policy::StepDone{ticket, sampled});
+}
+
+// Of a step that came back for the first time.
+int64_t StageEngine::State::count_tokens(int32_t ticket) {
+  StepOnWay& step = steps[ticket];
+  step.slots.clear();
+  step.returned = cluster.now();
+  int64_t gap = 0, same = 0;  // the tokens of a step mostly follow the same gap
   for (const policy::StepEntry& entry : host->flight(ticket).entries) {
     if (!entry.samples) continue;
-    ++count_all;
-    TokenCount& count = counts[entry.seq.value];
+    const auto slot = static_cast<uint32_t>(entry.seq.value);
+    step.slots.push_back(slot);
+    TokenCount& count = counts[slot];
     if (options.prefix_cache) {
-      const auto slot = static_cast<uint32_t>(entry.seq.value);
       sampled.push_back({.seq = entry.seq, .token = token_of(slot, count.produced)});
     }
     const int64_t since = cluster.now() - std::exchange(count.last, cluster.now());
     if (count.produced++ == 0) {
-      first_token(static_cast<uint32_t>(entry.seq.value));
+      first_token(slot);
     } else if (since == gap) {
       ++same;
     } else {
@@ -348,10 +374,17 @@ void StageEngine::State::returned(int32_t ticket) {
     }
   }
   itl.add(gap, same);
-  report.output_tokens += count_all;
-  sampled_output += count_all;
-  if (in_window()) window_output += count_all;
-  tell(policy::StepDone{ticket, sampled});
+  return static_cast<int64_t>(step.slots.size());
+}
+
+// The counts of its sequences are needed.
+void StageEngine::State::catch_up(StepOnWay& step) {
+  const int32_t rounds = std::exchange(step.rounds, 0);
+  if (rounds == 0) return;
+  for (const uint32_t slot : step.slots) {
+    counts[slot].last = step.returned;
+    counts[slot].produced += rounds;
+  }
 }
 
 // Output token `number` of a request: the trace's, else one that no other request has.

@@ -37,6 +37,17 @@ struct TokenCount {
   int32_t input = 0;       // of the prompt
 };
 
+// A step on its way, by its ticket. While it goes round and round with the same sequences, their
+// TokenCounts are left as they were; what they missed is `rounds`.
+struct StepOnWay {
+  ParcelWork work;
+  const policy::Pipeline* way = nullptr;  // of the host's lane
+  bool again = false;
+  int32_t rounds = 0;
+  int64_t returned = 0;    // ns, the last time
+  std::vector<uint32_t> slots;  // of its sequences that sample
+};
+
 // Of a request between a prompt node and a decode node.
 struct KvMove {
   int32_t streams = 0;     // on their way
@@ -63,6 +74,8 @@ struct StageEngine::State {
   void launch(int32_t ticket);
   void launch_again(int32_t ticket);
   void returned(int32_t ticket);
+  int64_t count_tokens(int32_t ticket);
+  void catch_up(StepOnWay& step);
   void first_token(uint32_t slot);
   int32_t token_of(uint32_t slot, int32_t number) const;
   void pull_arrival();
@@ -88,6 +101,7 @@ struct StageEngine::State {
   void plan_roles();
   policy::HostOptions host_options() const;
   void replan();
+  void await_disturbances();
   void disturb(const Disturbance& d, uint32_t number);
   void detected(const Disturbance& d);
   void count_time();
@@ -129,9 +143,9 @@ struct StageEngine::State {
   std::vector<uint32_t> free_requests;
   std::vector<std::shared_ptr<const spec::TraceTokens>> tokens;  // [slot] if there is a prefix cache
   std::vector<policy::Sampled> sampled;      // scratch: what a step gave, if there is one
-  std::vector<ParcelWork> work_of;           // [ticket] of its step,
-  std::vector<const policy::Pipeline*> way_of;  // and the host's lane's way
+  std::vector<StepOnWay> steps;              // [ticket]
   std::optional<spec::TraceRequest> pending;
+  size_t next_disturbance = 0;               // that is not in the cluster's queue
   int64_t next_id = 0, in_system = 0;
   int64_t thinking = 0;                      // clients between two requests
   int64_t owed = 0;                          // requests that closed-loop clients will send

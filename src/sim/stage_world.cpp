@@ -122,6 +122,21 @@ void StageEngine::State::plan_roles() {
 
 void StageEngine::State::replan() { tell(plan()); }
 
+// They come before whatever else happens at their instant. Of those after the start only one is in the
+// queue at a time, which is the shorter for it.
+void StageEngine::State::await_disturbances() {
+  const int64_t start = ns(report.started);
+  while (next_disturbance < options.disturbances.size()) {
+    const size_t number = next_disturbance++;
+    const int64_t when = ns(report.started + options.disturbances[number].at);
+    if (when > start) {
+      return cluster.call_at_as_of(start, when, static_cast<uint8_t>(StageEvent::kDisturbance),
+                                   static_cast<uint32_t>(number));
+    }
+    call_at(when, StageEvent::kDisturbance, number);
+  }
+}
+
 void StageEngine::State::disturb(const Disturbance& d, uint32_t number) {
   const auto notice_later = [&] {
     call_at(cluster.now() + ns(options.detect_seconds), StageEvent::kDetected, number);
@@ -261,6 +276,7 @@ StageReport StageEngine::State::make_report(bool interrupted) {
   report.events = cluster.events();
   report.out_of_profile = cluster.cost().out_of_profile();
   report.digest = digest.value();
+  for (StepOnWay& step : steps) catch_up(step);
   int64_t needed = needed_rows;
   for (size_t slot = 0; slot < requests.size(); ++slot) {
     const TokenCount& count = counts[slot];

@@ -66,7 +66,8 @@ void VirtualCluster::send(int32_t ticket, const policy::Pipeline& way, const Par
                       .entry = 0,
                       .link_generation = 0,
                       .next = -1,
-                      .work = work};
+                      .work = work,
+                      .there = 0};
   if (static_cast<size_t>(ticket) >= parcel_of_.size()) parcel_of_.resize(ticket + 1, -1);
   parcel_of_[ticket] = static_cast<int32_t>(number);
   enter_link(number);
@@ -84,7 +85,8 @@ void VirtualCluster::stream(int32_t link, int64_t bytes, uint32_t number) {
                       .entry = 0,
                       .link_generation = 0,
                       .next = -1,
-                      .work = work};
+                      .work = work,
+                      .there = 0};
   enter_link(parcel);
 }
 
@@ -101,6 +103,9 @@ uint32_t VirtualCluster::take_parcel() {
 void VirtualCluster::drop(int32_t ticket) {
   const int32_t number = parcel_of_[ticket];
   if (number < 0) return;  // lost already
+  // (Its way may be gone already.)
+  const int32_t node = links_[parcels_[number].via].to;
+  if (node >= 0 && nodes_[node].inbox.first == number) settle(node);
   parcels_[number].ticket = -1;
   parcel_of_[ticket] = -1;
 }
@@ -126,6 +131,18 @@ uint32_t VirtualCluster::pop(Queue& queue) {
   const auto number = static_cast<uint32_t>(queue.first);
   queue.first = parcels_[number].next;
   return number;
+}
+
+// Into the inbox; of those that arrive at the same time, the one that was sent first comes first.
+void VirtualCluster::insert(Node& n, uint32_t number, int64_t when) {
+  parcels_[number].there = when;
+  if (n.inbox.empty() || n.last_there <= when) {
+    n.last_there = when;
+    return push(n.inbox, number);
+  }
+  int32_t* at = &n.inbox.first;
+  while (parcels_[*at].there <= when) at = &parcels_[*at].next;
+  parcels_[number].next = std::exchange(*at, static_cast<int32_t>(number));
 }
 
 // What the event will touch; a large cluster does not fit the cache.
@@ -179,6 +196,7 @@ std::optional<VirtualCluster::Happening> VirtualCluster::step() {
       break;
     case Kind::kBatchDone:
       if (event.number != nodes_[event.where].generation) break;
+      if (nodes_[event.where].planned) begin_planned(event.where);
       if (nodes_[event.where].hung) {
         nodes_[event.where].done_while_hung = true;
       } else {
@@ -288,14 +306,67 @@ void VirtualCluster::leave_link(uint32_t number, int64_t when) {
 
 void VirtualCluster::deliver(int32_t node, int64_t when, uint32_t parcel) {
   Node& n = nodes_[node];
-  n.inbox.push_back({when, sent_++, parcel});
-  std::push_heap(n.inbox.begin(), n.inbox.end());
-  if (n.loaded && !n.busy && when < n.wake_at) wake_at(n, node, when, parcel);
+  if (n.planned && begun(n)) begin_planned(node);
+  insert(n, parcel, when);
+  if (!n.loaded || n.busy) return;
+  if (when < n.wake_at) {
+    wake_at(node, parcel);
+  } else if (n.planned && when == n.wake_at) {
+    unplan(node);  // they will run together
+  }
 }
 
-void VirtualCluster::wake_at(Node& n, int32_t node, int64_t when, uint32_t parcel) {
-  n.wake_at = when;
-  events_.push(when, {Kind::kWake, 0, node, ++n.wake, parcel});
+// The node is idle; `parcel` is the first in its inbox.
+void VirtualCluster::wake_at(int32_t node, uint32_t parcel) {
+  Node& n = nodes_[node];
+  const Parcel& p = parcels_[parcel];
+  ++n.wake;
+  n.generation += std::exchange(n.planned, false);
+  n.wake_at = p.there;
+  const bool alone = p.next < 0 || parcels_[p.next].there > p.there;
+  if (!alone || p.dead() || n.hung || p.there <= now()) {
+    events_.push(p.there, {Kind::kWake, 0, node, n.wake, parcel});
+    return;
+  }
+  n.planned = true;
+  rows_.clear();
+  add_rows(p);
+  const int64_t end = p.there + batch_ns(node);
+  n.planned_beyond = cost_.was_beyond();
+  n.planned_end = events_.push_as_of(
+      events_.after(p.there, events_.causes()), end,
+      {Kind::kBatchDone, 0, node, ++n.generation, parcel, p.next_link});
+}
+
+// What was planned has begun.
+void VirtualCluster::begin_planned(int32_t node) {
+  Node& n = nodes_[node];
+  const uint32_t number = pop(n.inbox);
+  Parcel& p = parcels_[number];
+  p.next = -1;
+  n.batch = static_cast<int32_t>(number);
+  n.prompt_tokens = p.work.prompt_tokens;
+  n.decodes = p.work.decodes;
+  n.begin = std::exchange(n.wake_at, INT64_MAX);
+  n.planned = false;
+  n.busy = true;
+  cost_.count(n.planned_beyond);
+  ++handled_;  // the waking
+}
+
+// What was planned may be otherwise: it will be seen when it begins.
+void VirtualCluster::unplan(int32_t node) {
+  Node& n = nodes_[node];
+  n.planned = false;
+  ++n.generation;
+  --handled_;  // the end that will not be
+  events_.push_cause(n.planned_end, {Kind::kWake, 0, node, ++n.wake,
+                                     static_cast<uint32_t>(n.inbox.first)});
+}
+
+void VirtualCluster::settle(int32_t node) {
+  const Node& n = nodes_[node];
+  if (n.planned) begun(n) ? begin_planned(node) : unplan(node);
 }
 
 // The first in the link's queue has left it.
@@ -331,35 +402,41 @@ void VirtualCluster::start_batch(int32_t node) {
   Node& n = nodes_[node];
   if (n.busy || !n.loaded || n.hung) return;
   policy::NodeBatch batch(n.limits);
-  n.batch.clear();
+  Queue taken;
   rows_.clear();
-  while (!n.inbox.empty() && n.inbox.front().when <= now()) {
-    const uint32_t number = n.inbox.front().parcel;
+  while (!n.inbox.empty() && parcels_[n.inbox.first].there <= now()) {
+    const auto number = static_cast<uint32_t>(n.inbox.first);
     const Parcel& p = parcels_[number];
     if (!p.dead() && !batch.take(p.work.prompt_tokens, p.work.decodes)) break;
-    std::pop_heap(n.inbox.begin(), n.inbox.end());
-    n.inbox.pop_back();
+    pop(n.inbox);
     if (p.dead()) {
       free_parcel(number);
     } else {
-      n.batch.push_back(number);
+      push(taken, number);
       add_rows(p);
     }
   }
-  if (n.batch.empty()) {
-    if (!n.inbox.empty()) wake_at(n, node, n.inbox.front().when, n.inbox.front().parcel);
+  if (taken.empty()) {
+    if (!n.inbox.empty()) wake_at(node, static_cast<uint32_t>(n.inbox.first));
     return;
   }
+  n.batch = taken.first;
   n.prompt_tokens = batch.prompt_tokens();
   n.decodes = batch.decodes();
   n.busy = true;
   n.begin = now();
+  const int64_t end = now() + batch_ns(node);
+  cost_.count(cost_.was_beyond());
+  events_.push(end, {Kind::kBatchDone, 0, node, n.generation, static_cast<uint32_t>(n.batch),
+                     parcels_[n.batch].next_link});
+}
+
+// Of a batch of rows_.
+int64_t VirtualCluster::batch_ns(int32_t node) {
+  const Node& n = nodes_[node];
   double seconds = cost_.batch_seconds(n.machine, n.last_layer, rows_);
   if (swaps_) seconds = std::max(seconds, fetch_seconds(node));
-  const int64_t taken = ns(seconds * n.slowness);
-  events_.push(now() + std::max<int64_t>(taken, 1),
-               {Kind::kBatchDone, 0, node, n.generation, n.batch.front(),
-                parcels_[n.batch.front()].next_link});
+  return std::max<int64_t>(ns(seconds * n.slowness), 1);
 }
 
 // Of the KV of the batch's decodes, if it is in the host's memory. It comes while the batch before is
@@ -388,27 +465,30 @@ void VirtualCluster::add_rows(const Parcel& p) {
 void VirtualCluster::finish_batch(int32_t node) {
   Node& n = nodes_[node];
   n.busy = false;
+  const int32_t batch = std::exchange(n.batch, -1);
   n.times.busy_ns += now() - n.begin;
   ++n.times.batches;
   if (static_cast<int64_t>(batches_.size()) < options_.trace_limit) {
     batches_.push_back({node, n.begin, now(), n.prompt_tokens, n.decodes});
   }
-  for (const uint32_t number : n.batch) __builtin_prefetch(&parcels_[number]);
   if (options_.stages) {
-    for (const uint32_t number : n.batch) {
+    for (int32_t number = batch; number >= 0; number = parcels_[number].next) {
       const Parcel& p = parcels_[number];
       stages_.push_back({node, p.ticket, p.dead() ? LayerRange{} : p.way->layers,
                          p.work.prompt_tokens + p.work.decodes,
                          static_cast<double>(now() - n.begin) * 1e-9});
     }
   }
-  for (const uint32_t number : n.batch) {
-    if (parcels_[number].dead()) {
+  for (int32_t at = batch; at >= 0;) {
+    const auto number = static_cast<uint32_t>(at);
+    Parcel& p = parcels_[number];
+    at = p.next;
+    if (p.dead()) {
       free_parcel(number);
-      continue;
+    } else {
+      ++p.way;
+      enter_link(number);
     }
-    ++parcels_[number].way;
-    enter_link(number);
   }
   start_batch(node);
 }
@@ -416,19 +496,28 @@ void VirtualCluster::finish_batch(int32_t node) {
 // --- faults -------------------------------------------------------------------------------------
 
 void VirtualCluster::lose_inbox(int32_t node, int32_t link) {
-  std::vector<Arrival>& inbox = nodes_[node].inbox;
-  std::erase_if(inbox, [&](const Arrival& a) {
-    const bool here = a.when <= now();
-    const bool lost = link < 0 ? here : !here && parcels_[a.parcel].via == link;
-    if (lost) free_parcel(a.parcel);
-    return lost;
-  });
-  std::make_heap(inbox.begin(), inbox.end());
+  Queue& inbox = nodes_[node].inbox;
+  Queue kept;
+  for (int32_t at = inbox.first; at >= 0;) {
+    const auto number = static_cast<uint32_t>(at);
+    const Parcel& p = parcels_[number];
+    at = p.next;
+    const bool here = p.there <= now();
+    const bool lost = link < 0 ? here : !here && p.via == link;
+    if (lost) {
+      free_parcel(number);
+    } else {
+      nodes_[node].last_there = p.there;
+      push(kept, number);
+    }
+  }
+  inbox = kept;
 }
 
 void VirtualCluster::node_down(int32_t node) {
   Node& n = nodes_[node];
   if (!n.up) return;
+  settle(node);
   if (n.busy) n.times.busy_ns += now() - n.begin;
   n.up = n.loaded = n.busy = n.hung = n.done_while_hung = false;
   n.down_at = now();
@@ -436,8 +525,11 @@ void VirtualCluster::node_down(int32_t node) {
   ++n.wake;
   n.wake_at = INT64_MAX;
   lose_inbox(node, -1);
-  for (const uint32_t number : n.batch) free_parcel(number);
-  n.batch.clear();
+  for (int32_t at = std::exchange(n.batch, -1); at >= 0;) {
+    const auto number = static_cast<uint32_t>(at);
+    at = parcels_[number].next;
+    free_parcel(number);
+  }
   for (Parcel& p : parcels_) {  // a stream's place is freed when it is come across
     if (is_stream(p) && p.via >= 0 && links_[p.via].from == node) p.ticket = -1;
   }
@@ -455,7 +547,9 @@ void VirtualCluster::node_up(int32_t node) {
 }
 
 void VirtualCluster::hang(int32_t node) {
-  if (nodes_[node].up) nodes_[node].hung = true;
+  if (!nodes_[node].up) return;
+  settle(node);
+  nodes_[node].hung = true;
 }
 
 void VirtualCluster::go_on(int32_t node) {
@@ -481,7 +575,9 @@ void VirtualCluster::link_down(int32_t link) {
     is_stream(parcels_[number]) ? held_.push_back(number) : free_parcel(number);
   }
   l.queue = {};
-  if (l.to >= 0) lose_inbox(l.to, link);
+  if (l.to < 0) return;
+  settle(l.to);
+  lose_inbox(l.to, link);
 }
 
 void VirtualCluster::link_up(int32_t link) {

@@ -6,7 +6,9 @@
 // The unit of work is a parcel: a microbatch on its way through a pipeline. It crosses a link, waits
 // at the node until that is free, is computed together with the other parcels that are there by then
 // (policy::NodeBatch), and goes on, until it is back at the coordinator. Time is int64 nanoseconds.
-// A busy node looks into its inbox when it is done: only arrivals at idle nodes are events.
+// A busy node looks into its inbox when it is done, and what arrives at an idle one is mostly all that
+// its next batch will hold, whose end is then known when it arrives: most batches are one event, their
+// end.
 //   node     one batch through all of its layers at a time, at the cost of sim/stage_cost.hpp; rows
 //            that enter at a later layer (partial inference) cost only the layers from there on
 //   link     first in, first out. A message of up to 64 KiB takes size / bandwidth on its link and
@@ -79,6 +81,12 @@ class VirtualCluster {
   void call_at(int64_t when, uint8_t what, uint32_t number) {
     events_.push(when, {Kind::kDriver, what, 0, number});
   }
+  // The same, before all else at that instant that is asked for after `asked`, a time that is past.
+  void call_at_as_of(int64_t asked, int64_t when, uint8_t what, uint32_t number) {
+    EventQueue<int64_t, Event>::Causes causes;
+    causes.fill(asked);
+    events_.push_as_of(causes, when, {Kind::kDriver, what, 0, number});
+  }
 
   // Sends a parcel on its way; `way` must stay as it is until it returns or is dropped.
   void send(int32_t ticket, const policy::Pipeline& way, const ParcelWork& work);
@@ -105,7 +113,10 @@ class VirtualCluster {
   // It computes nothing until it goes on; what it has stays.
   void hang(int32_t node);
   void go_on(int32_t node);
-  void set_slowness(int32_t node, double factor) { nodes_[node].slowness = factor; }
+  void set_slowness(int32_t node, double factor) {
+    settle(node);
+    nodes_[node].slowness = factor;
+  }
   void link_down(int32_t link);
   void link_up(int32_t link);
   void set_bandwidth(int32_t link, double bytes_per_second);
@@ -121,6 +132,7 @@ class VirtualCluster {
     NodeTimes times = n.times;
     if (!n.up) times.away_ns += now() - n.down_at;
     if (n.busy) times.busy_ns += now() - n.begin;
+    if (n.planned && begun(n)) times.busy_ns += now() - n.wake_at;
     return times;
   }
   void count_bytes(int32_t link, double bytes) { links_[link].bytes += bytes; }
@@ -156,8 +168,9 @@ class VirtualCluster {
     int32_t next_link = -1;      // the one after it
     int32_t entry = 0;           // the first layer that is run at that node
     uint32_t link_generation = 0;  // on the way to the coordinator
-    int32_t next = -1;           // in the queue of its link
+    int32_t next = -1;           // in the queue of its link, an inbox or a batch
     ParcelWork work;
+    int64_t there = 0;           // when it is at the node
     bool dead() const { return ticket < 0; }
   };
   // First in, first out, through Parcel::next: a large cluster has many queues, nearly all empty.
@@ -165,23 +178,18 @@ class VirtualCluster {
     int32_t first = -1, last = -1;
     bool empty() const { return first < 0; }
   };
-  struct Arrival {
-    int64_t when = 0;
-    uint64_t order = 0;          // of the sending, among equal times
-    uint32_t parcel = 0;
-    // A max-heap: the earliest on top.
-    friend bool operator<(const Arrival& a, const Arrival& b) {
-      return a.when != b.when ? a.when > b.when : a.order > b.order;
-    }
-  };
-  struct alignas(64) Node {      // what every batch touches is in two cache lines
-    std::vector<Arrival> inbox;  // heap: here and waiting, or still on a link
-    int64_t wake_at = INT64_MAX; // planned
+  struct alignas(64) Node {      // two cache lines
+    Queue inbox;                 // here and waiting, or still on a link: by time of arrival
+    int64_t last_there = 0;      // of the last of them
+    int64_t wake_at = INT64_MAX; // when it will look into its inbox
+    uint32_t planned_end = 0;    // the event, if planned
     int64_t begin = 0;           // of the batch
     uint32_t generation = 0, wake = 0;
+    int32_t batch = -1;          // the first of it
     bool up = true, loaded = true, busy = false;
     bool hung = false, done_while_hung = false;
-    std::vector<uint32_t> batch;
+    // At wake_at the first of the inbox will run alone; the end of that is an event already.
+    bool planned = false, planned_beyond = false;  // ...and is beyond the cost tables
     double slowness = 1;
     policy::NodeLimits limits;
     int32_t prompt_tokens = 0, decodes = 0;
@@ -214,8 +222,15 @@ class VirtualCluster {
   void send_next(int32_t link);
   void flows_changed();
   void deliver(int32_t node, int64_t when, uint32_t parcel);
-  void wake_at(Node& n, int32_t node, int64_t when, uint32_t parcel);
+  void wake_at(int32_t node, uint32_t parcel);
+  bool begun(const Node& n) const {
+    return n.wake_at < now() || (n.wake_at == now() && events_.cause_is_past(n.planned_end));
+  }
+  void begin_planned(int32_t node);
+  void unplan(int32_t node);
+  void settle(int32_t node);
   void start_batch(int32_t node);
+  int64_t batch_ns(int32_t node);
   void finish_batch(int32_t node);
   double fetch_seconds(int32_t node) const;
   void add_rows(const Parcel& p);
@@ -223,6 +238,7 @@ class VirtualCluster {
   void free_parcel(uint32_t parcel);
   void push(Queue& queue, uint32_t parcel);
   uint32_t pop(Queue& queue);
+  void insert(Node& n, uint32_t parcel, int64_t when);
   // Of a node's inbox: what is there (link -1), or what is still on that link.
   void lose_inbox(int32_t node, int32_t link);
   void leave_link(uint32_t parcel, int64_t when);
@@ -246,7 +262,6 @@ class VirtualCluster {
   std::vector<BatchTrace> batches_;
   std::vector<StageDone> stages_;
   std::vector<uint32_t> held_;       // streams whose link is down
-  uint64_t sent_ = 0;
   int64_t handled_ = 0;
 };
 

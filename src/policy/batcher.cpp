@@ -564,6 +564,10 @@ void Batcher::complete(const Step& step, std::span<const Sampled> sampled) {
 }
 
 bool Batcher::can_advance(const Lane& lane, const Step& step) {
+  for (const StepEntry& entry : step.entries) {
+    const auto place = static_cast<size_t>(entry.place);
+    if (place < sequences_.size()) __builtin_prefetch(&sequences_[place]);
+  }
   int32_t crossing = 0;
   const Sequence* before = nullptr;
   for (const StepEntry& entry : step.entries) {

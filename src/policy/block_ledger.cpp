@@ -10,6 +10,9 @@
 namespace towline::policy {
 namespace {
 
+// Which blocks a sequence holds is as good as random: the processor is told so many ahead.
+constexpr size_t kAhead = 8;
+
 uint64_t chain_hash(uint64_t before, std::span<const int32_t> tokens) {
   uint64_t hash = before;
   for (const int32_t token : tokens) hash = mix64(hash ^ static_cast<uint32_t>(token));
@@ -62,7 +65,17 @@ std::optional<BlockId> BlockLedger::allocate() {
 }
 
 int32_t BlockLedger::allocate(int32_t count, BlockId* first, size_t stride) {
-  for (int32_t k = 0; k < count; ++k, first += stride) {
+  // Mostly they are all free ones.
+  const size_t left = free_.size() - std::min(free_.size(), static_cast<size_t>(std::max(count, 0)));
+  int32_t k = 0;
+  for (size_t at = free_.size(); at > left; ++k, first += stride) {
+    const int32_t i = free_[--at];
+    if (at >= left + kAhead) __builtin_prefetch(&references_[static_cast<size_t>(free_[at - kAhead])], 1);
+    references_[static_cast<size_t>(i)] = 1;
+    *first = BlockId(i);
+  }
+  free_.resize(left);
+  for (; k < count; ++k, first += stride) {
     const std::optional<BlockId> block = allocate();
     if (!block) return k;
     *first = *block;
@@ -90,7 +103,12 @@ void BlockLedger::release(BlockId id) {
 }
 
 void BlockLedger::release(const BlockId* first, int32_t count, size_t stride) {
-  for (int32_t k = count - 1; k >= 0; --k) release(first[static_cast<size_t>(k) * stride]);
+  const auto block = [&](int32_t k) { return first[static_cast<size_t>(k) * stride]; };
+  constexpr auto kFar = static_cast<int32_t>(kAhead);
+  for (int32_t k = count - 1; k >= 0; --k) {
+    if (k >= kFar) __builtin_prefetch(references_.data() + block(k - kFar).value, 1);
+    release(block(k));
+  }
 }
 
 ChainLink BlockLedger::root(uint64_t salt) {

@@ -116,6 +116,19 @@ TEST(Options, APositionalMayComeAfterAnOption) {
   EXPECT_EQ(f.batch, (std::vector<int>{1, 8}));
 }
 
+TEST(Options, ChosenWordsMayBeSeparatedByCommas) {
+  std::vector<std::string> chosen, free;
+  OptionTable table("test", "A test.");
+  table.value("only", &chosen, "which").one_of({"C1", "C2", "C3"});
+  table.value("name", &free, "any");
+  const std::vector<std::string> args = {"--only", "C1,C3", "--only", "C2", "--name", "a,b"};
+  ASSERT_TRUE(table.parse(args));
+  EXPECT_EQ(chosen, (std::vector<std::string>{"C1", "C3", "C2"}));
+  EXPECT_EQ(free, std::vector<std::string>{"a,b"});
+  const std::vector<std::string> wrong = {"--only", "C1,C4"};
+  EXPECT_NE(table.parse(wrong).error().to_string().find("C4"), std::string::npos);
+}
+
 TEST(Options, WhatWasGivenIsKnown) {
   Fields f;
   OptionTable table("test", "A test.");

@@ -125,8 +125,10 @@ Result<void> OptionRow::set_words(const std::vector<std::string>& words) {
   Json list = Json::array();
   for (const std::string& word : words) {
     size_t begin = 0;
-    while (true) {  // integer lists may be written 1,8,32
-      const size_t comma = kind_ == Kind::kIntList ? word.find(',', begin) : std::string::npos;
+    // 1,8,32; and words that are to be chosen from some.
+    const bool splits = kind_ == Kind::kIntList || (kind_ == Kind::kStringList && !choices_.empty());
+    while (true) {
+      const size_t comma = splits ? word.find(',', begin) : std::string::npos;
       Result<Json> one = word_to_json(std::string_view(word).substr(begin, comma - begin), integer,
                                       number);
       if (!one) return std::move(one).error().context(label());

@@ -50,14 +50,14 @@ OptionTable table(SpmdOptions& o) {
   t.value("arm", &o.arms, "ways of telling a step, for --ablation; may be repeated")
       .one_of({"delta-implied", "delta-explicit", "driver", "full-flat", "full-varint"});
   t.value("compute-us", &o.compute_us, "the null model's time of a step").range(0, 1e6);
-  t.value("only", &o.only, "goals to measure, for --goals; may be repeated")
+  t.value("only", &o.only, "goals to measure, for --goals: C1,C2, or repeated")
       .one_of({"C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8", "C9", "C10", "C12"});
   t.value("steps", &o.steps, "measured in a turn; 0: 200, with --matrix 40").range(0, 1e6);
   t.value("rounds", &o.rounds, "turns of each cell; 0: 5, with --matrix 20").range(0, 1000);
   t.value("idle", &o.idle, "seconds to watch an idle group (--goals)").range(1, 600);
   t.flag("json", &o.json, "one JSON line a figure");
   t.example("towline bench spmd --goals");
-  t.example("towline bench spmd --goals --only C2 --only C6");
+  t.example("towline bench spmd --goals --only C2,C6");
   t.example("towline bench spmd --matrix --tp 2 --pp 1,2");
   t.example("towline bench spmd --ablation --batch 256 --context 1024,4096");
   return t;

@@ -13,6 +13,7 @@
 #include "base/fmt.hpp"
 #include "base/rng.hpp"
 #include "cli/commands.hpp"
+#include "cli/link_probe.hpp"
 #include "cli/progress.hpp"
 #include "engine/kernel/probe.hpp"
 #include "engine/stage.hpp"
@@ -39,6 +40,9 @@ struct ProfileOptions {
   double cell_seconds = 0.5;
   double memory_gib = 0;
   std::string isa = "auto";
+  std::vector<std::string> links;  // NAME=ADDRESS
+  LinkProbe probe{.end = {.identity = "profile", .key_file = {}, .insecure = false, .faults = {}},
+                  .sizes = {64}};
   bool json = false;
   bool progress = false;
 };
@@ -61,15 +65,20 @@ OptionTable table(ProfileOptions& o) {
   t.value("memory", &o.memory_gib, "GiB for weights and KV cache; 0: 80 % of the machine's")
       .range(0, 1e6);
   t.value("isa", &o.isa, "kernels: auto, avx512, avx2 or generic");
+  t.value("link", &o.links, "measure the link to a 'towline net serve' too, as NAME=ADDRESS; may be repeated");
+  t.value("megabytes", &o.probe.megabytes, "sent over each link for its bandwidth").range(1, 1'000'000);
+  t.value("key-file", &o.probe.end.key_file, "the cluster's keys, for links over zmq://");
+  t.flag("insecure", &o.probe.end.insecure, "links over zmq without keys and encryption");
   t.flag("json", &o.json, "print one JSON object instead of tables");
   t.flag("progress", &o.progress, "show progress even if this is no terminal");
   t.describe(
       "Times are seconds a layer: a step through the layers, divided by their number; the "
       "median of the repetitions that fit into --seconds. The profile file feeds `towline "
-      "plan`, `simulate` and emulated workers. Links between machines are measured by "
-      "`towline net ping`.");
+      "plan`, `simulate` and emulated workers. With --link it also says how far other machines are: half "
+      "the median round trip, and bytes a second one way, as a cluster file wants them.");
   t.example("towline profile llama-1b-q4_0.gguf --type desktop --out desktop.toml");
   t.example("towline profile model.gguf --batch 1,8,32 --context 512 --prefill 128,512 --json");
+  t.example("towline profile model.gguf --out attic.toml --link cellar=tcp://10.0.0.8:7100");
   return t;
 }
 
@@ -262,6 +271,25 @@ spec::DeviceProfile device_of(const ProfileOptions& o, const std::vector<Cell>& 
   return device;
 }
 
+struct MeasuredLink {
+  std::string to, address;
+  double latency = 0, bytes_per_second = 0;  // latency: seconds, one way
+};
+
+Result<std::vector<MeasuredLink>> measure_links(const ProfileOptions& o) {
+  std::vector<MeasuredLink> out;
+  for (const std::string& given : o.links) {
+    const size_t equals = given.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      return errorf(Code::kInvalidArgument, "--link '{}' must be NAME=ADDRESS", given);
+    }
+    ASSIGN_OR_RETURN(const LinkProbe::Figures figures, o.probe.run(given.substr(equals + 1)));
+    out.push_back({given.substr(0, equals), figures.address, figures.latency[0].p50 * 1e-6 / 2,
+                   figures.bytes_per_second});
+  }
+  return out;
+}
+
 Json cell_json(const Cell& cell) {
   Json j = Json::object({{"kind", cell.prefill ? "prefill" : "decode"}, {"rows", cell.rows}});
   if (!cell.prefill) j.set("context", cell.context);
@@ -269,10 +297,15 @@ Json cell_json(const Cell& cell) {
 }
 
 std::string toml_text(const spec::Profile& profile, const std::vector<Cell>& cells, double read,
-                      double copy) {
+                      double copy, const std::vector<MeasuredLink>& links) {
   std::string out = spec::profile_to_toml(profile);
   out += format("\n[machine]\nread_bytes_per_second = {}\ncopy_bytes_per_second = {}\n",
                 spec::toml_number(read), spec::toml_number(copy));
+  for (const MeasuredLink& link : links) {
+    out += format("\n[[links]]\nto = {}\naddress = {}\nlatency_seconds = {}\nbytes_per_second = {}\n",
+                  spec::toml_string(link.to), spec::toml_string(link.address),
+                  spec::toml_number(link.latency), spec::toml_number(link.bytes_per_second));
+  }
   for (const Cell& cell : cells) {
     out += format("\n[[grid]]\nkind = \"{}\"\nrows = {}\n", cell.prefill ? "prefill" : "decode",
                   cell.rows);
@@ -282,8 +315,8 @@ std::string toml_text(const spec::Profile& profile, const std::vector<Cell>& cel
   return out;
 }
 
-void print_tables(const spec::ModelDesc& d, const std::vector<Cell>& cells, double read,
-                  double copy) {
+void print_tables(const spec::ModelDesc& d, const std::vector<Cell>& cells, double read, double copy,
+                  const std::vector<MeasuredLink>& links) {
   std::puts("kind       rows  context   ms/layer   tokens/s of all layers");
   for (const Cell& cell : cells) {
     std::puts(format("{:<8}{:>7}{:>9}{:>11.3f}{:>11.1f}", cell.prefill ? "prefill" : "decode",
@@ -292,6 +325,11 @@ void print_tables(const spec::ModelDesc& d, const std::vector<Cell>& cells, doub
                   .c_str());
   }
   std::puts(format("memory: read {:.1f} GB/s, copy {:.1f} GB/s", read * 1e-9, copy * 1e-9).c_str());
+  for (const MeasuredLink& link : links) {
+    std::puts(format("link to {}: {:.3f} ms, {:.1f} MB/s", link.to, link.latency * 1e3,
+                     link.bytes_per_second * 1e-6)
+                  .c_str());
+  }
 }
 
 Result<engine::Stage> load(const ProfileOptions& o, std::shared_ptr<const engine::ModelFile> file,
@@ -322,6 +360,8 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(engine::ModelFile opened, engine::ModelFile::open(o.model));
   const auto file = std::make_shared<const engine::ModelFile>(std::move(opened));
   const spec::ModelDesc& d = file->desc();
+  // First, before anything takes processor time here; what cannot be reached is known at once.
+  ASSIGN_OR_RETURN(const std::vector<MeasuredLink> links, measure_links(o));
   const int layers = o.layers > 0 ? std::min(o.layers, d.layers) : d.layers;
   for (auto* list : {&o.batches, &o.prefills}) {
     std::ranges::sort(*list);
@@ -361,11 +401,19 @@ Result<int> run(std::span<const std::string> args) {
   Json tree = spec::profile_to_json(profile);
   tree.set("machine",
            Json::object({{"read_bytes_per_second", read}, {"copy_bytes_per_second", copy}}));
+  Json all_links = Json::array();
+  for (const MeasuredLink& link : links) {
+    all_links.push(Json::object({{"to", link.to},
+                                 {"address", link.address},
+                                 {"latency_seconds", link.latency},
+                                 {"bytes_per_second", link.bytes_per_second}}));
+  }
+  if (!links.empty()) tree.set("links", std::move(all_links));
   Json all_cells = Json::array();
   for (const Cell& cell : cells) all_cells.push(cell_json(cell));
   tree.set("grid", std::move(all_cells));
   if (!o.out.empty()) {
-    TRY(write_file_atomic(o.out, o.out.ends_with(".toml") ? toml_text(profile, cells, read, copy)
+    TRY(write_file_atomic(o.out, o.out.ends_with(".toml") ? toml_text(profile, cells, read, copy, links)
                                                           : tree.dump(1) + "\n"));
   }
   if (o.json) {
@@ -374,7 +422,7 @@ Result<int> run(std::span<const std::string> args) {
     std::puts(format("{}: {} layers of {}, {} kernels, {} threads", d.name, layers,
                      format_bytes(layer_bytes), kernels->name, o.threads)
                   .c_str());
-    print_tables(d, cells, read, copy);
+    print_tables(d, cells, read, copy, links);
   }
   return 0;
 }

@@ -103,6 +103,10 @@ Result<serve::ClusterOptions> cluster_options(const ClusterStart& start,
 // zmq is encrypted unless somebody says otherwise.
 Result<void> settle_keys(ClusterStart& start, KeyFile& own) {
   ASSIGN_OR_RETURN(const net::TransportKind kind, net::kind_of_address(listen_address(start)));
+  if (kind == net::TransportKind::kInproc) {
+    return Error(Code::kInvalidArgument,
+                 "inproc does not leave a process, and workers are processes: use tcp, zmq, shm or mpi");
+  }
   start.insecure = start.insecure || !start.scenario.curve;
   if (kind != net::TransportKind::kZmq || start.insecure || !start.key_file.empty()) return {};
   if (!start.own_keys) {

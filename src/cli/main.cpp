@@ -6,6 +6,7 @@
 #include <exception>
 
 #include "base/fmt.hpp"
+#include "base/utf8.hpp"
 #include "base/log.hpp"
 #include "cli/commands.hpp"
 
@@ -86,8 +87,25 @@ std::pair<const Command*, size_t> find_command(std::span<const std::string> args
   return {nullptr, 0};
 }
 
+// A message may quote what a file or a peer had in it: what is not text is shown as \xNN, on one line.
+std::string one_line(std::string_view message) {
+  std::string out;
+  for (size_t i = 0; i < message.size();) {
+    const size_t length = utf8_length(message, i);
+    const auto byte = static_cast<unsigned char>(message[i]);
+    if (length == 0 || byte < ' ' || byte == 0x7f) {
+      out += format("\\x{:02x}", byte);
+      ++i;
+    } else {
+      out += message.substr(i, length);
+      i += length;
+    }
+  }
+  return out;
+}
+
 int fail(const Error& error) {
-  std::fputs(format("towline: {}\n", error.to_string()).c_str(), stderr);
+  std::fputs(format("towline: {}\n", one_line(error.to_string())).c_str(), stderr);
   return exit_code(error.code());
 }
 

@@ -3,6 +3,7 @@
 #include "cli/served_cluster.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <map>
 
 #include "base/fmt.hpp"
@@ -145,8 +146,12 @@ Result<PlanWorkers> listed_workers(const spec::Scenario& s, const spec::Profile&
     worker.type = s.workers[i].type;
     worker.layers = nodes[i].layers;
     const spec::RateTable& table = *spec::find_table(tables, worker.type);
-    const auto held = std::min(worker.layers.size(), table.max_layers());
-    worker.capacity = table.points[static_cast<size_t>(held - 1)].rate.value;
+    if (worker.layers.size() > table.max_layers()) {
+      return errorf(Code::kInvalidArgument,
+                    "worker {}: a '{}' has room for {} layers, not for [{}, {}); give it fewer, or more workers",
+                    worker.name, worker.type, table.max_layers(), worker.layers.begin, worker.layers.end);
+    }
+    worker.capacity = table.points[static_cast<size_t>(worker.layers.size() - 1)].rate.value;
     worker.kv_blocks = s.workers[i].kv_tokens / spec::kBlockTokens;
   }
   return out;
@@ -154,6 +159,14 @@ Result<PlanWorkers> listed_workers(const spec::Scenario& s, const spec::Profile&
 
 Result<ServedCluster> load_emulated(const spec::Scenario& s) {
   const std::string& tables = s.emulation.profile.empty() ? s.model : s.emulation.profile;
+  const std::vector<std::string> built_in = spec::builtin_models();
+  if (s.emulation.profile.empty() && std::ranges::find(built_in, s.model) == built_in.end()) {
+    std::string names;
+    for (const std::string& name : built_in) names += (names.empty() ? "" : ", ") + name;
+    return errorf(Code::kInvalidArgument,
+                  "emulated workers take their times from a profile: give [emulation] profile, or a model "
+                  "with a built-in one ({}), which '{}' is not", names, s.model);
+  }
   ASSIGN_OR_RETURN(const spec::Profile profile, profile_of(tables));
   ServedCluster out;
   ASSIGN_OR_RETURN(out.model.desc, spec::model_shape(s.model));
@@ -225,16 +238,48 @@ Result<ServedCluster> load_real(const spec::Scenario& s) {
   return out;
 }
 
+// Every layer somewhere, and nothing beyond them: what is missing no worker would bring.
+Result<void> check_layers(const std::vector<serve::ClusterNode>& nodes, int32_t total) {
+  std::vector<bool> held(static_cast<size_t>(total), false);
+  for (const serve::ClusterNode& node : nodes) {
+    if (node.layers.end > total) {
+      return errorf(Code::kInvalidArgument, "worker {}: layers [{}, {}) are not all in the model, which has {}",
+                    node.name, node.layers.begin, node.layers.end, total);
+    }
+    for (int32_t l = node.layers.begin; l < node.layers.end; ++l) held[static_cast<size_t>(l)] = true;
+  }
+  const auto gap = std::ranges::find(held, false);
+  if (gap == held.end()) return {};
+  return errorf(Code::kInvalidArgument, "no worker holds layer {} of {}; the ranges are [begin, end)",
+                gap - held.begin(), total);
+}
+
+// What tensor parallelism takes of a worker's ranks, as far as the model file does not matter.
+Result<void> check_ranks(const spec::Scenario& s) {
+  for (const spec::ScenarioWorker& w : s.workers) {
+    if (std::has_single_bit(static_cast<uint32_t>(w.tensor_parallel))) continue;
+    return errorf(Code::kInvalidArgument, "worker {}: {} ranks are not possible; a power of two up to 64 is",
+                  w.name, w.tensor_parallel);
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<ServedCluster> load_served_cluster(const spec::Scenario& scenario) {
+  if (scenario.model.empty()) {
+    return Error(Code::kInvalidArgument, "the scenario names no model; give model = \"FILE\"");
+  }
   const bool emulated =
       scenario.emulation.plan_workers ||
       std::ranges::any_of(scenario.workers, [](const auto& worker) { return worker.emulate; });
   if (!emulated && scenario.workers.empty()) {
     return Error(Code::kInvalidArgument, "the scenario names no [[workers]]");
   }
-  return emulated ? load_emulated(scenario) : load_real(scenario);
+  TRY(check_ranks(scenario));
+  ASSIGN_OR_RETURN(ServedCluster out, emulated ? load_emulated(scenario) : load_real(scenario));
+  TRY(check_layers(out.nodes, out.model.desc.layers));
+  return out;
 }
 
 }  // namespace towline::cli

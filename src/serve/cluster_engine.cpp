@@ -298,6 +298,9 @@ void ClusterEngine::on_event(net::Inbox::Event& event) {
       calls_->on_gone(caller, event.reason);
       if (guest.node.value >= 0) {
         tell_host(policy::NodeGone{guest.node, guest.theirs.incarnation, event.reason});
+      } else if (guest.assigned != nullptr) {
+        complain("a node left before it was ready", guest.theirs.name,
+                 format("node {}: {}", guest.theirs.name, event.reason));
       }
       break;
     }

@@ -1,12 +1,13 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// net_bench: round trips of the broadcast ring between processes, as docs/benchmarks.md reports them.
+// net_bench: round trips of the broadcast ring between processes, as docs/benchmarks.md reports
+// them.
 //
 // Each message is written once; each reader process touches every byte and acknowledges; a round
 // trip ends when all have. gap 0 is the hot path, gap 2 ms is like steps of a model (everybody has
-// gone to sleep). Processor time is that of all processes together, for each message. At the end the
-// cost of being idle. Transports: use 'towline net ping' between two processes.
+// gone to sleep). Processor time is that of all processes together, for each message. At the end
+// the cost of being idle. Transports: use 'towline net ping' between two processes.
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -50,7 +51,8 @@ void start_readers(RingWriter& writer, int readers, Duration yield_for) {
     auto reader = RingReader::attach(::fcntl(writer.fd(), F_DUPFD_CLOEXEC, 0), r, {yield_for});
     if (!reader) ::_exit(1);
     while (Result<std::span<const uint8_t>> m = (*reader)->next(kNever)) {
-      (*reader)->ack({(*reader)->sequence(), 0, std::accumulate(m->begin(), m->end(), uint64_t{0})});
+      (*reader)->ack(
+          {(*reader)->sequence(), 0, std::accumulate(m->begin(), m->end(), uint64_t{0})});
     }
     ::_exit(0);
   }
@@ -78,10 +80,14 @@ void round_trips(int readers, size_t bytes, int gap_us, Duration yield_for, int 
   }
   cpu += cpu_seconds(RUSAGE_CHILDREN) - children_before;  // with their start: a little too much
   std::sort(us.begin(), us.end());
-  const auto at = [&](double q) { return us[static_cast<size_t>(q * static_cast<double>(us.size() - 1))]; };
+  const auto at = [&](double q) {
+    return us[static_cast<size_t>(q * static_cast<double>(us.size() - 1))];
+  };
   std::printf("%7d %7zu %7d %9s %9.1f %9.1f %9.1f %12.1f\n", readers, bytes, gap_us,
-              yield_for < Duration(0) ? "adaptive" : yield_for == Duration(0) ? "none" : "always", at(0.5),
-              at(0.9), at(0.99), cpu / count * 1e6);
+              yield_for < Duration(0)    ? "adaptive"
+              : yield_for == Duration(0) ? "none"
+                                         : "always",
+              at(0.5), at(0.9), at(0.99), cpu / count * 1e6);
   std::fflush(stdout);
 }
 
@@ -103,8 +109,8 @@ void idle(int readers, int for_seconds) {
 }  // namespace
 
 int main() {
-  std::printf("%7s %7s %7s %9s %9s %9s %9s %12s\n", "readers", "bytes", "gap us", "yield", "p50 us", "p90 us",
-              "p99 us", "cpu us/msg");
+  std::printf("%7s %7s %7s %9s %9s %9s %9s %12s\n", "readers", "bytes", "gap us", "yield", "p50 us",
+              "p90 us", "p99 us", "cpu us/msg");
   for (const Duration yield_for : {microseconds(-1), microseconds(0)}) {
     for (const int readers : {1, 2, 4}) {
       for (const size_t bytes : {size_t{4096}, size_t{65536}}) {

@@ -24,16 +24,19 @@ struct DeployCommand {
 OptionTable table(DeployCommand& o) {
   OptionTable t("deploy", "The files that start a scenario's cluster on real machines.");
   t.positional("scenario", &o.scenario, "scenario file (TOML)").required();
-  t.value("to", &o.to, "systemd (a unit for the coordinator and each worker), slurm (a batch script) or "
-                       "kubernetes (manifests)")
+  t.value("to", &o.to,
+          "systemd (a unit for the coordinator and each worker), slurm (a batch script) or "
+          "kubernetes (manifests)")
       .one_of({"systemd", "slurm", "kubernetes"})
       .required();
   t.value("out", &o.out, "write the files into this folder; default: print them");
   t.value("name", &o.deploy.name, "of the units, the job or the Kubernetes objects");
   t.value("program", &o.deploy.program, "path of towline on the machines (or in the image)");
-  t.value("model-path", &o.deploy.model, "where the model lies there; default: as in the scenario, for "
-                                         "kubernetes /models/FILE");
-  t.value("coordinator", &o.deploy.coordinator, "systemd: the coordinator's host name, for the workers");
+  t.value("model-path", &o.deploy.model,
+          "where the model lies there; default: as in the scenario, for "
+          "kubernetes /models/FILE");
+  t.value("coordinator", &o.deploy.coordinator,
+          "systemd: the coordinator's host name, for the workers");
   t.value("folder", &o.deploy.folder, "systemd: folder of the scenario and the keys");
   t.value("image", &o.deploy.image, "kubernetes: container image with towline in it");
   t.value("keys", &o.keys, "kubernetes: key file for the Secret; default: a new one");
@@ -45,17 +48,22 @@ OptionTable table(DeployCommand& o) {
   t.value("standbys", &o.deploy.standbys,
           "with --registry: so many coordinators more, which wait to take over").range(0, 8);
   t.flag("state", &o.deploy.state,
-         "coordinators keep their epoch and nodes on disk, and workers wait for one that is restarted");
+         "coordinators keep their epoch and nodes on disk, and workers wait for one that is "
+         "restarted");
   t.value("rejoin", &o.deploy.rejoin_seconds,
           "with --state, without --registry: seconds that workers look for the coordinator again")
       .range(1, 86400);
   t.value("drain-seconds", &o.deploy.drain_seconds, "how long requests may go on after SIGTERM")
       .range(0, 86400);
-  t.describe("Links and devices that the scenario emulates on one machine are left out. With --out, files "
-             "with keys in them are readable by their owner only.");
-  t.example("towline deploy scenario.toml --to systemd --coordinator head.example.org --out units/");
-  t.example("towline deploy scenario.toml --to systemd --registry etcd://10.0.0.5:2379/garage --standbys 1 "
-            "--out units/");
+  t.describe(
+      "Links and devices that the scenario emulates on one machine are left out. With --out, files "
+      "with keys in them are readable by their owner only.");
+  t.example(
+      "towline deploy scenario.toml --to systemd --coordinator head.example.org --out units/");
+  t.example(
+      "towline deploy scenario.toml --to systemd --registry etcd://10.0.0.5:2379/garage --standbys "
+      "1 "
+      "--out units/");
   t.example("towline deploy scenario.toml --to kubernetes --image registry.example.org/towline:1 "
             "| kubectl apply -f -");
   return t;
@@ -67,8 +75,8 @@ Result<std::string> key_text(const std::string& path) {
     TRY(net::read_keys(path));  // says what is wrong with it
     return read_file(path, 1 << 16);
   }
-  const std::string made =
-      format("{}/towline-deploy-{}.keys", std::filesystem::temp_directory_path().string(), ::getpid());
+  const std::string made = format("{}/towline-deploy-{}.keys",
+                                  std::filesystem::temp_directory_path().string(), ::getpid());
   ASSIGN_OR_RETURN(const net::ClusterKeys keys, net::make_keys());
   TRY(net::write_keys(made, keys));
   Result<std::string> text = read_file(made, 1 << 16);

@@ -30,7 +30,8 @@ struct DoctorOptions {
 };
 
 OptionTable table(DoctorOptions& o) {
-  OptionTable t("doctor", "Look at this machine: what is there, what is missing, what to do about it.");
+  OptionTable t("doctor",
+                "Look at this machine: what is there, what is missing, what to do about it.");
   t.value("port", &o.port, "the TCP port that you mean to serve on").range(1, 65535);
   t.flag("quick", &o.quick, "leave out the measurements (memory bandwidth, int8 peak)");
   t.flag("json", &o.json, "print JSON");
@@ -70,7 +71,10 @@ Finding cores() {
 
 Finding instructions() {
   const std::string best(engine::attainable_tables().front()->name);
-  return {"instructions", best == "generic" ? State::kBad : best == "avx2" ? State::kNote : State::kGood,
+  return {"instructions",
+          best == "generic" ? State::kBad
+          : best == "avx2"  ? State::kNote
+                            : State::kGood,
           format("{} kernels ({})", best, engine::cpu_features()),
           best == "generic" ? "no AVX2: expect a tenth of the speed; use a newer processor"
           : best == "avx2"  ? "no AVX-512 VNNI: prefill will be slower than it could be"
@@ -90,8 +94,10 @@ Finding memory() {
 Finding huge_pages() {
   const std::string mode = first_line("/sys/kernel/mm/transparent_hugepage/enabled");
   const bool off = mode.empty() || mode.find("[never]") != std::string::npos;
-  return {"huge pages", off ? State::kBad : State::kGood, mode.empty() ? "not offered" : mode,
-          off ? "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled: decode gains 10 to 50 %" : ""};
+  return {
+      "huge pages", off ? State::kBad : State::kGood, mode.empty() ? "not offered" : mode,
+      off ? "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled: decode gains 10 to 50 %"
+          : ""};
 }
 
 Finding open_files() {
@@ -100,7 +106,9 @@ Finding open_files() {
   const bool low = limit.rlim_max < 20000;
   return {"open files", low ? State::kNote : State::kGood,
           format("{} now, {} at most", limit.rlim_cur, limit.rlim_max),
-          low ? "10,000 clients need more: raise the hard limit (ulimit -Hn 65536, LimitNOFILE= in systemd)" : ""};
+          low ? "10,000 clients need more: raise the hard limit (ulimit -Hn 65536, LimitNOFILE= in "
+                "systemd)"
+              : ""};
 }
 
 Finding port_free(int port) {
@@ -123,7 +131,8 @@ Finding shared_memory() {
   const bool small = error || space.available < (64u << 20);
   return {"/dev/shm", small ? State::kNote : State::kGood,
           error ? "missing" : format("{} MiB free", space.available >> 20),
-          small ? "worker processes on one machine talk through it; mount a tmpfs of 64 MiB or more" : ""};
+          small ? "worker processes on one machine talk through it; mount a tmpfs of 64 MiB or more"
+                : ""};
 }
 
 // Programs that optional parts use; the search is along PATH.

@@ -39,7 +39,8 @@ OptionTable table(ServeOptions& o) {
           "start and wait for them");
   o.rows.add_to(t);
   t.value("threads", &o.threads, "compute threads; 0: every core allowed").range(0, 1024);
-  t.value("ctx", &o.context, "prompt and output of a request, in tokens; 0: the model's, up to 8192")
+  t.value("ctx", &o.context,
+          "prompt and output of a request, in tokens; 0: the model's, up to 8192")
       .range(0, 1 << 24);
   t.value("max-seqs", &o.sequences, "sequences running at the same time").range(1, 4096);
   t.value("kv-bytes", &o.kv_bytes, "memory for the KV cache; 0: up to 1 GiB").range(0, 1e15);
@@ -59,9 +60,10 @@ OptionTable table(ServeOptions& o) {
       .one_of({"debug", "info", "warn", "error", "off"});
   t.flag("log-json", &o.log_json, "log JSON lines");
   t.flag("progress", &o.progress, "show loading progress even if this is no terminal");
-  t.describe("Goes on until SIGTERM or Ctrl-C, then finishes the requests it has; a second signal "
-             "stops at once. docs/api.md describes the API, docs/cluster.md clusters: with --cluster, "
-             "what is about sequences, steps and memory stands in the scenario.");
+  t.describe(
+      "Goes on until SIGTERM or Ctrl-C, then finishes the requests it has; a second signal "
+      "stops at once. docs/api.md describes the API, docs/cluster.md clusters: with --cluster, "
+      "what is about sequences, steps and memory stands in the scenario.");
   t.example("towline serve model.gguf --port 8000");
   t.example("towline serve model.gguf --host 0.0.0.0 --api-key-file keys.txt --tls-cert cert.pem "
             "--tls-key key.pem");
@@ -104,7 +106,8 @@ Result<int> run_coordinator(ServeOptions& o) {
   for (const auto& [given, name] : not_here) {
     if (!given) continue;
     return errorf(Code::kInvalidArgument,
-                  "{} has no place beside --cluster: the scenario file or the worker says it", name);
+                  "{} has no place beside --cluster: the scenario file or the worker says it",
+                  name);
   }
   ASSIGN_OR_RETURN(o.start.scenario, spec::load_scenario(o.cluster));
   o.start.api = o.rows.api;
@@ -165,12 +168,14 @@ Result<int> run(std::span<const std::string> args) {
     return Error(Code::kInvalidArgument, "give a model, or --cluster SCENARIO");
   }
   if (!o.start.listen.empty()) {
-    return Error(Code::kInvalidArgument, "--listen is where workers join: it needs --cluster SCENARIO");
+    return Error(Code::kInvalidArgument,
+                 "--listen is where workers join: it needs --cluster SCENARIO");
   }
   const TenureOptions& tenure = o.start.tenure;
   if (!tenure.registry.empty() || !tenure.state.empty() || tenure.standby) {
-    return Error(Code::kInvalidArgument,
-                 "--registry, --standby and --state are a coordinator's: they need --cluster SCENARIO");
+    return Error(
+        Code::kInvalidArgument,
+        "--registry, --standby and --state are a coordinator's: they need --cluster SCENARIO");
   }
   ASSIGN_OR_RETURN(engine::ModelFile opened, engine::ModelFile::open(o.model));
   const auto file = std::make_shared<engine::ModelFile>(std::move(opened));

@@ -22,10 +22,12 @@ struct UpOptions {
 };
 
 OptionTable table(UpOptions& o) {
-  OptionTable t("up", "Start a whole local cluster: coordinator, API and workers as child processes.");
+  OptionTable t("up",
+                "Start a whole local cluster: coordinator, API and workers as child processes.");
   t.positional("scenario", &o.scenario, "scenario file (TOML): model, workers, links");
   t.value("model", &o.model, "GGUF file or Hugging Face directory, instead of a scenario");
-  t.value("workers", &o.workers, "so many workers of unequal speed (3:2:1...), instead of a scenario")
+  t.value("workers", &o.workers,
+          "so many workers of unequal speed (3:2:1...), instead of a scenario")
       .range(1, 64);
   o.rows.add_to(t);
   t.value("transport", &o.transport, "between the processes")
@@ -36,7 +38,8 @@ OptionTable table(UpOptions& o) {
                                      "repeated. Clients choose it as the model's name");
   t.flag("lora-updates", &o.rows.api.lora_updates,
          "let clients load and unload adapters from the workers' disks");
-  t.value("router", &o.router, "how requests are spread over the ways: flow, swarm, random or shortest-queue");
+  t.value("router", &o.router,
+          "how requests are spread over the ways: flow, swarm, random or shortest-queue");
   t.value("max-seqs", &o.sequences, "sequences running at the same time").range(1, 4096);
   t.value("queue", &o.queue, "sequences that may wait; more get 429").range(0, 1 << 20);
   t.value("ctx", &o.context, "tokens of a request at most; 0: the model's, up to 8192")
@@ -83,7 +86,8 @@ Result<spec::Scenario> scenario_of_workers(const UpOptions& o) {
 // The scenario file, or one made from --model and --workers, with what else is given.
 Result<spec::Scenario> scenario_of(const UpOptions& o, const OptionTable& t) {
   if (!o.scenario.empty() && (!o.model.empty() || o.workers > 0)) {
-    return Error(Code::kInvalidArgument, "give a scenario file, or --model and --workers, not both");
+    return Error(Code::kInvalidArgument,
+                 "give a scenario file, or --model and --workers, not both");
   }
   ASSIGN_OR_RETURN(spec::Scenario s, o.scenario.empty() ? scenario_of_workers(o)
                                                         : spec::load_scenario(o.scenario));
@@ -122,8 +126,8 @@ Result<int> run_rank(ClusterStart start) {
   if (static_cast<size_t>(job.size) != names.size() + 1) {
     if (job.rank > 0) return 0;  // rank 0 says it
     return errorf(Code::kInvalidArgument,
-                  "the job has {} processes; a coordinator and {} workers are {}: mpirun -n {}", job.size,
-                  names.size(), names.size() + 1, names.size() + 1);
+                  "the job has {} processes; a coordinator and {} workers are {}: mpirun -n {}",
+                  job.size, names.size(), names.size() + 1, names.size() + 1);
   }
   if (job.rank == 0) {
     start.spawn = false;
@@ -153,7 +157,8 @@ Result<int> run(std::span<const std::string> args) {
 
 }  // namespace
 
-const Command kUp = {"up", "start a whole local cluster", run, [](void (*sink)(const OptionTable&)) {
+const Command kUp = {"up", "start a whole local cluster", run,
+                     [](void (*sink)(const OptionTable&)) {
                        UpOptions o;
                        sink(table(o));
                      }};

@@ -20,14 +20,17 @@ struct WorkerOptions {
 
 OptionTable table(WorkerOptions& o) {
   OptionTable t("worker", "Be a node of a cluster: hold some layers of a model and evaluate them.");
-  t.value("connect", &o.start.agent.coordinator, "the coordinator's address, e.g. tcp://10.0.0.7:7100");
+  t.value("connect", &o.start.agent.coordinator,
+          "the coordinator's address, e.g. tcp://10.0.0.7:7100");
   t.value("registry", &o.start.agent.registry,
           "instead: where the coordinator is told, etcd://HOST:PORT[,HOST:PORT]/PREFIX or "
           "file:///FOLDER; the node follows whoever leads there");
-  t.value("name", &o.start.agent.name, "this node's name in the plan; unique in the cluster. Of a rank of an mpirun: "
+  t.value("name", &o.start.agent.name,
+          "this node's name in the plan; unique in the cluster. Of a rank of an mpirun: "
           "worker-RANK, if not given");
   t.value("transport", &o.transport,
-          "mpi: the coordinator is rank 0 of this mpirun or srun. Else what --connect says, or what it "
+          "mpi: the coordinator is rank 0 of this mpirun or srun. Else what --connect says, or "
+          "what it "
           "leaves out (HOST:PORT)")
       .one_of({"tcp", "zmq", "shm", "mpi"});
   t.value("listen", &o.start.agent.listen,
@@ -35,32 +38,39 @@ OptionTable table(WorkerOptions& o) {
           "coordinator");
   t.flag("outbound-only", &o.start.agent.outbound_only,
          "nobody can dial this node (NAT, firewall): it dials the coordinator and all other nodes");
-  t.value("model", &o.start.agent.model, "the model's path on this machine; default: the coordinator's");
-  t.value("threads", &o.threads, "compute threads of each rank; 0: as the coordinator says").range(0, 1024);
+  t.value("model", &o.start.agent.model,
+          "the model's path on this machine; default: the coordinator's");
+  t.value("threads", &o.threads, "compute threads of each rank; 0: as the coordinator says")
+      .range(0, 1024);
   t.value("tensor-parallel", &o.tensor_parallel,
           "ranks, each a process that holds a share of every layer; 0: as the coordinator says")
       .range(0, 64);
   t.value("keys", &o.start.agent.key_file, "the cluster's key file (zmq)");
   t.flag("insecure", &o.start.agent.insecure, "zmq without keys and encryption");
-  t.value("connect-seconds", &o.connect_seconds,
-          "how long to look for a coordinator; with --registry, again when one is lost; 0: for ever")
+  t.value(
+       "connect-seconds", &o.connect_seconds,
+       "how long to look for a coordinator; with --registry, again when one is lost; 0: for ever")
       .range(0, 86400);
-  t.value("rejoin", &o.rejoin_seconds,
-          "with --connect: when the coordinator is lost, look for it again for so many seconds, the "
-          "weights kept; 0: end")
+  t.value(
+       "rejoin", &o.rejoin_seconds,
+       "with --connect: when the coordinator is lost, look for it again for so many seconds, the "
+       "weights kept; 0: end")
       .range(0, 86400);
   t.value("parent", &o.start.parent, "end when the process of this id, which is the parent, ends")
       .range(0, 1 << 22);
   t.value("log-level", &o.log_level, "debug, info, warn, error or off")
       .one_of({"debug", "info", "warn", "error", "off"});
-  t.describe("The coordinator (towline up, towline serve --cluster) says which layers to load. Goes "
-             "on until the cluster ends or SIGTERM.");
+  t.describe(
+      "The coordinator (towline up, towline serve --cluster) says which layers to load. Goes "
+      "on until the cluster ends or SIGTERM.");
   t.example("towline worker --connect tcp://10.0.0.7:7100 --name attic");
-  t.example("towline worker --registry etcd://10.0.0.5:2379/garage --name attic --connect-seconds 0");
+  t.example(
+      "towline worker --registry etcd://10.0.0.5:2379/garage --name attic --connect-seconds 0");
   t.example("towline worker --connect zmq://10.0.0.7:7100 --keys cluster.keys --name attic "
             "--listen zmq://10.0.0.8:7101");
-  t.example("mpirun -n 1 towline serve --cluster scenario.toml --listen mpi://0 : -n 3 towline worker "
-            "--transport mpi");
+  t.example(
+      "mpirun -n 1 towline serve --cluster scenario.toml --listen mpi://0 : -n 3 towline worker "
+      "--transport mpi");
   return t;
 }
 
@@ -70,22 +80,25 @@ Result<void> settle(WorkerOptions& o) {
   if (o.transport == "mpi" && agent.coordinator.empty() && agent.registry.empty()) {
     ASSIGN_OR_RETURN(const JobRank job, job_rank_or_error("towline up SCENARIO --transport mpi"));
     if (job.rank == 0) {
-      return errorf(Code::kInvalidArgument,
-                    "rank 0 of the job is the coordinator: start it as 'mpirun -n 1 towline serve --cluster "
-                    "SCENARIO --listen mpi://0 : -n {} towline worker --transport mpi', or all of it as "
-                    "'mpirun -n {} towline up SCENARIO --transport mpi'", job.size - 1, job.size);
+      return errorf(
+          Code::kInvalidArgument,
+          "rank 0 of the job is the coordinator: start it as 'mpirun -n 1 towline serve --cluster "
+          "SCENARIO --listen mpi://0 : -n {} towline worker --transport mpi', or all of it as "
+          "'mpirun -n {} towline up SCENARIO --transport mpi'",
+          job.size - 1, job.size);
     }
     agent.coordinator = "mpi://0";
   }
   if (agent.coordinator.empty() == agent.registry.empty()) {
-    return Error(Code::kInvalidArgument, "say where the coordinator is: --connect ADDRESS, or --registry URL");
+    return Error(Code::kInvalidArgument,
+                 "say where the coordinator is: --connect ADDRESS, or --registry URL");
   }
   if (!o.transport.empty() && !agent.coordinator.empty()) {
     if (agent.coordinator.find("://") == std::string::npos) {
       agent.coordinator = o.transport + "://" + agent.coordinator;
     } else if (!agent.coordinator.starts_with(o.transport + "://")) {
-      return errorf(Code::kInvalidArgument, "--transport {} does not go with --connect {}", o.transport,
-                    agent.coordinator);
+      return errorf(Code::kInvalidArgument, "--transport {} does not go with --connect {}",
+                    o.transport, agent.coordinator);
     }
   }
   if (agent.name.empty() && agent.coordinator.starts_with("mpi://")) {
@@ -99,7 +112,8 @@ Result<void> settle(WorkerOptions& o) {
                  "--rejoin belongs to --connect; with --registry it is --connect-seconds");
   }
   if (agent.outbound_only && !agent.listen.empty()) {
-    return Error(Code::kInvalidArgument, "--outbound-only means that nobody dials this node: leave out --listen");
+    return Error(Code::kInvalidArgument,
+                 "--outbound-only means that nobody dials this node: leave out --listen");
   }
   return {};
 }

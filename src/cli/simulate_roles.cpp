@@ -84,7 +84,8 @@ void add_kv_links(sim::HelixInput& input) {
     for (int32_t b = 0; b < nodes; ++b) {
       const sim::HelixNode& to = input.nodes[b];
       const bool hands_over = from.role == NodeRole::kPrompt && to.role == NodeRole::kDecode &&
-                              from.layers.begin < to.layers.end && to.layers.begin < from.layers.end;
+                              from.layers.begin < to.layers.end &&
+                              to.layers.begin < from.layers.end;
       if ((!hands_over && from.replica != b) || there.contains({a, b})) continue;
       sim::HelixLink link{a, b, ends[b].latency, std::min(ends[a].out, ends[b].in)};
       if (!(link.bandwidth > 0)) link.bandwidth = kUnlimited;
@@ -100,7 +101,8 @@ struct Ratio {
 };
 
 Json ratio_json(const Ratio& r, int machines) {
-  Json row = Json::object({{"prompt_machines", r.prompts}, {"decode_machines", machines - r.prompts}});
+  Json row =
+      Json::object({{"prompt_machines", r.prompts}, {"decode_machines", machines - r.prompts}});
   if (!r.report) return row.set("impossible", r.report.error().message());
   const sim::StageReport& report = *r.report;
   return row.set("goodput", report.goodput)
@@ -117,19 +119,25 @@ Json ratio_json(const Ratio& r, int machines) {
 
 void add_roles_options(OptionTable& t, SimulateOptions& o) {
   t.value("prompt-machines", &o.prompt_machines,
-          "towline, with --cluster: so many machines process prompts and the others decode; KV caches go "
-          "from the ones to the others").range(0, 100'000);
+          "towline, with --cluster: so many machines process prompts and the others decode; KV "
+          "caches go "
+          "from the ones to the others")
+      .range(0, 100'000);
   t.value("kv-stream", &o.kv_stream,
-          "towline: with roles, KV leaves layer by layer as it is computed, or when the prompt is done")
+          "towline: with roles, KV leaves layer by layer as it is computed, or when the prompt is "
+          "done")
       .one_of({"layers", "end"});
   t.flag("find-pd-ratio", &o.find_pd_ratio,
-         "towline, with --cluster: every number of prompt machines, and none, at this --rate; the best is "
+         "towline, with --cluster: every number of prompt machines, and none, at this --rate; the "
+         "best is "
          "that with the most requests/s within --slo");
   t.flag("replicate", &o.replicate,
          "towline: every node's KV is copied to the next node as it is computed");
   t.value("swap-bandwidth", &o.swap_bandwidth,
-          "towline: KV caches are in the hosts' memories, and every step fetches those of its decodes at "
-          "so many GB/s (of 10^9 bytes); 0: they are on the devices").range(0, 1e6);
+          "towline: KV caches are in the hosts' memories, and every step fetches those of its "
+          "decodes at "
+          "so many GB/s (of 10^9 bytes); 0: they are on the devices")
+      .range(0, 1e6);
   t.value("swap-memory", &o.swap_memory, "towline: GB of each host for that").range(0, 1e9);
 }
 
@@ -176,9 +184,10 @@ Result<void> apply_kv(const SimulateOptions& o, sim::HelixInput& input) {
       input.nodes, [](const sim::HelixNode& n) { return n.role != NodeRole::kBoth; });
   if (!moves && !o.replicate && !(o.swap_bandwidth > 0)) return {};
   if (!(input.kv_bytes > 0)) {
-    return Error(Code::kInvalidArgument,
-                 "the KV bytes of this model are not known: give --model a known name, a GGUF file or a "
-                 "Hugging Face directory");
+    return Error(
+        Code::kInvalidArgument,
+        "the KV bytes of this model are not known: give --model a known name, a GGUF file or a "
+        "Hugging Face directory");
   }
   if (o.swap_bandwidth > 0) {
     if (!(o.swap_memory > 0)) {
@@ -222,14 +231,16 @@ Result<int> find_pd_ratio(const SimulateOptions& o, const sim::StageOptions& opt
   };
   if (!o.json) {
     std::puts(format("{:>14} {:>10} {:>10} {:>10} {:>9} {:>9} {:>9} {:>9} {:>9}", "prompt:decode",
-                     "good req/s", "in goals", "tokens/s", "TTFT p50", "p99", "TPOT p50", "p99", "KV p50")
+                     "good req/s", "in goals", "tokens/s", "TTFT p50", "p99", "TPOT p50", "p99",
+                     "KV p50")
                   .c_str());
   }
   Json list = Json::array();
   std::optional<Ratio> best;
   for (int prompts = 0; prompts < machines; ++prompts) {
     Ratio ratio{prompts, run(prompts)};
-    if (!ratio.report && ratio.report.error().code() == Code::kCancelled) return ratio.report.error();
+    if (!ratio.report && ratio.report.error().code() == Code::kCancelled)
+      return ratio.report.error();
     list.push(ratio_json(ratio, machines));
     const std::string name = prompts == 0 ? std::string("together")
                                           : format("{}:{}", prompts, machines - prompts);
@@ -239,10 +250,12 @@ Result<int> find_pd_ratio(const SimulateOptions& o, const sim::StageOptions& opt
     }
     const sim::StageReport& r = *ratio.report;
     if (!o.json) {
-      std::puts(format("{:>14} {:>10.4f} {:>8.1f} % {:>10.1f} {:>9.3f} {:>9.3f} {:>9.4f} {:>9.4f} {:>9.3f}",
-                       name, r.goodput, 100 * r.attainment, r.output_tps, r.ttft.p50, r.ttft.p99,
-                       r.tpot.p50, r.tpot.p99, r.kv_wait.p50)
-                    .c_str());
+      std::puts(
+          format(
+              "{:>14} {:>10.4f} {:>8.1f} % {:>10.1f} {:>9.3f} {:>9.3f} {:>9.4f} {:>9.4f} {:>9.3f}",
+              name, r.goodput, 100 * r.attainment, r.output_tps, r.ttft.p50, r.ttft.p99, r.tpot.p50,
+              r.tpot.p99, r.kv_wait.p50)
+              .c_str());
       std::fflush(stdout);
     }
     if (!best || r.goodput > best->report->goodput) best = std::move(ratio);
@@ -256,8 +269,9 @@ Result<int> find_pd_ratio(const SimulateOptions& o, const sim::StageOptions& opt
   } else if (best->prompts == 0) {
     std::puts("best: every machine does both");
   } else {
-    std::puts(format("best: {} for prompts, {} for decoding", best->prompts, machines - best->prompts)
-                  .c_str());
+    std::puts(
+        format("best: {} for prompts, {} for decoding", best->prompts, machines - best->prompts)
+            .c_str());
   }
   return 0;
 }

@@ -36,13 +36,15 @@ worker::RankGroupOptions node_options(const SpmdCell& cell, int node) {
 
 // --- SPMD: whoever has a lane's rows hands them on ----------------------------------------------
 
-// Step messages are made one step of a lane ahead, by the thread that calls run(): they need no token.
-// What is left between a node's ack and the next node's run is done on the thread that saw the ack
-// (a rank that is a thread, or the collector of ranks that are processes): take the rows, send them.
+// Step messages are made one step of a lane ahead, by the thread that calls run(): they need no
+// token. What is left between a node's ack and the next node's run is done on the thread that saw
+// the ack (a rank that is a thread, or the collector of ranks that are processes): take the rows,
+// send them.
 //
-// Both nodes end their steps at about the same moment, and then each wants the other: nobody may hold
-// a lock for longer than it takes to hand something over, and nobody else should want a processor.
-// So the maker of steps is not woken as long as there is a step ahead; it looks by itself, later.
+// Both nodes end their steps at about the same moment, and then each wants the other: nobody may
+// hold a lock for longer than it takes to hand something over, and nobody else should want a
+// processor. So the maker of steps is not woken as long as there is a step ahead; it looks by
+// itself, later.
 class SpmdPipeline final : public SpmdRun {
  public:
   static Result<std::unique_ptr<SpmdRun>> start(const SpmdCell& cell) {
@@ -97,7 +99,8 @@ class SpmdPipeline final : public SpmdRun {
   }
   std::vector<pid_t> pids() const override {
     std::vector<pid_t> pids;
-    for (const Node& node : nodes_) std::ranges::copy(pids_of(node.group->team()), std::back_inserter(pids));
+    for (const Node& node : nodes_)
+      std::ranges::copy(pids_of(node.group->team()), std::back_inserter(pids));
     return pids;
   }
 
@@ -181,7 +184,8 @@ class SpmdPipeline final : public SpmdRun {
       Node& node = nodes_[n];
       const std::lock_guard lock(node.mutex);
       if (!node.running) return;
-      while (std::optional<GroupEvent> event = node.group->take()) events.push_back(std::move(*event));
+      while (std::optional<GroupEvent> event = node.group->take())
+        events.push_back(std::move(*event));
     }
     for (GroupEvent& event : events) note(handle(n, event));
   }
@@ -217,7 +221,8 @@ class SpmdPipeline final : public SpmdRun {
     if (!error_) error_ = std::move(result).error();
     wake_.notify_one();
   }
-  // Once a round, a quarter of it after a step's end: every node is in the middle of something then.
+  // Once a round, a quarter of it after a step's end: every node is in the middle of something
+  // then.
   void look_again_after(int lane, Instant at) {
     const Duration round = ended_[lane].ns == 0 ? Duration(0) : at - ended_[lane];
     look_at_ = at + round + round / 4;
@@ -293,7 +298,8 @@ class DriverPipeline final : public SpmdRun {
   }
   std::vector<pid_t> pids() const override {
     std::vector<pid_t> pids;
-    for (const auto& group : groups_) std::ranges::copy(pids_of(group->team()), std::back_inserter(pids));
+    for (const auto& group : groups_)
+      std::ranges::copy(pids_of(group->team()), std::back_inserter(pids));
     return pids;
   }
 

@@ -162,8 +162,9 @@ bool sleep_until(std::atomic<uint32_t>& word, Deadline deadline, Ready&& ready, 
   }
 }
 
-// Yields for a while (if that has paid lately), then sleeps on `word`, until ready() or the deadline.
-// `announce` and `withdraw` tell the waking side that it has to change the word. Returns ready().
+// Yields for a while (if that has paid lately), then sleeps on `word`, until ready() or the
+// deadline. `announce` and `withdraw` tell the waking side that it has to change the word. Returns
+// ready().
 template <class Ready, class Announce, class Withdraw>
 bool wait_on(std::atomic<uint32_t>& word, YieldPhase& yields, Deadline deadline, Ready&& ready,
              Announce&& announce, Withdraw&& withdraw) {
@@ -205,7 +206,8 @@ Duration yield_of(const WaitPolicy& policy) {
 }
 }  // namespace
 
-// --- both ends -------------------------------------------------------------------------------------
+// --- both ends
+// -------------------------------------------------------------------------------------
 
 RingEnd::RingEnd(std::shared_ptr<ShmRegion> region) : region_(std::move(region)) {}
 
@@ -236,7 +238,8 @@ uint64_t RingEnd::aborted_epoch() const {
   return shared().aborted_epoch.load(std::memory_order_acquire);
 }
 
-// --- the writer --------------------------------------------------------------------------------------
+// --- the writer
+// --------------------------------------------------------------------------------------
 
 Result<std::unique_ptr<RingWriter>> RingWriter::create(const RingOptions& options) {
   if (options.readers < 1 || options.readers > kMaxRingReaders || options.slots < 2 ||
@@ -490,7 +493,8 @@ std::optional<std::vector<uint8_t>> RingWriter::next_result(int reader) {
   return std::exchange(partial.bytes, {});
 }
 
-// --- a reader ----------------------------------------------------------------------------------------
+// --- a reader
+// ----------------------------------------------------------------------------------------
 
 Result<std::unique_ptr<RingReader>> RingReader::attach(int fd, int index, WaitPolicy wait) {
   ASSIGN_OR_RETURN(ShmRegion region, ShmRegion::attach(fd, sizeof(Layout)));
@@ -503,7 +507,8 @@ Result<std::unique_ptr<RingReader>> RingReader::attach(int fd, int index, WaitPo
     return errorf(Code::kDataCorrupt, "descriptor {} is not a ring of this build", fd);
   }
   if (index < 0 || index >= static_cast<int>(s.readers)) {
-    return errorf(Code::kInvalidArgument, "the ring has readers 0 to {}, not {}", s.readers - 1, index);
+    return errorf(Code::kInvalidArgument, "the ring has readers 0 to {}, not {}", s.readers - 1,
+                  index);
   }
   return std::unique_ptr<RingReader>(
       new RingReader(std::make_shared<ShmRegion>(std::move(region)), index, yield_of(wait)));

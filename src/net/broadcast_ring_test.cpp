@@ -21,7 +21,8 @@ namespace {
 
 Deadline soon() { return deadline_in(seconds(300)); }  // a bound for the test, never expected
 
-RingOptions ring(int readers, uint32_t slots = 8, uint64_t arena = 1 << 20, uint64_t back = 1 << 16) {
+RingOptions ring(int readers, uint32_t slots = 8, uint64_t arena = 1 << 20,
+                 uint64_t back = 1 << 16) {
   RingOptions o;
   o.readers = readers;
   o.slots = slots;
@@ -41,7 +42,8 @@ std::vector<uint8_t> message_of(uint64_t key, uint64_t sequence, size_t max_byte
 
 Result<uint64_t> publish(RingWriter& writer, const std::vector<uint8_t>& bytes, Deadline deadline) {
   const std::span<const uint8_t> all(bytes);
-  const std::span<const uint8_t> parts[] = {all.first(bytes.size() / 3), all.subspan(bytes.size() / 3)};
+  const std::span<const uint8_t> parts[] = {all.first(bytes.size() / 3),
+                                            all.subspan(bytes.size() / 3)};
   return writer.publish(parts, deadline);
 }
 
@@ -118,7 +120,8 @@ TEST(BroadcastRing, AllToAllInSmallSpace) {
       while (!sequence) {  // full: readers may be waiting for us to take results
         ASSERT_EQ(sequence.error().code(), Code::kDeadline);
         if (acked + 1 < n) wait_for(acked + 1);
-        sequence = publish(*writer, message_of(key, n, max_bytes), acked + 1 < n ? kNoWait : soon());
+        sequence =
+            publish(*writer, message_of(key, n, max_bytes), acked + 1 < n ? kNoWait : soon());
       }
       ASSERT_EQ(*sequence, n);
       if (n > depth) wait_for(n - depth);
@@ -134,8 +137,8 @@ TEST(BroadcastRing, AllToAllInSmallSpace) {
   });
 }
 
-// Steps long and steady enough to be awaited by alarm, with some that are far too short or too long:
-// whoever waits, however patiently, sees every ack and the one failure.
+// Steps long and steady enough to be awaited by alarm, with some that are far too short or too
+// long: whoever waits, however patiently, sees every ack and the one failure.
 TEST(BroadcastRing, AlarmsMissNothing) {
   for_seeds(4, [](Rng& rng) {
     const int readers = 1 + static_cast<int>(rng.below(2));
@@ -199,7 +202,8 @@ TEST(BroadcastRing, CloseWakesEveryWaiter) {
     const std::span<const uint8_t> part(large);
     EXPECT_EQ(full->put_result({&part, 1}, kNever).error().code(), Code::kUnavailable);
   });
-  std::thread writes([&] { EXPECT_EQ(publish(*writer, {3}, kNever).error().code(), Code::kUnavailable); });
+  std::thread writes(
+      [&] { EXPECT_EQ(publish(*writer, {3}, kNever).error().code(), Code::kUnavailable); });
   std::thread closes([&] {
     while (read < 2) std::this_thread::yield();
     busy->close();
@@ -213,7 +217,8 @@ TEST(BroadcastRing, TheDeadAreNotWaitedFor) {
   auto writer = *RingWriter::create(ring(2, 2));
   const auto alive = writer->reader(0), dead = writer->reader(1);
   std::thread reads([&] {
-    while (Result<std::span<const uint8_t>> m = alive->next(kNever)) alive->ack({alive->sequence(), 0, 0});
+    while (Result<std::span<const uint8_t>> m = alive->next(kNever))
+      alive->ack({alive->sequence(), 0, 0});
   });
   std::thread marks([&] {
     while (writer->published() < 2) std::this_thread::yield();
@@ -257,10 +262,12 @@ TEST(BroadcastRing, PokeEndsAWait) {
 TEST(BroadcastRing, WrongUseIsASentence) {
   EXPECT_EQ(RingWriter::create(ring(65)).error().code(), Code::kInvalidArgument);
   auto writer = *RingWriter::create(ring(1, 8, 4096));
-  EXPECT_EQ(publish(*writer, std::vector<uint8_t>(5000), soon()).error().code(), Code::kInvalidArgument);
+  EXPECT_EQ(publish(*writer, std::vector<uint8_t>(5000), soon()).error().code(),
+            Code::kInvalidArgument);
   EXPECT_EQ(RingReader::attach(::fcntl(writer->fd(), F_DUPFD_CLOEXEC, 0), 1).error().code(),
             Code::kInvalidArgument);
-  EXPECT_EQ(RingReader::attach(::open("/dev/null", O_RDONLY), 0).error().code(), Code::kDataCorrupt);
+  EXPECT_EQ(RingReader::attach(::open("/dev/null", O_RDONLY), 0).error().code(),
+            Code::kDataCorrupt);
   ShmRegion other = *ShmRegion::create("other", 1 << 20);
   EXPECT_EQ(RingReader::attach(::fcntl(other.fd(), F_DUPFD_CLOEXEC, 0), 0).error().code(),
             Code::kDataCorrupt);
@@ -272,20 +279,22 @@ TEST(BroadcastRing, WrongUseIsASentence) {
 TEST(BroadcastRing, AnIdleReaderUsesNoProcessor) {
   auto writer = *RingWriter::create(ring(1));
   const auto reader = writer->reader(0);
-  // Processor time, not wall time: 2.5 % of the wait. One wait that nobody disturbs is enough: who spins
-  // has none.
+  // Processor time, not wall time: 2.5 % of the wait. One wait that nobody disturbs is enough: who
+  // spins has none.
   int64_t least = INT64_MAX;
   for (int wait = 0; wait < 20 && least >= 10'000'000; ++wait) {
     timespec before{}, after{};
     ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
     EXPECT_FALSE(reader->next(deadline_in(milliseconds(400))));
     ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
-    least = std::min(least, (after.tv_sec - before.tv_sec) * 1'000'000'000 + after.tv_nsec - before.tv_nsec);
+    least = std::min(
+        least, (after.tv_sec - before.tv_sec) * 1'000'000'000 + after.tv_nsec - before.tv_nsec);
   }
   EXPECT_LT(least, 10'000'000);
 }
 
-// --- processes -----------------------------------------------------------------------------------------
+// --- processes
+// -----------------------------------------------------------------------------------------
 
 pid_t start_reader(RingWriter& writer, int index, uint64_t key, size_t max_bytes) {
   const pid_t pid = ::fork();

@@ -23,7 +23,8 @@ class BulkPort::Receiver final : public BulkSink {
  public:
   Result<void> bulk_frame(const Frame& frame) override {
     uint64_t words[2];
-    if (frame.payload.size() < sizeof words) return Error(Code::kDataCorrupt, "a bulk frame is truncated");
+    if (frame.payload.size() < sizeof words)
+      return Error(Code::kDataCorrupt, "a bulk frame is truncated");
     std::memcpy(words, frame.payload.data(), sizeof words);
     const auto bytes = std::span(frame.payload).subspan(sizeof words);
     const std::lock_guard lock(mutex_);
@@ -33,12 +34,14 @@ class BulkPort::Receiver final : public BulkSink {
       raised_.notify_all();
       return {};
     }
-    if (frame.kind != kPut) return errorf(Code::kDataCorrupt, "bulk frame kind {:#x} does not exist", frame.kind);
+    if (frame.kind != kPut)
+      return errorf(Code::kDataCorrupt, "bulk frame kind {:#x} does not exist", frame.kind);
     const auto region = regions_.find(words[0]);
     const size_t size = region == regions_.end() ? 0 : region->second.size();
     if (words[1] > size || bytes.size() > size - words[1]) {
-      return errorf(Code::kInvalidArgument, "put of {} bytes at {} in region {}, which has {} bytes here",
-                    bytes.size(), words[1], words[0], size);
+      return errorf(Code::kInvalidArgument,
+                    "put of {} bytes at {} in region {}, which has {} bytes here", bytes.size(),
+                    words[1], words[0], size);
     }
     if (!bytes.empty()) std::memcpy(region->second.data() + words[1], bytes.data(), bytes.size());
     return {};
@@ -88,9 +91,10 @@ Result<void> BulkPort::wait(uint64_t signal, uint64_t at_least, Deadline deadlin
   if (deadline == kNever) {
     receiver_->raised_.wait(lock, raised);
   } else if (!receiver_->raised_.wait_until(
-                 lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline.ns)), raised)) {
-    return errorf(Code::kDeadline, "signal {} has not reached {} in time (it is {})", signal, at_least,
-                  receiver_->signals_[signal]);
+                 lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline.ns)),
+                 raised)) {
+    return errorf(Code::kDeadline, "signal {} has not reached {} in time (it is {})", signal,
+                  at_least, receiver_->signals_[signal]);
   }
   return {};
 }
@@ -117,7 +121,8 @@ Result<void> BulkLink::put(uint64_t region, uint64_t offset, std::span<const uin
 
 Result<void> BulkLink::signal(uint64_t signal, uint64_t value, Deadline deadline) {
   const uint64_t words[2] = {signal, value};
-  return channel_->Channel::send(kSignal, 0, {reinterpret_cast<const uint8_t*>(words), sizeof words}, deadline);
+  return channel_->Channel::send(kSignal, 0,
+                                 {reinterpret_cast<const uint8_t*>(words), sizeof words}, deadline);
 }
 
 Result<void> BulkLink::flush(Deadline deadline) { return channel_->wait_acknowledged(deadline); }

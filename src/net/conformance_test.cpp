@@ -55,7 +55,9 @@ class Conformance : public ::testing::TestWithParam<TransportKind> {
     if (listening) {
       switch (GetParam()) {
         case TransportKind::kInproc: o.listen = "inproc://" + identity; break;
-        case TransportKind::kShm: o.listen = format("shm://towline-test-{}-{}", ::getpid(), identity); break;
+        case TransportKind::kShm:
+          o.listen = format("shm://towline-test-{}-{}", ::getpid(), identity);
+          break;
         case TransportKind::kTcp: o.listen = "tcp://127.0.0.1:0"; break;
         case TransportKind::kZmq: o.listen = "zmq://127.0.0.1:0"; break;
         case TransportKind::kMpi: break;
@@ -245,7 +247,8 @@ TEST_P(Conformance, NobodyThereIsASentenceInBoundedTime) {
     address = b->address();
   }
   const auto a = open(options("a", false), inbox_a);
-  const Result<std::shared_ptr<Channel>> channel = a->connect(address, deadline_in(milliseconds(60)));
+  const Result<std::shared_ptr<Channel>> channel =
+      a->connect(address, deadline_in(milliseconds(60)));
   ASSERT_FALSE(channel);
   EXPECT_NE(channel.error().message().find(address), std::string::npos);
   EXPECT_EQ(inbox_a.size(), 0u);
@@ -277,7 +280,8 @@ class PeerProcess : public Conformance {
       std::shared_ptr<Channel> channel;
       while (std::optional<Inbox::Event> event = inbox.wait(kNever)) {
         if (event->kind == Inbox::Event::kOpened) channel = event->opened;
-        if (event->kind == Inbox::Event::kFrame) (void)channel->send(1, 0, event->frame.payload, kNever);
+        if (event->kind == Inbox::Event::kFrame)
+          (void)channel->send(1, 0, event->frame.payload, kNever);
       }
       ::_exit(0);
     }
@@ -344,8 +348,8 @@ TEST_P(Conformance, IdleCostsNothing) {
     ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return t.tv_sec * 1'000'000'000 + t.tv_nsec;
   };
-  // Processor time of both sides: 1 % of a core each. What opening left to do is not idleness, and a
-  // core that others disturb counts theirs: one quiet span is enough, which who spins never has.
+  // Processor time of both sides: 1 % of a core each. What opening left to do is not idleness, and
+  // a core that others disturb counts theirs: one quiet span is enough, which who spins never has.
   int64_t least = INT64_MAX;
   for (int span = 0; span < 20 && least >= 12'000'000; ++span) {
     const int64_t before = used();
@@ -363,7 +367,8 @@ TEST(TcpTransport, StrangersAreTurnedAway) {
   o.listen = "tcp://127.0.0.1:0";
   Inbox inbox;
   const auto b = *Transport::open(o, inbox);
-  const auto port = static_cast<uint16_t>(std::stoi(b->address().substr(b->address().rfind(':') + 1)));
+  const auto port =
+      static_cast<uint16_t>(std::stoi(b->address().substr(b->address().rfind(':') + 1)));
   const auto frame = [](FrameType type, std::vector<uint8_t> payload) {
     const std::span<const uint8_t> part(payload);
     FrameHeader header;
@@ -378,8 +383,13 @@ TEST(TcpTransport, StrangersAreTurnedAway) {
   std::vector<uint8_t> truncated = frame(FrameType::kHello, bytes_of("truncated"));
   truncated.resize(35);
   const std::vector<std::vector<uint8_t>> cases = {
-      bytes_of("GET / HTTP/1.1\r\nHost: example\r\n\r\n"), giant, damaged, truncated,
-      frame(FrameType::kData, bytes_of("no greeting")), frame(FrameType::kHello, bytes_of("short")), {}};
+      bytes_of("GET / HTTP/1.1\r\nHost: example\r\n\r\n"),
+      giant,
+      damaged,
+      truncated,
+      frame(FrameType::kData, bytes_of("no greeting")),
+      frame(FrameType::kHello, bytes_of("short")),
+      {}};
   for (const std::vector<uint8_t>& bytes : cases) {
     const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
     sockaddr_in at{};
@@ -409,7 +419,8 @@ TEST(ZmqTransport, OnlyTheClustersKeysAreAdmitted) {
   o.kind = TransportKind::kZmq;
   o.identity = "b";
   o.listen = "zmq://127.0.0.1:0";
-  EXPECT_EQ(Transport::open(o, inbox_b).error().code(), Code::kInvalidArgument);  // neither keys nor insecure
+  EXPECT_EQ(Transport::open(o, inbox_b).error().code(),
+            Code::kInvalidArgument);  // neither keys nor insecure
   o.key_file = test_keys();
   const auto b = *Transport::open(o, inbox_b);
   o.identity = "a";
@@ -429,9 +440,11 @@ TEST(ZmqTransport, OnlyTheClustersKeysAreAdmitted) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, PeerProcess,
-                         ::testing::Values(TransportKind::kShm, TransportKind::kTcp, TransportKind::kZmq),
+                         ::testing::Values(TransportKind::kShm, TransportKind::kTcp,
+                                           TransportKind::kZmq),
                          [](const auto& p) { return std::string(kind_name(p.param)); });
-INSTANTIATE_TEST_SUITE_P(All, Conformance, ::testing::Values(TransportKind::kInproc, TransportKind::kShm,
+INSTANTIATE_TEST_SUITE_P(All, Conformance,
+                         ::testing::Values(TransportKind::kInproc, TransportKind::kShm,
                                            TransportKind::kTcp, TransportKind::kZmq),
                          [](const auto& p) { return std::string(kind_name(p.param)); });
 

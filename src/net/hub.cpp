@@ -66,8 +66,8 @@ Hello Hub::own_hello(const HubChannel& channel) const {
 Result<std::shared_ptr<HubChannel>> Hub::dial(const std::string& address, Deadline deadline,
                                               bool quiet, bool bulk) {
   TRY(address_rest(address, options_.kind));
-  auto channel =
-      std::make_shared<HubChannel>(shared_from_this(), inbox_.next_channel_id(), true, session_options());
+  auto channel = std::make_shared<HubChannel>(shared_from_this(), inbox_.next_channel_id(), true,
+                                              session_options());
   const std::lock_guard lock(mutex_);
   if (stopping_) return Error(Code::kUnavailable, "the transport is closed");
   channel->address_ = address;
@@ -152,7 +152,8 @@ void Hub::on_hello(LineId line, RawFrame frame) {
   }
   if (!channel && hello->resume) {
     accepted_.erase({hello->incarnation, hello->session});
-    return refuse(line, "the conversation is not known here any more: it ended or this side was restarted");
+    return refuse(
+        line, "the conversation is not known here any more: it ended or this side was restarted");
   }
   if (hello->bulk && bulk_sink_ == nullptr) {
     accepted_.erase({hello->incarnation, hello->session});
@@ -180,9 +181,10 @@ void Hub::on_welcome(LineId line, const ChannelPtr& channel, RawFrame frame) {
     const std::string reason(frame.payload.begin(), frame.payload.end());
     return fail(channel, Code::kPermissionDenied, format("refused by the peer: {}", reason));
   }
-  Result<Hello> hello = frame.header.type == FrameType::kWelcome
-                            ? decode_hello(frame.payload)
-                            : Error(Code::kDataCorrupt, "the answer to our greeting is no greeting");
+  Result<Hello> hello =
+      frame.header.type == FrameType::kWelcome
+          ? decode_hello(frame.payload)
+          : Error(Code::kDataCorrupt, "the answer to our greeting is no greeting");
   if (!hello) return fail(channel, hello.error().code(), hello.error().message());
   const bool first = channel->session_.state() == ChannelState::kOpening;
   if (!first && hello->incarnation != channel->peer_.incarnation) {
@@ -364,7 +366,8 @@ void Hub::flush(const ChannelPtr& channel) {
   if (waiters_ > 0) changed_.notify_all();
 }
 
-// --- time ------------------------------------------------------------------------------------------
+// --- time
+// ------------------------------------------------------------------------------------------
 
 void Hub::tick(Instant now) {
   while (!delayed_.empty() && delayed_.top().due <= now) {
@@ -378,7 +381,8 @@ void Hub::tick(Instant now) {
   }
   for (const LineId id : late) {
     wire_->hang_up(id);
-    line_down(id, LineEnd::kLost, "connected, but no answer to the greeting: is a Towline node there?");
+    line_down(id, LineEnd::kLost,
+              "connected, but no answer to the greeting: is a Towline node there?");
   }
   std::vector<ChannelPtr> all;
   all.reserve(channels_.size());
@@ -429,7 +433,8 @@ void Hub::run() {
     wire_->poll(lock, sleeping_until_);
     sleeping_until_ = Instant{0};
   }
-  while (!channels_.empty()) fail(channels_.begin()->second, Code::kUnavailable, "transport closed");
+  while (!channels_.empty())
+    fail(channels_.begin()->second, Code::kUnavailable, "transport closed");
   wire_.reset();
 }
 
@@ -495,7 +500,8 @@ void Hub::drop_bulk_sink(BulkSink* sink) {
   if (wire_ != nullptr) wire_->wake();
 }
 
-// --- HubChannel --------------------------------------------------------------------------------------
+// --- HubChannel
+// --------------------------------------------------------------------------------------
 
 Result<void> HubChannel::send(uint16_t kind, uint32_t epoch,
                               std::span<const std::span<const uint8_t>> parts, Deadline deadline) {
@@ -508,7 +514,8 @@ Result<void> HubChannel::send(uint16_t kind, uint32_t epoch,
   DraftFrame draft = draft_frame(parts);  // copy and checksum outside the lock
   std::unique_lock lock(hub_->mutex_);
   const auto sendable = [this] {
-    return session_.state() == ChannelState::kOpen || session_.state() == ChannelState::kInterrupted;
+    return session_.state() == ChannelState::kOpen ||
+           session_.state() == ChannelState::kInterrupted;
   };
   if (sendable() && bytes > session_.peer_max_frame()) {
     return errorf(Code::kInvalidArgument, "a frame of {} bytes is too long; '{}' accepts {}", bytes,
@@ -561,7 +568,8 @@ Result<void> HubChannel::wait_acknowledged(Deadline deadline) {
   }
   --hub_->waiters_;
   if (session_.acknowledged_seq() >= last) return {};
-  if (!in_time) return errorf(Code::kDeadline, "'{}' has not acknowledged everything in time", peer_.name);
+  if (!in_time)
+    return errorf(Code::kDeadline, "'{}' has not acknowledged everything in time", peer_.name);
   return errorf(Code::kUnavailable, "the channel to '{}' is closed: {}", peer_.name,
                 session_.close_reason());
 }

@@ -25,7 +25,11 @@ class ScriptedRegistry final : public Registry {
  public:
   ScriptedRegistry() : Registry("scripted://") {}
 
-  enum class Trouble { kNone, kBefore, kAfter };  // the call does not arrive, or its answer does not
+  enum class Trouble {
+    kNone,
+    kBefore,
+    kAfter
+  };  // the call does not arrive, or its answer does not
   std::function<Trouble()> trouble = [] { return Trouble::kNone; };
 
   Result<std::vector<RegistryEntry>> list(std::string_view prefix, Deadline) override {
@@ -131,7 +135,8 @@ TEST(LeaderSeat, AForgetfulRegistryDoesNotTurnEpochsBack) {
   EXPECT_TRUE(*b.campaign(soon()));
   EXPECT_EQ(b.epoch(), 8) << "it had read epoch 7";
   EXPECT_FALSE(*a.renew(soon()));
-  // One that knew nothing gets a small epoch, which nodes refuse; the real leader takes the seat back.
+  // One that knew nothing gets a small epoch, which nodes refuse; the real leader takes the seat
+  // back.
   registry.entries.clear();
   LeaderSeat c(registry, "c", seconds(5), 0);
   EXPECT_TRUE(*c.campaign(soon()));
@@ -144,8 +149,9 @@ TEST(LeaderSeat, AForgetfulRegistryDoesNotTurnEpochsBack) {
 TEST(LeaderSeat, RubbishInTheRegistryIsAnErrorNotALeader) {
   ScriptedRegistry registry;
   LeaderSeat a(registry, "a", seconds(5), 0);
-  for (const char* text : {"", "{}", "7", R"({"name":"x","address":"","url":"","epoch":0,"holder":"h"})",
-                           R"({"name":"x","address":"","url":"","epoch":4294967296,"holder":"h"})"}) {
+  for (const char* text :
+       {"", "{}", "7", R"({"name":"x","address":"","url":"","epoch":0,"holder":"h"})",
+        R"({"name":"x","address":"","url":"","epoch":4294967296,"holder":"h"})"}) {
     registry.entries["coordinator/leader"] = {text, 1, 0};
     EXPECT_EQ(a.campaign(soon()).error().code(), Code::kDataCorrupt) << text;
   }
@@ -156,15 +162,16 @@ TEST(LeaderSeat, RubbishInTheRegistryIsAnErrorNotALeader) {
   }
 }
 
-// Any order of campaigns, renewals, ends of leases, lost calls and lost answers: an epoch belongs to
-// one process, and nobody is told that it leads after another took the seat.
+// Any order of campaigns, renewals, ends of leases, lost calls and lost answers: an epoch belongs
+// to one process, and nobody is told that it leads after another took the seat.
 TEST(LeaderSeat, AnEpochHasOneLeader) {
   for_seeds(300, [](Rng& rng) {
     ScriptedRegistry registry;
     const uint64_t trouble = rng.below(4);  // of 10 calls
     registry.trouble = [&] {
       if (rng.below(10) >= trouble) return ScriptedRegistry::Trouble::kNone;
-      return rng.below(2) == 0 ? ScriptedRegistry::Trouble::kBefore : ScriptedRegistry::Trouble::kAfter;
+      return rng.below(2) == 0 ? ScriptedRegistry::Trouble::kBefore
+                               : ScriptedRegistry::Trouble::kAfter;
     };
     std::vector<std::unique_ptr<LeaderSeat>> seats;
     std::vector<bool> leads;
@@ -186,7 +193,8 @@ TEST(LeaderSeat, AnEpochHasOneLeader) {
       leads[i] = *answer;
       if (!*answer) {
         // One that lost starts again as another process would.
-        if (did_lead) seats[i] = std::make_unique<LeaderSeat>(registry, format("s{}", i), seconds(5), 0);
+        if (did_lead)
+          seats[i] = std::make_unique<LeaderSeat>(registry, format("s{}", i), seconds(5), 0);
         continue;
       }
       const int64_t epoch = seats[i]->epoch();
@@ -267,7 +275,8 @@ TEST_F(LeadershipThreads, AStandbyTakesOverAndNodesFindIt) {
 TEST_F(LeadershipThreads, WaitingEndsWhenTold) {
   auto first = take("first");
   int asked = 0;
-  const auto refused = Leadership::take(options("second"), [&](const auto&) { return ++asked < 3; });
+  const auto refused =
+      Leadership::take(options("second"), [&](const auto&) { return ++asked < 3; });
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), Code::kCancelled);
   auto watch = LeaderWatch::start("file://" + folder_);
@@ -317,7 +326,8 @@ TEST_F(LeadershipThreads, AnOutageChangesNothing) {
   const Result<std::string> good = read_file(folder_ + "/registry.json");
   ASSERT_TRUE(good);
   wait_until([&] {
-    // Not to be read: as good as not there. Once more if a renewal that was under way has replaced it.
+    // Not to be read: as good as not there. Once more if a renewal that was under way has replaced
+    // it.
     std::ofstream(folder_ + "/registry.json") << "{";
     return leader->status()["state"].as_string() == "unanswered";
   });

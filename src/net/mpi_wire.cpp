@@ -3,8 +3,8 @@
 //
 // The mpi back end: ranks of one mpirun (or srun) as peers. For clusters where MPI is what works.
 //
-// A line is a pair of numbers, one chosen by each side, carried in front of each message; MPI itself
-// has no connections. Frames are single messages of MPI_BYTE on one tag of a duplicate of
+// A line is a pair of numbers, one chosen by each side, carried in front of each message; MPI
+// itself has no connections. Frames are single messages of MPI_BYTE on one tag of a duplicate of
 // MPI_COMM_WORLD, so MPI's order between two ranks is the line's order.
 //
 // What MPI cannot do, plainly: the death of a rank ends the whole job (nothing here changes that);
@@ -12,10 +12,10 @@
 // message, then naps 50 us, 100 us, ... 2 ms. Idle that is under 1 % of a core, and a message that
 // finds the receiver asleep waits up to 2 ms.
 //
-// Threads: the I/O thread makes all MPI calls between listen()/first use and the end of the process,
-// serialised by the hub's lock with those made at opening (MPI_THREAD_SERIALIZED). MPI cannot be
-// started twice, so one transport of this kind may be open in a process, and MPI_Finalize is called
-// when it closes.
+// Threads: the I/O thread makes all MPI calls between listen()/first use and the end of the
+// process, serialised by the hub's lock with those made at opening (MPI_THREAD_SERIALIZED). MPI
+// cannot be started twice, so one transport of this kind may be open in a process, and MPI_Finalize
+// is called when it closes.
 #define OMPI_SKIP_MPICXX 1
 #include <mpi.h>
 #include <sched.h>
@@ -58,7 +58,8 @@ class MpiWire final : public Wire {
 
   Result<void> start() {
     if (mpi_used.exchange(true)) {
-      return Error(Code::kAlreadyExists, "MPI can be started once in a process; an mpi transport was opened already");
+      return Error(Code::kAlreadyExists,
+                   "MPI can be started once in a process; an mpi transport was opened already");
     }
     int provided = 0;
     if (::MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS ||
@@ -96,11 +97,13 @@ class MpiWire final : public Wire {
 
   void dial(LineId line, const std::string& address) override {
     const std::string rest = address_rest(address, TransportKind::kMpi).value_or("");
-    const bool digits = !rest.empty() && rest.size() < 7 &&
-                        std::all_of(rest.begin(), rest.end(), [](char c) { return c >= '0' && c <= '9'; });
+    const bool digits =
+        !rest.empty() && rest.size() < 7 &&
+        std::all_of(rest.begin(), rest.end(), [](char c) { return c >= '0' && c <= '9'; });
     const int peer = digits ? std::stoi(rest) : -1;
     if (peer < 0 || peer >= size_) {
-      failed_.push_back({line, format("there is no rank '{}' among the {} of this job", rest, size_)});
+      failed_.push_back(
+          {line, format("there is no rank '{}' among the {} of this job", rest, size_)});
     } else {
       ends_[line] = {peer, 0};
       post(ends_[line], line, kCall, nullptr);
@@ -181,8 +184,8 @@ class MpiWire final : public Wire {
       sending_.push_back(std::move(waiting_.front()));
       waiting_.pop_front();
       Outgoing& out = sending_.back();
-      ::MPI_Isend(out.bytes.data(), static_cast<int>(out.bytes.size()), MPI_BYTE, out.peer, kTag, comm_,
-                  &out.request);
+      ::MPI_Isend(out.bytes.data(), static_cast<int>(out.bytes.size()), MPI_BYTE, out.peer, kTag,
+                  comm_, &out.request);
     }
   }
 

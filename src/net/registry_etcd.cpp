@@ -101,12 +101,13 @@ Result<std::unique_ptr<asio::ssl::context>> make_tls(const EtcdUrl& url) {
   auto tls = std::make_unique<asio::ssl::context>(asio::ssl::context::tls_client);
   error_code ec;
   const auto fault = [&](const std::string& file, std::string_view what) {
-    return errorf(Code::kInvalidArgument, "registry: '{}' is no {} (PEM): {}", file, what, ec.message());
+    return errorf(Code::kInvalidArgument, "registry: '{}' is no {} (PEM): {}", file, what,
+                  ec.message());
   };
   tls->set_verify_mode(asio::ssl::verify_peer, ec);
   // A key that wants a passphrase is an error, not a question on the terminal.
-  tls->set_password_callback([](size_t, asio::ssl::context::password_purpose) { return std::string(); },
-                             ec);
+  tls->set_password_callback(
+      [](size_t, asio::ssl::context::password_purpose) { return std::string(); }, ec);
   if (url.ca.empty()) {
     tls->set_default_verify_paths(ec);
   } else if (tls->load_verify_file(url.ca, ec)) {
@@ -133,7 +134,8 @@ class EtcdRegistry final : public Registry {
                std::unique_ptr<asio::ssl::context> tls)
       : Registry(std::move(url)), prefix_(parts.prefix), user_(parts.user),
         password_(std::move(password)), tls_(std::move(tls)) {
-    for (const EtcdUrl::Host& host : parts.hosts) members_.push_back({host.name, host.port, {}, {}});
+    for (const EtcdUrl::Host& host : parts.hosts)
+      members_.push_back({host.name, host.port, {}, {}});
   }
 
   Result<std::vector<RegistryEntry>> list(std::string_view prefix, Deadline deadline) override {
@@ -150,7 +152,8 @@ class EtcdRegistry final : public Registry {
   }
 
   Result<Lease> grant(Duration time, Deadline deadline) override {
-    ASSIGN_OR_RETURN(const std::string body, call("lease/grant", etcd_grant_request(time), deadline));
+    ASSIGN_OR_RETURN(const std::string body,
+                     call("lease/grant", etcd_grant_request(time), deadline));
     return read_etcd_grant(body);
   }
 
@@ -179,14 +182,15 @@ class EtcdRegistry final : public Registry {
 
   Result<void> log_in(Deadline deadline) {
     token_.clear();
-    ASSIGN_OR_RETURN(const std::string body, call_any("auth/authenticate",
-                                                      etcd_login_request(user_, password_), deadline));
+    ASSIGN_OR_RETURN(const std::string body,
+                     call_any("auth/authenticate", etcd_login_request(user_, password_), deadline));
     ASSIGN_OR_RETURN(token_, read_etcd_login(body));
     return {};
   }
 
   // Members that do not answer are passed over; each gets an equal share of the time that is left.
-  Result<std::string> call_any(const std::string& path, const std::string& body, Deadline deadline) {
+  Result<std::string> call_any(const std::string& path, const std::string& body,
+                               Deadline deadline) {
     Error last(Code::kDeadline, "no time is left to ask the registry");
     for (size_t tried = 0; tried < members_.size(); ++tried) {
       const Duration left = deadline - steady_now();
@@ -228,7 +232,8 @@ class EtcdRegistry final : public Registry {
       Answer answer;
       try {  // Asio throws when the process has no descriptors left
         asio::io_context context(1);
-        asio::co_spawn(context, exchange(address, member.host, tls_.get(), request, left, ec, answer),
+        asio::co_spawn(context,
+                       exchange(address, member.host, tls_.get(), request, left, ec, answer),
                        asio::detached);
         context.run();
       } catch (const boost::system::system_error& thrown) {

@@ -100,7 +100,8 @@ class FolderLock {
       return errorf(Code::kUnavailable, "the registry's lock '{}' cannot be opened: {}", path,
                     std::strerror(errno));
     }
-    std::optional<CloseWatch> watch;  // once it is known to be held: it must be there before we look
+    std::optional<CloseWatch>
+        watch;  // once it is known to be held: it must be there before we look
     while (::flock(lock.fd_, LOCK_EX | LOCK_NB) != 0) {
       if (errno != EWOULDBLOCK && errno != EINTR) {
         return errorf(Code::kUnavailable, "the registry's lock '{}' cannot be taken: {}", path,
@@ -149,7 +150,8 @@ class FileRegistry final : public Registry {
     return alter<bool>(deadline, [&](Contents& contents) -> Result<bool> {
       for (const RegistryChange::Condition& condition : change.only_if) {
         const auto at = contents.entries.find(condition.key);
-        if ((at == contents.entries.end() ? 0 : at->second.version) != condition.version) return false;
+        if ((at == contents.entries.end() ? 0 : at->second.version) != condition.version)
+          return false;
       }
       for (const RegistryChange::Put& put : change.puts) {
         if (put.lease != kNoLease && !contents.leases.contains(put.lease)) return ended(put.lease);
@@ -170,7 +172,8 @@ class FileRegistry final : public Registry {
     }
     return alter<Lease>(deadline, [&](Contents& contents) -> Result<Lease> {
       if (contents.leases.size() >= kMostLeases) {
-        return errorf(Code::kExhausted, "{} holds {} leases, which is the most", url(), kMostLeases);
+        return errorf(Code::kExhausted, "{} holds {} leases, which is the most", url(),
+                      kMostLeases);
       }
       const LeaseId id(++contents.last_lease);
       contents.leases[id] = {time, registry_now() + time};
@@ -188,11 +191,12 @@ class FileRegistry final : public Registry {
   }
 
   Result<void> revoke(LeaseId lease, Deadline deadline) override {
-    ASSIGN_OR_RETURN(const bool done, alter<bool>(deadline, [&](Contents& contents) -> Result<bool> {
-      if (!contents.leases.contains(lease)) return ended(lease);
-      contents.drop(lease);
-      return true;
-    }));
+    ASSIGN_OR_RETURN(const bool done,
+                     alter<bool>(deadline, [&](Contents& contents) -> Result<bool> {
+                       if (!contents.leases.contains(lease)) return ended(lease);
+                       contents.drop(lease);
+                       return true;
+                     }));
     (void)done;
     return {};
   }
@@ -230,8 +234,8 @@ class FileRegistry final : public Registry {
     if (!text) return Error(Code::kUnavailable, text.error().to_string());
     Result<Contents> contents = parse(*text);
     if (!contents) {
-      return errorf(Code::kDataCorrupt, "'{}' is damaged; stop what uses it and remove it: {}", file(),
-                    contents.error().to_string());
+      return errorf(Code::kDataCorrupt, "'{}' is damaged; stop what uses it and remove it: {}",
+                    file(), contents.error().to_string());
     }
     contents->expire(registry_now());
     return contents;
@@ -302,10 +306,12 @@ class FileRegistry final : public Registry {
 
 }  // namespace
 
-Result<std::unique_ptr<Registry>> open_file_registry(const std::string& url, std::string_view rest) {
+Result<std::unique_ptr<Registry>> open_file_registry(const std::string& url,
+                                                     std::string_view rest) {
   while (rest.size() > 1 && rest.ends_with('/')) rest.remove_suffix(1);
   if (!rest.starts_with('/') || rest.size() < 2) {
-    return errorf(Code::kInvalidArgument, "registry '{}' names no folder; write file:///FOLDER", url);
+    return errorf(Code::kInvalidArgument, "registry '{}' names no folder; write file:///FOLDER",
+                  url);
   }
   return std::unique_ptr<Registry>(new FileRegistry(url, std::string(rest)));
 }

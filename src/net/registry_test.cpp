@@ -80,7 +80,8 @@ class RegistryConformance : public ::testing::TestWithParam<std::string> {
   int64_t version(const std::string& key) const {
     const auto entries = registry_->list(key, soon());
     EXPECT_TRUE(entries);
-    return entries && !entries->empty() && entries->front().key == key ? entries->front().version : 0;
+    return entries && !entries->empty() && entries->front().key == key ? entries->front().version
+                                                                       : 0;
   }
   // Until nothing is left; the lease's time is not ours to measure.
   void wait_empty() const {
@@ -102,7 +103,8 @@ class RegistryConformance : public ::testing::TestWithParam<std::string> {
 TEST_P(RegistryConformance, ListsByPrefixInOrder) {
   EXPECT_EQ(all(), Map{});
   const std::string odd("\0\xff /%\n", 6);
-  for (const char* key : {"b", "a/2", "a/1", "a", "a0", "a/\xff", "a/\xff\xff", "b/x"}) put(key, key);
+  for (const char* key : {"b", "a/2", "a/1", "a", "a0", "a/\xff", "a/\xff\xff", "b/x"})
+    put(key, key);
   put("c", odd);
   put(odd, "");
   EXPECT_EQ(all("a/"), (Map{{"a/1", "a/1"}, {"a/2", "a/2"}, {"a/\xff", "a/\xff"},
@@ -178,8 +180,8 @@ TEST_P(RegistryConformance, ALeaseEndsByItself) {
 
 TEST_P(RegistryConformance, ARenewedLeaseLasts) {
   constexpr Duration kTime = seconds(2);
-  // One that is renewed is there when one that began after it has ended; unless we were held up for as
-  // long, which is seen, and then it is tried again.
+  // One that is renewed is there when one that began after it has ended; unless we were held up for
+  // as long, which is seen, and then it is tried again.
   for (bool shown = false; !shown;) {
     const Deadline latest = soon();
     Instant renewed = registry_now();
@@ -188,7 +190,8 @@ TEST_P(RegistryConformance, ARenewedLeaseLasts) {
     const auto left = registry_->grant(kTime, soon());
     ASSERT_TRUE(left) << left.error().to_string();
     bool late = false;
-    for (const auto& [key, lease] : {std::pair("k/kept", kept->id), std::pair("l/left", left->id)}) {
+    for (const auto& [key, lease] :
+         {std::pair("k/kept", kept->id), std::pair("l/left", left->id)}) {
       const Result<bool> put = registry_->commit({.puts = {{key, "1", lease}}}, soon());
       ASSERT_TRUE(put || held_up(put.error(), renewed, kTime)) << put.error().to_string();
       late |= !put;
@@ -233,12 +236,11 @@ TEST_P(RegistryConformance, CountersOfManyWritersLoseNothing) {
 }
 
 TEST_P(RegistryConformance, ImpossibleKeysAndValuesAreRefused) {
-  for (const RegistryChange& bad : {RegistryChange{.puts = {{"", "x"}}},
-                                    RegistryChange{.puts = {{std::string(257, 'k'), "x"}}},
-                                    RegistryChange{.puts = {{"k", std::string((1 << 20) + 1, 'x')}}},
-                                    RegistryChange{.puts = {{"k", "x"}}, .removes = {"k"}},
-                                    RegistryChange{.puts = {{"k", "x"}, {"k", "y"}}},
-                                    RegistryChange{.removes = {""}}}) {
+  for (const RegistryChange& bad :
+       {RegistryChange{.puts = {{"", "x"}}}, RegistryChange{.puts = {{std::string(257, 'k'), "x"}}},
+        RegistryChange{.puts = {{"k", std::string((1 << 20) + 1, 'x')}}},
+        RegistryChange{.puts = {{"k", "x"}}, .removes = {"k"}},
+        RegistryChange{.puts = {{"k", "x"}, {"k", "y"}}}, RegistryChange{.removes = {""}}}) {
     const auto answer = registry_->commit(bad, soon());
     ASSERT_FALSE(answer);
     EXPECT_EQ(answer.error().code(), Code::kInvalidArgument);
@@ -289,7 +291,8 @@ TEST(EtcdUrl, FaultsAreNamed) {
   for (const auto& c : cases) {
     const auto opened = Registry::open(c.url);
     ASSERT_FALSE(opened) << c.url;
-    EXPECT_NE(opened.error().to_string().find(c.says), std::string::npos) << opened.error().to_string();
+    EXPECT_NE(opened.error().to_string().find(c.says), std::string::npos)
+        << opened.error().to_string();
   }
 }
 
@@ -319,10 +322,11 @@ TEST(Registry, EtcdAsksForALogin) {
     GTEST_SKIP() << "no etcd here; apt-get install etcd-server to run this test";
   }
   TestEtcd etcd;
-  for (const auto& [path, body] : {std::pair("auth/user/add", R"({"name":"root","password":"old rope"})"),
-                                   {"auth/role/add", R"({"name":"root"})"},
-                                   {"auth/user/grant", R"({"user":"root","role":"root"})"},
-                                   {"auth/enable", "{}"}}) {
+  for (const auto& [path, body] :
+       {std::pair("auth/user/add", R"({"name":"root","password":"old rope"})"),
+        {"auth/role/add", R"({"name":"root"})"},
+        {"auth/user/grant", R"({"user":"root","role":"root"})"},
+        {"auth/enable", "{}"}}) {
     ASSERT_EQ(post(etcd, path, body), "HTTP/1.1 200 OK") << path;
   }
   const std::string file = ::testing::TempDir() + format("towline-password-{}", ::getpid());
@@ -368,15 +372,16 @@ TEST(Registry, ACertificateOfSomebodyElseIsRefused) {
 }
 
 TEST(Registry, AUrlIsToldWhatIsWrongWithIt) {
-  for (const char* bad : {"", "etcd", "etcd://", "etcd:///p", "etcd://:2379", "etcd://h:", "etcd://h:x",
-                          "etcd://h:70000", "etcd://a,,b", "etcd://[::1", "etcd://[::1]x", "file://",
-                          "file://rel", "zookeeper://h:1"}) {
+  for (const char* bad : {"", "etcd", "etcd://", "etcd:///p", "etcd://:2379",
+                          "etcd://h:", "etcd://h:x", "etcd://h:70000", "etcd://a,,b", "etcd://[::1",
+                          "etcd://[::1]x", "file://", "file://rel", "zookeeper://h:1"}) {
     const auto opened = Registry::open(bad);
     ASSERT_FALSE(opened) << bad;
     EXPECT_EQ(opened.error().code(), Code::kInvalidArgument) << bad;
     EXPECT_NE(opened.error().to_string().find(bad), std::string::npos) << bad;
   }
-  for (const char* good : {"etcd://h", "etcd://h:1", "etcd://a:1,b,[::1]:3/some/prefix/", "file:///x/"}) {
+  for (const char* good :
+       {"etcd://h", "etcd://h:1", "etcd://a:1,b,[::1]:3/some/prefix/", "file:///x/"}) {
     EXPECT_TRUE(Registry::open(good)) << good;
   }
 }
@@ -393,7 +398,8 @@ TEST(Registry, ASilentEtcdIsUnavailableInBoundedTimeAndComesBack) {
   etcd.pause();
   const auto silent = (*registry)->list("", deadline_in(milliseconds(300)));
   ASSERT_FALSE(silent);
-  EXPECT_TRUE(silent.error().code() == Code::kDeadline || silent.error().code() == Code::kUnavailable);
+  EXPECT_TRUE(silent.error().code() == Code::kDeadline ||
+              silent.error().code() == Code::kUnavailable);
   etcd.resume();
   EXPECT_TRUE((*registry)->list("", soon()));
   etcd.kill();
@@ -442,13 +448,14 @@ TEST(Registry, ADamagedFileIsNamed) {
   const std::string folder = ::testing::TempDir() + format("towline-registry-bad-{}", ::getpid());
   std::filesystem::create_directories(folder);
   const auto registry = Registry::open("file://" + folder);
-  for (const char* text : {"", "{", "[]", "{\"format\":\"towline-registry\",\"schema\":2}",
-                           "{\"format\":\"towline-registry\",\"schema\":1,\"entries\":[{\"key\":\"?\"}]}",
-                           "{\"format\":\"towline-registry\",\"schema\":1,\"entries\":[{\"key\":\"YQ==\"}]}",
-                           // Numbers at their ends, to which nothing can be added.
-                           "{\"format\":\"towline-registry\",\"schema\":1,\"revision\":9223372036854775807}",
-                           "{\"format\":\"towline-registry\",\"schema\":1,\"last_lease\":9223372036854775807}",
-                           "{\"format\":\"towline-registry\",\"schema\":1,\"last_lease\":-1}"}) {
+  for (const char* text :
+       {"", "{", "[]", "{\"format\":\"towline-registry\",\"schema\":2}",
+        "{\"format\":\"towline-registry\",\"schema\":1,\"entries\":[{\"key\":\"?\"}]}",
+        "{\"format\":\"towline-registry\",\"schema\":1,\"entries\":[{\"key\":\"YQ==\"}]}",
+        // Numbers at their ends, to which nothing can be added.
+        "{\"format\":\"towline-registry\",\"schema\":1,\"revision\":9223372036854775807}",
+        "{\"format\":\"towline-registry\",\"schema\":1,\"last_lease\":9223372036854775807}",
+        "{\"format\":\"towline-registry\",\"schema\":1,\"last_lease\":-1}"}) {
     std::ofstream(folder + "/registry.json") << text;
     const auto answer = (*registry)->commit({.puts = {{"k", "v", kNoLease}}}, soon());
     ASSERT_FALSE(answer) << text;
@@ -467,21 +474,24 @@ TEST(Registry, AFileThatCannotBeWrittenIsUnavailable) {
 
 TEST(EtcdReply, ErrorsKeepTheirMeaning) {
   const auto code = [](int status, const char* body) { return etcd_error(status, body).code(); };
-  EXPECT_EQ(code(404, R"({"error":"etcdserver: requested lease not found","code":5})"), Code::kNotFound);
+  EXPECT_EQ(code(404, R"({"error":"etcdserver: requested lease not found","code":5})"),
+            Code::kNotFound);
   EXPECT_EQ(code(404, "Not Found"), Code::kUnsupported);
   EXPECT_EQ(code(503, R"({"error":"etcdserver: no leader","code":14})"), Code::kUnavailable);
-  EXPECT_EQ(code(400, R"({"error":"etcdserver: user name is empty","code":3})"), Code::kPermissionDenied);
+  EXPECT_EQ(code(400, R"({"error":"etcdserver: user name is empty","code":3})"),
+            Code::kPermissionDenied);
   EXPECT_EQ(code(401, R"({"error":"x","code":16})"), Code::kPermissionDenied);
   EXPECT_EQ(code(429, R"({"error":"etcdserver: mvcc: database space exceeded","code":8})"),
             Code::kExhausted);
 }
 
 TEST(EtcdReply, WhatIsNoAnswerIsRefused) {
-  for (const char* body : {"", "null", "[]", R"({"kvs":[{"key":"eA=="}]})",
-                           R"({"kvs":[{"key":"cC9h","mod_revision":"x"}]})",
-                           R"({"kvs":[{"key":"!","mod_revision":"1"}]})",
-                           R"({"kvs":[{"key":"cC9i","mod_revision":"1"},{"key":"cC9h","mod_revision":"1"}]})",
-                           R"({"kvs":[{"key":"cC9h","mod_revision":"1"}],"more":true})"}) {
+  for (const char* body :
+       {"", "null", "[]", R"({"kvs":[{"key":"eA=="}]})",
+        R"({"kvs":[{"key":"cC9h","mod_revision":"x"}]})",
+        R"({"kvs":[{"key":"!","mod_revision":"1"}]})",
+        R"({"kvs":[{"key":"cC9i","mod_revision":"1"},{"key":"cC9h","mod_revision":"1"}]})",
+        R"({"kvs":[{"key":"cC9h","mod_revision":"1"}],"more":true})"}) {
     EXPECT_FALSE(read_etcd_range(body, "p/")) << body;
   }
   EXPECT_FALSE(read_etcd_txn("{}"));

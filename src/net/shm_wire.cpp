@@ -3,14 +3,14 @@
 //
 // The shm back end: processes of one machine and one user. The dialling side makes a memfd with two
 // byte rings and hands it over, with two eventfds, through an abstract Unix socket; nothing has a
-// name in the file system, so nothing can be left behind. Frames go as a byte stream (a frame may be
-// longer than the ring). The Unix socket stays open for one purpose: the kernel closes it when
+// name in the file system, so nothing can be left behind. Frames go as a byte stream (a frame may
+// be longer than the ring). The Unix socket stays open for one purpose: the kernel closes it when
 // either process ends, however it ends.
 //
 // Why eventfd and not a bare futex here: the I/O thread of a transport waits for many peers, for
 // their deaths and for timers at once, which is what epoll is for; it costs about 10 us more than a
-// futex on a cold wake-up. A flag in the ring says whether the reader sleeps, so a busy ring needs no
-// system call. The latency-critical path between a node and its ranks is net/broadcast_ring.hpp.
+// futex on a cold wake-up. A flag in the ring says whether the reader sleeps, so a busy ring needs
+// no system call. The latency-critical path between a node and its ranks is net/broadcast_ring.hpp.
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -37,7 +37,8 @@ constexpr uint64_t kRingBytes = 1u << 20;  // a power of two
 constexpr size_t kMaxPending = 256;
 constexpr char kCall[8] = {'T', 'L', 'S', 'H', 'M', '0', '1', '\n'};
 constexpr LineId kSocketBit = uint64_t{1} << 62;  // in epoll's data: the socket, not the eventfd
-constexpr uint64_t kWakeTag = ~uint64_t{0}, kListenTag = kWakeTag - 1, kPendingTag = uint64_t{3} << 60;
+constexpr uint64_t kWakeTag = ~uint64_t{0}, kListenTag = kWakeTag - 1,
+                   kPendingTag = uint64_t{3} << 60;
 
 // One direction. Indices count bytes since the beginning.
 struct Ring {
@@ -87,8 +88,8 @@ Result<sockaddr_un> socket_address(const std::string& address, socklen_t* length
   out.sun_family = AF_UNIX;
   const std::string path = "towline/" + name;  // after a zero byte: the abstract name space
   if (path.size() + 1 > sizeof out.sun_path) {
-    return errorf(Code::kInvalidArgument, "address '{}' is too long (at most {} characters)", address,
-                  sizeof out.sun_path - 16);
+    return errorf(Code::kInvalidArgument, "address '{}' is too long (at most {} characters)",
+                  address, sizeof out.sun_path - 16);
   }
   std::memcpy(out.sun_path + 1, path.data(), path.size());
   *length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + path.size());
@@ -119,7 +120,8 @@ class ShmWire final : public Wire {
     if (::bind(listener_.n, reinterpret_cast<const sockaddr*>(&at), length) != 0 ||
         ::listen(listener_.n, 128) != 0) {
       return errorf(errno == EADDRINUSE ? Code::kAlreadyExists : Code::kIo,
-                    "cannot listen on '{}': {}; choose another name", address, std::strerror(errno));
+                    "cannot listen on '{}': {}; choose another name", address,
+                    std::strerror(errno));
     }
     watch(listener_.n, kListenTag);
     return address;
@@ -133,7 +135,8 @@ class ShmWire final : public Wire {
       ends_[line] = std::move(*end);
       news_.push_back({line, LineEnd::kLost, {}});
     } else {
-      const LineEnd why = end.error().code() == Code::kUnavailable ? LineEnd::kRefused : LineEnd::kDenied;
+      const LineEnd why =
+          end.error().code() == Code::kUnavailable ? LineEnd::kRefused : LineEnd::kDenied;
       news_.push_back({line, why, end.error().message()});
     }
     wake();
@@ -160,13 +163,15 @@ class ShmWire final : public Wire {
     bool ready = !news_.empty();
     for (const auto& [line, end] : ends_) {  // announce the sleep, then look once more
       end->theirs->reader_asleep.store(1, std::memory_order_seq_cst);
-      ready |= end->theirs->in.load(std::memory_order_seq_cst) != end->theirs->out.load(std::memory_order_relaxed);
+      ready |= end->theirs->in.load(std::memory_order_seq_cst) !=
+               end->theirs->out.load(std::memory_order_relaxed);
     }
     epoll_event events[64];
     lock.unlock();
     const int count = sleep(ready ? kNoWait : until, events, std::size(events));
     lock.lock();
-    for (const auto& [line, end] : ends_) end->theirs->reader_asleep.store(0, std::memory_order_relaxed);
+    for (const auto& [line, end] : ends_)
+      end->theirs->reader_asleep.store(0, std::memory_order_relaxed);
     std::vector<LineId> gone;
     for (int i = 0; i < count; ++i) {
       const uint64_t tag = events[i].data.u64;
@@ -215,7 +220,8 @@ class ShmWire final : public Wire {
 
   int sleep(Instant until, epoll_event* events, int capacity) const {
     timespec wait{};
-    if (until == kNever) return std::max(0, ::epoll_pwait2(epoll_.n, events, capacity, nullptr, nullptr));
+    if (until == kNever)
+      return std::max(0, ::epoll_pwait2(epoll_.n, events, capacity, nullptr, nullptr));
     const Duration left = std::max(Duration(0), until - steady_now());
     wait.tv_sec = left.value / 1'000'000'000;
     wait.tv_nsec = left.value % 1'000'000'000;
@@ -306,7 +312,8 @@ class ShmWire final : public Wire {
     if (n != sizeof kCall || std::memcmp(text, kCall, sizeof kCall) != 0 || fds[2] < 0) return;
     Result<ShmRegion> region = ShmRegion::attach(std::exchange(region_fd.n, -1), sizeof(Shared));
     if (!region) {
-      warn_within(stranger_log_, "a caller on the shm address was turned away", region.error().message());
+      warn_within(stranger_log_, "a caller on the shm address was turned away",
+                  region.error().message());
       return;
     }
     end->region = std::move(*region);
@@ -341,7 +348,8 @@ class ShmWire final : public Wire {
       }
       const std::vector<uint8_t>& frame = *end.queue.front();
       const uint64_t at = in & (kRingBytes - 1);
-      const uint64_t n = std::min({space, kRingBytes - at, static_cast<uint64_t>(frame.size() - end.front_sent)});
+      const uint64_t n =
+          std::min({space, kRingBytes - at, static_cast<uint64_t>(frame.size() - end.front_sent)});
       std::memcpy(ring.bytes + at, frame.data() + end.front_sent, n);
       in += n;
       end.front_sent += n;
@@ -386,7 +394,8 @@ class ShmWire final : public Wire {
         }
       }
       ring.out.store(out + n, std::memory_order_seq_cst);
-      if (ring.writer_blocked.exchange(0, std::memory_order_seq_cst) != 0) ring_bell(end.their_bell.n);
+      if (ring.writer_blocked.exchange(0, std::memory_order_seq_cst) != 0)
+        ring_bell(end.their_bell.n);
       for (RawFrame& frame : frames) events_.line_frame(line, std::move(frame));
       if (!damage.empty() && ends_.contains(line)) return broken(line, damage);
     }

@@ -4,9 +4,9 @@
 // The tcp back end: plain TCP over Boost.Asio, in the transport's one I/O thread.
 //
 // Reading, connecting and closing happen on the I/O thread alone. write() may come from any thread
-// (under the hub's lock) and sends at once when nothing is queued, so a frame costs no thread switch;
-// the rest of a blocked frame goes out when the socket takes more. No encryption: use zmq where
-// others can listen.
+// (under the hub's lock) and sends at once when nothing is queued, so a frame costs no thread
+// switch; the rest of a blocked frame goes out when the socket takes more. No encryption: use zmq
+// where others can listen.
 #include <sys/socket.h>
 
 #include <utility>  // Boost.Asio 1.81 forgets it
@@ -55,10 +55,12 @@ Result<HostPort> split_host_port(const std::string& address) {
   if (out.host.size() > 2 && out.host.front() == '[' && out.host.back() == ']') {
     out.host = out.host.substr(1, out.host.size() - 2);
   }
-  const bool digits = !out.port.empty() && out.port.size() <= 5 &&
-                      std::all_of(out.port.begin(), out.port.end(), [](char c) { return c >= '0' && c <= '9'; });
+  const bool digits =
+      !out.port.empty() && out.port.size() <= 5 &&
+      std::all_of(out.port.begin(), out.port.end(), [](char c) { return c >= '0' && c <= '9'; });
   if (out.host.empty() || !digits || std::stoi(out.port) > 65535) {
-    return errorf(Code::kInvalidArgument, "address '{}' must have the form tcp://host:port", address);
+    return errorf(Code::kInvalidArgument, "address '{}' must have the form tcp://host:port",
+                  address);
   }
   return out;
 }
@@ -109,7 +111,8 @@ class TcpWire final : public Wire {
     }
     accept_next();
     const std::string rest = *address_rest(address, TransportKind::kTcp);
-    return format("tcp://{}:{}", rest.substr(0, rest.rfind(':')), acceptor_.local_endpoint(ec).port());
+    return format("tcp://{}:{}", rest.substr(0, rest.rfind(':')),
+                  acceptor_.local_endpoint(ec).port());
   }
 
   void dial(LineId line, const std::string& address) override {
@@ -121,7 +124,9 @@ class TcpWire final : public Wire {
       connection->resolver.async_resolve(
           where->host, where->port,
           [this, connection](const ErrorCode& ec, const tcp::resolver::results_type& found) {
-            if (ec) return down(connection, LineEnd::kLost, format("cannot resolve the name: {}", ec.message()));
+            if (ec)
+              return down(connection, LineEnd::kLost,
+                          format("cannot resolve the name: {}", ec.message()));
             auto targets = std::make_shared<std::vector<tcp::endpoint>>();
             for (const auto& entry : found) targets->push_back(entry.endpoint());
             connect_next(connection, targets, 0);
@@ -161,7 +166,8 @@ class TcpWire final : public Wire {
         return;
       }
       connection->farewell.expires_after(kFarewell);
-      connection->farewell.async_wait([connection](const ErrorCode&) { close_socket(*connection); });
+      connection->farewell.async_wait(
+          [connection](const ErrorCode&) { close_socket(*connection); });
     });
   }
 
@@ -211,7 +217,8 @@ class TcpWire final : public Wire {
       {
         const Locked held(*this);
         if (connections_.size() < kMaxConnections) {
-          auto connection = std::make_shared<Connection>(io_, kInboundLine | ++last_inbound_, max_frame_);
+          auto connection =
+              std::make_shared<Connection>(io_, kInboundLine | ++last_inbound_, max_frame_);
           connection->socket = std::move(socket);
           connections_[connection->id] = connection;
           begin(connection);
@@ -221,8 +228,8 @@ class TcpWire final : public Wire {
     });
   }
 
-  void connect_next(const ConnectionPtr& c, const std::shared_ptr<std::vector<tcp::endpoint>>& targets,
-                    size_t index) {
+  void connect_next(const ConnectionPtr& c,
+                    const std::shared_ptr<std::vector<tcp::endpoint>>& targets, size_t index) {
     c->socket.async_connect((*targets)[index], [this, c, targets, index](const ErrorCode& ec) {
       if (!ec) {
         const Locked held(*this);
@@ -234,7 +241,8 @@ class TcpWire final : public Wire {
         c->socket.close(ignored);
         return connect_next(c, targets, index + 1);
       }
-      down(c, ec == asio::error::connection_refused ? LineEnd::kRefused : LineEnd::kLost, ec.message());
+      down(c, ec == asio::error::connection_refused ? LineEnd::kRefused : LineEnd::kLost,
+           ec.message());
     });
   }
 
@@ -264,8 +272,9 @@ class TcpWire final : public Wire {
         continue;
       }
       if (n <= 0) {
-        return down_locked(c, LineEnd::kLost, n == 0 ? std::string("the peer hung up")
-                                                     : ErrorCode(errno, boost::system::system_category()).message());
+        return down_locked(c, LineEnd::kLost,
+                           n == 0 ? std::string("the peer hung up")
+                                  : ErrorCode(errno, boost::system::system_category()).message());
       }
       if (!parse(c, {read_buffer_.data(), static_cast<size_t>(n)})) return;
       if (static_cast<size_t>(n) < read_buffer_.size()) break;
@@ -291,8 +300,9 @@ class TcpWire final : public Wire {
     return true;
   }
 
-  // To a peer of another release: it hears the reason, where it can. Not for damage on the way, which
-  // a new line cures. What is queued may end in the middle of a frame, and then nothing can be said.
+  // To a peer of another release: it hears the reason, where it can. Not for damage on the way,
+  // which a new line cures. What is queued may end in the middle of a frame, and then nothing can
+  // be said.
   static void say_why(const Connection& c, std::string_view reason) {
     if (!c.queue.empty()) return;
     FrameHeader header;
@@ -308,7 +318,8 @@ class TcpWire final : public Wire {
       message.msg_iov = parts;
       for (const FrameBytes& frame : c.queue) {
         const size_t skip = message.msg_iovlen == 0 ? c.front_sent : 0;
-        parts[message.msg_iovlen++] = {const_cast<uint8_t*>(frame->data()) + skip, frame->size() - skip};
+        parts[message.msg_iovlen++] = {const_cast<uint8_t*>(frame->data()) + skip,
+                                       frame->size() - skip};
         if (message.msg_iovlen == std::size(parts)) break;
       }
       const ssize_t sent = ::sendmsg(c.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);

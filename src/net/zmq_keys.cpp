@@ -30,7 +30,8 @@ std::string word_after(const std::string& text, const std::string& name) {
 Result<ClusterKeys> make_keys() {
   char public_key[41] = {}, secret_key[41] = {};
   if (::zmq_curve_keypair(public_key, secret_key) != 0) {
-    return errorf(Code::kUnsupported, "this libzmq makes no CURVE keys ({}); install one with libsodium",
+    return errorf(Code::kUnsupported,
+                  "this libzmq makes no CURVE keys ({}); install one with libsodium",
                   ::zmq_strerror(::zmq_errno()));
   }
   return ClusterKeys{public_key, secret_key};
@@ -59,23 +60,26 @@ Result<void> write_keys(const std::string& path, const ClusterKeys& keys) {
 Result<ClusterKeys> read_keys(const std::string& path) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) {
-    return errorf(Code::kNotFound,
-                  "key file '{}' cannot be read ({}); make one with 'towline net keys FILE' and copy "
-                  "it to all nodes", path, std::strerror(errno));
+    return errorf(
+        Code::kNotFound,
+        "key file '{}' cannot be read ({}); make one with 'towline net keys FILE' and copy "
+        "it to all nodes",
+        path, std::strerror(errno));
   }
   if ((info.st_mode & 077) != 0) {
-    return errorf(Code::kPermissionDenied, "key file '{}' is open to others; run 'chmod 600 {}'", path,
-                  path);
+    return errorf(Code::kPermissionDenied, "key file '{}' is open to others; run 'chmod 600 {}'",
+                  path, path);
   }
   ASSIGN_OR_RETURN(const std::string text, read_file(path, 4096));
   ClusterKeys keys{word_after(text, "public"), word_after(text, "secret")};
   char derived[41] = {};
   uint8_t binary[32];
-  if (!text.starts_with(kFirstLine) || keys.public_key.size() != 40 || keys.secret_key.size() != 40 ||
+  if (!text.starts_with(kFirstLine) || keys.public_key.size() != 40 ||
+      keys.secret_key.size() != 40 ||
       ::zmq_z85_decode(binary, keys.secret_key.c_str()) == nullptr ||
       ::zmq_curve_public(derived, keys.secret_key.c_str()) != 0 || keys.public_key != derived) {
-    return errorf(Code::kDataCorrupt, "'{}' is no key file of Towline; make one with 'towline net keys'",
-                  path);
+    return errorf(Code::kDataCorrupt,
+                  "'{}' is no key file of Towline; make one with 'towline net keys'", path);
   }
   return keys;
 }

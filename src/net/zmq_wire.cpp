@@ -67,7 +67,9 @@ struct Message {  // a zmq_msg_t that closes itself
   std::span<const uint8_t> bytes() {
     return {static_cast<const uint8_t*>(::zmq_msg_data(&raw)), ::zmq_msg_size(&raw)};
   }
-  std::string text() { return {static_cast<const char*>(::zmq_msg_data(&raw)), ::zmq_msg_size(&raw)}; }
+  std::string text() {
+    return {static_cast<const char*>(::zmq_msg_data(&raw)), ::zmq_msg_size(&raw)};
+  }
 };
 
 // Sends without a copy: libzmq holds a reference to the frame until it is out.
@@ -105,16 +107,18 @@ class ZmqWire final : public Wire {
   Result<void> secure(const TransportOptions& options) {
     if (options.insecure) return {};
     if (options.key_file.empty()) {
-      return Error(Code::kInvalidArgument,
-                   "a zmq transport needs a key file: make one with 'towline net keys FILE', copy it "
-                   "to all nodes and name it with --keys (towline net: --key-file), or say --insecure");
+      return Error(
+          Code::kInvalidArgument,
+          "a zmq transport needs a key file: make one with 'towline net keys FILE', copy it "
+          "to all nodes and name it with --keys (towline net: --key-file), or say --insecure");
     }
     ASSIGN_OR_RETURN(keys_, read_keys(options.key_file));
     ::zmq_z85_decode(admitted_, keys_.public_key.c_str());
     zap_ = Socket(context_, ZMQ_REP);
     zap_.set(ZMQ_LINGER, 0);
     if (::zmq_bind(zap_.handle, "inproc://zeromq.zap.01") != 0) {
-      return errorf(Code::kInternal, "cannot start the access check: {}", ::zmq_strerror(::zmq_errno()));
+      return errorf(Code::kInternal, "cannot start the access check: {}",
+                    ::zmq_strerror(::zmq_errno()));
     }
     secure_ = true;
     return {};
@@ -124,7 +128,8 @@ class ZmqWire final : public Wire {
     ASSIGN_OR_RETURN(std::string rest, address_rest(address, TransportKind::kZmq));
     const size_t colon = rest.rfind(':');
     if (colon == std::string::npos || colon + 1 == rest.size()) {
-      return errorf(Code::kInvalidArgument, "address '{}' must have the form zmq://host:port", address);
+      return errorf(Code::kInvalidArgument, "address '{}' must have the form zmq://host:port",
+                    address);
     }
     const std::string host = rest.substr(0, colon);
     const std::string port = rest.substr(colon + 1);
@@ -149,7 +154,8 @@ class ZmqWire final : public Wire {
     char bound[256] = {};
     size_t size = sizeof bound;
     ::zmq_getsockopt(router_.handle, ZMQ_LAST_ENDPOINT, bound, &size);
-    return format("zmq://{}:{}", host, std::string(bound).substr(std::string(bound).rfind(':') + 1));
+    return format("zmq://{}:{}", host,
+                  std::string(bound).substr(std::string(bound).rfind(':') + 1));
   }
 
   void dial(LineId line, const std::string& address) override {
@@ -235,8 +241,8 @@ class ZmqWire final : public Wire {
   Socket monitor(Socket& watched, const std::string& name) {
     constexpr int kEvents = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_CONNECT_RETRIED |
                             ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |
-                            ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
-                            ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+                            ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                            ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
     ::zmq_socket_monitor(watched.handle, name.c_str(), kEvents);
     Socket pair(context_, ZMQ_PAIR);
     pair.set(ZMQ_LINGER, 0);
@@ -256,7 +262,8 @@ class ZmqWire final : public Wire {
         if (found != dialed_.end()) {
           send_frame(found->second.socket.handle, command.frame);
         } else if (const auto in = inbound_ids_.find(command.line); in != inbound_ids_.end()) {
-          if (::zmq_send(router_.handle, in->second.data(), in->second.size(), ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0) {
+          if (::zmq_send(router_.handle, in->second.data(), in->second.size(),
+                         ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0) {
             send_frame(router_.handle, command.frame);
           }
         }
@@ -266,7 +273,8 @@ class ZmqWire final : public Wire {
         if (dialed_.erase(command.line) > 0) return;
         const auto in = inbound_ids_.find(command.line);
         if (in == inbound_ids_.end()) return;
-        if (::zmq_send(router_.handle, in->second.data(), in->second.size(), ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0) {
+        if (::zmq_send(router_.handle, in->second.data(), in->second.size(),
+                       ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0) {
           ::zmq_send(router_.handle, "", 0, ZMQ_DONTWAIT);
         }
         inbound_[in->second].line = kNoLine;
@@ -295,8 +303,9 @@ class ZmqWire final : public Wire {
     }
     dialed.monitor = monitor(dialed.socket, format("inproc://monitor-{}", command.line));
     if (::zmq_connect(dialed.socket.handle, ("tcp://" + rest).c_str()) != 0) {
-      return report_down(command.line, LineEnd::kDenied,
-                         format("'{}' is no address: {}", command.address, ::zmq_strerror(::zmq_errno())));
+      return report_down(
+          command.line, LineEnd::kDenied,
+          format("'{}' is no address: {}", command.address, ::zmq_strerror(::zmq_errno())));
     }
     dialed_.emplace(command.line, std::move(dialed));
   }
@@ -363,7 +372,8 @@ class ZmqWire final : public Wire {
     uint16_t event;
     uint32_t value;
     while (next_event(router_monitor_.handle, &event, &value)) {
-      if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH || event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL ||
+      if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH ||
+          event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL ||
           event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) {
         warn_within(stranger_log_, "line refused", "the peer has not this cluster's keys");
       }
@@ -376,7 +386,9 @@ class ZmqWire final : public Wire {
   void forget_inbound(int fd) {
     auto gone = inbound_.end();
     for (auto at = inbound_.begin(); at != inbound_.end(); ++at) {
-      if (at->second.fd == fd && (gone == inbound_.end() || at->second.number < gone->second.number)) gone = at;
+      if (at->second.fd == fd &&
+          (gone == inbound_.end() || at->second.number < gone->second.number))
+        gone = at;
     }
     if (gone == inbound_.end()) return;
     if (gone->second.line != kNoLine) {
@@ -391,16 +403,21 @@ class ZmqWire final : public Wire {
     for (int i = 0; i < kMessagesInARow && bytes < kBytesInARow; ++i) {
       Message id, body;
       if (!id.receive(router_.handle)) return;
-      while (::zmq_msg_more(&id.raw) != 0 && body.receive(router_.handle) && ::zmq_msg_more(&body.raw) != 0) {
+      while (::zmq_msg_more(&id.raw) != 0 && body.receive(router_.handle) &&
+             ::zmq_msg_more(&body.raw) != 0) {
       }
       bytes += body.bytes().size();
       auto at = inbound_.find(id.text());
       if (at == inbound_.end()) {
         // A greeting begins a line; anything else comes from one that has ended meanwhile.
-        const bool greets = body.bytes().size() > 5 && body.bytes()[5] == static_cast<uint8_t>(FrameType::kHello);
+        const bool greets =
+            body.bytes().size() > 5 && body.bytes()[5] == static_cast<uint8_t>(FrameType::kHello);
         if (!greets) continue;
         const uint64_t number = ++last_inbound_;
-        at = inbound_.emplace(id.text(), Inbound{kInboundLine | number, ::zmq_msg_get(&body.raw, ZMQ_SRCFD), number}).first;
+        at = inbound_
+                 .emplace(id.text(), Inbound{kInboundLine | number,
+                                             ::zmq_msg_get(&body.raw, ZMQ_SRCFD), number})
+                 .first;
         inbound_ids_[at->second.line] = id.text();
         news_.push_back({News::kUp, at->second.line, {}, LineEnd::kLost, {}});
       }
@@ -471,8 +488,10 @@ class ZmqWire final : public Wire {
   }
 
   std::string denied(const std::string& address) const {
-    return secure_ ? format("'{}' refused the secure handshake: key file '{}' is not the one of that "
-                            "cluster, or it runs without keys", address, key_file_)
+    return secure_ ? format(
+                         "'{}' refused the secure handshake: key file '{}' is not the one of that "
+                         "cluster, or it runs without keys",
+                         address, key_file_)
                    : format("'{}' refused: it requires the cluster's key file (--keys)", address);
   }
 
@@ -488,8 +507,9 @@ class ZmqWire final : public Wire {
         more = ::zmq_msg_more(&part.raw) != 0;
       }
       if (parts.empty()) return;
-      const bool admit = parts.size() >= 7 && parts[5] == "CURVE" &&
-                         parts[6] == std::string(reinterpret_cast<const char*>(admitted_), sizeof admitted_);
+      const bool admit =
+          parts.size() >= 7 && parts[5] == "CURVE" &&
+          parts[6] == std::string(reinterpret_cast<const char*>(admitted_), sizeof admitted_);
       const std::string answer[] = {"1.0", parts.size() > 1 ? parts[1] : "", admit ? "200" : "400",
                                     admit ? "" : "not a key of this cluster", "", ""};
       for (size_t i = 0; i < std::size(answer); ++i) {

@@ -116,7 +116,8 @@ TEST(Batcher, PreemptsTheLatestWhenBlocksRunOut) {
   EXPECT_EQ(ended[0].seq, SeqId(1));
 }
 
-// Two that fill the memory to the last block: with spare blocks the second waits for the first to end.
+// Two that fill the memory to the last block: with spare blocks the second waits for the first to
+// end.
 TEST(Batcher, SpareBlocksDecideWhoIsAdmitted) {
   for (const int32_t spare : {0, 1}) {
     Batcher batcher(
@@ -214,7 +215,8 @@ class Mirror {
   }
   static uint64_t prefix_id(const std::vector<int32_t>& log, int32_t p) {
     uint64_t h = 1;
-    for (int32_t i = 0; i <= p; ++i) h = mix64(h ^ static_cast<uint64_t>(log[static_cast<size_t>(i)]));
+    for (int32_t i = 0; i <= p; ++i)
+      h = mix64(h ^ static_cast<uint64_t>(log[static_cast<size_t>(i)]));
     return h;
   }
   std::vector<uint64_t> cells_;
@@ -222,8 +224,8 @@ class Mirror {
   std::map<SeqId, std::vector<int32_t>>& logs_;
 };
 
-// Arrivals, cancels, forced preemptions, up to three steps in flight. What costs more than the event
-// itself (a copy, which must form the same step; all invariants) is done at every tenth.
+// Arrivals, cancels, forced preemptions, up to three steps in flight. What costs more than the
+// event itself (a copy, which must form the same step; all invariants) is done at every tenth.
 TEST(Batcher, RandomScriptsLoseNothing) {
   for_events(kMillionEvents, [&](Rng& rng, int64_t& events) {
     const auto blocks = static_cast<int32_t>(rng.between(4, 24));
@@ -307,7 +309,8 @@ TEST(Batcher, RandomScriptsLoseNothing) {
         mirror.run(step);
         flying.push_back(std::move(step));
       }
-      for (const Ended& e : batcher.take_ended()) ASSERT_TRUE(ended.emplace(e.seq, e.reason).second);
+      for (const Ended& e : batcher.take_ended())
+        ASSERT_TRUE(ended.emplace(e.seq, e.reason).second);
     }
     ASSERT_EQ(static_cast<int64_t>(ended.size()), added);
     ASSERT_EQ(batcher.ledger().held(), 0) << "leaked blocks";
@@ -442,7 +445,8 @@ struct LaneScript {
 
   static uint64_t prefix_id(const std::vector<int32_t>& log, int32_t p, const LanePool& pool) {
     uint64_t h = pool.salt + 1;
-    for (int32_t i = 0; i <= p; ++i) h = mix64(h ^ static_cast<uint64_t>(log.at(static_cast<size_t>(i))));
+    for (int32_t i = 0; i <= p; ++i)
+      h = mix64(h ^ static_cast<uint64_t>(log.at(static_cast<size_t>(i))));
     return h;
   }
   void form(LaneId lane) {

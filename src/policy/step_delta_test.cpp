@@ -37,7 +37,8 @@ void run_oldest(StepMirror& mirror, LaneStep step, Ran& ran) {
   for (StepRow row : *mirror.pending(step)) {
     const SlotState& s = *mirror.slot_at(row.slot);
     RanRow r{row, {}};
-    if (!s.tokens.empty()) r.tokens.assign(s.tokens.begin() + row.from, s.tokens.begin() + row.to());
+    if (!s.tokens.empty())
+      r.tokens.assign(s.tokens.begin() + row.from, s.tokens.begin() + row.to());
     r.row.flags &= StepRow::kSamples | StepRow::kEveryRow;  // how a token comes is no difference
     r.row.token = 0;
     rows.push_back(std::move(r));
@@ -162,7 +163,8 @@ TEST(StepDelta, ResyncGivesTheUndisturbedRun) {
   });
 }
 
-// A node with one lane that embeds and samples, and `count` sequences of `length` tokens, generating.
+// A node with one lane that embeds and samples, and `count` sequences of `length` tokens,
+// generating.
 struct Decoding {
   Decoding(int32_t count, int32_t length, DeltaForm form)
       : sender(limits(), Epoch(1), form), node(limits()) {
@@ -283,7 +285,8 @@ TEST(StepDelta, OrderIsChecked) {
   EXPECT_TRUE(d.node.apply(gap));
 }
 
-// Every impossible message is refused in words and leaves a mirror that only a full form brings back.
+// Every impossible message is refused in words and leaves a mirror that only a full form brings
+// back.
 TEST(StepDelta, ImpossibleMessagesAreRefused) {
   const auto row = [](uint32_t slot, int32_t from, int32_t count, uint32_t flags) {
     return StepRow{slot, from, count, flags, 1};
@@ -299,7 +302,8 @@ TEST(StepDelta, ImpossibleMessagesAreRefused) {
       {"stale generation", [](NodeStep& m) { m.finished = {{0, 2}}; }},
       {"free slot", [](NodeStep& m) { m.preempted = {{3, 1}}; }},
       {"finished twice", [](NodeStep& m) { m.finished = {{0, 1}, {0, 1}}; }},
-      {"slot out of range", [](NodeStep& m) { m.fresh = {{{5000, 1}, LaneId(0), {}, 0, {1}, {0}}}; }},
+      {"slot out of range",
+       [](NodeStep& m) { m.fresh = {{{5000, 1}, LaneId(0), {}, 0, {1}, {0}}}; }},
       {"slot taken", [](NodeStep& m) { m.fresh = {{{0, 2}, LaneId(0), {}, 0, {1}, {0}}}; }},
       {"no prompt", [](NodeStep& m) { m.fresh = {{{9, 1}, LaneId(0), {}, 0, {}, {0}}}; }},
       {"block", [](NodeStep& m) { m.resumed = {{{0, 1}, LaneId(0), 0, 0, {}, {1 << 21}}}; }},
@@ -308,7 +312,8 @@ TEST(StepDelta, ImpossibleMessagesAreRefused) {
       {"token gap", [](NodeStep& m) { m.resumed = {{{0, 1}, LaneId(0), 0, 12, {1}, {1}}}; }},
       {"rows without lane", [&](NodeStep& m) { m.rows = {row(0, 8, 1, 4)}; }},
       {"no rows", [&](NodeStep& m) { good(m); }},
-      {"lane not open", [&](NodeStep& m) { good(m), m.lane = LaneId(7), m.rows = {row(0, 8, 1, 4)}; }},
+      {"lane not open",
+       [&](NodeStep& m) { good(m), m.lane = LaneId(7), m.rows = {row(0, 8, 1, 4)}; }},
       {"step again", [&](NodeStep& m) { good(m), m.step = 0, m.rows = {row(0, 8, 1, 4)}; }},
       {"from", [&](NodeStep& m) { good(m), m.rows = {row(0, 7, 1, 4)}; }},
       {"count", [&](NodeStep& m) { good(m), m.rows = {row(0, 8, 0, 4)}; }},

@@ -19,7 +19,8 @@ using protocol::Method;
 
 constexpr Duration kSendPatience = seconds(2);
 
-// What an operator may ask of the nodes directly. The rest changes state that the coordinator keeps.
+// What an operator may ask of the nodes directly. The rest changes state that the coordinator
+// keeps.
 struct Question {
   std::string_view name;
   Method method;
@@ -97,7 +98,8 @@ std::vector<std::string> ClusterEngine::adapters() const {
   return adapter_names_;
 }
 
-// The adapter's id for a request that begins; the request ends at once if it was unloaded meanwhile.
+// The adapter's id for a request that begins; the request ends at once if it was unloaded
+// meanwhile.
 Result<int32_t> ClusterEngine::use_adapter(RequestId id, const std::string& name) {
   if (name.empty()) return -1;
   ASSIGN_OR_RETURN(const int32_t adapter, adapters_->begin(name));
@@ -148,12 +150,14 @@ Result<void> ClusterEngine::call(const std::string& method, const Json& args, Ca
   return {};
 }
 
-// Asleep, a cluster refuses requests. Only an idle one goes to sleep: KV contents are given back. It
-// sleeps as a whole or not at all.
+// Asleep, a cluster refuses requests. Only an idle one goes to sleep: KV contents are given back.
+// It sleeps as a whole or not at all.
 void ClusterEngine::sleep_or_wake(bool sleeps, const Json& args, const CallDone& done) {
   if (sleeps && unfinished_.load(std::memory_order_acquire) > 0) {
-    return done(errorf(Code::kUnavailable, "{} requests are running or waiting; a cluster sleeps when "
-                       "it is idle", unfinished_.load()));
+    return done(errorf(Code::kUnavailable,
+                       "{} requests are running or waiting; a cluster sleeps when "
+                       "it is idle",
+                       unfinished_.load()));
   }
   const bool slept = asleep_.load(std::memory_order_acquire);
   if (sleeps) asleep_.store(true, std::memory_order_release);
@@ -166,7 +170,8 @@ void ClusterEngine::sleep_or_wake(bool sleeps, const Json& args, const CallDone&
                  if (!sleeps || slept) return done(*fault);
                  calls_->call(callers(), Method::kWake, Json::object(),
                               [this, fault, done](const NodeCalls::Answers& woken) {
-                                if (!fault_of(woken)) asleep_.store(false, std::memory_order_release);
+                                if (!fault_of(woken))
+                                  asleep_.store(false, std::memory_order_release);
                                 done(*fault);
                               });
                });
@@ -179,7 +184,8 @@ std::optional<Error> ClusterEngine::fault_of(const NodeCalls::Answers& answers) 
   for (const auto& [caller, answer] : answers) {
     if (answer) continue;
     if (why.empty()) code = answer.error().code();
-    why += format("{}node {}: {}", why.empty() ? "" : "; ", node_name(caller), answer.error().to_string());
+    why += format("{}node {}: {}", why.empty() ? "" : "; ", node_name(caller),
+                  answer.error().to_string());
   }
   return why.empty() ? std::nullopt : std::optional(Error(code, why));
 }

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// The grain of a stage against that of a layer: the same statistics and the same finished iterations,
-// to the last digit. (helix_engine_test.cpp holds both against the published runs.)
+// The grain of a stage against that of a layer: the same statistics and the same finished
+// iterations, to the last digit. (helix_engine_test.cpp holds both against the published runs.)
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -48,15 +48,16 @@ void expect_same_in_both_grains(const HelixInput& input, HelixOptions options,
   const std::string layers = outcome(input, options, traffic, layer_events);
   options.stage_grain = true;
   const std::string stages = outcome(input, options, traffic, stage_events);
-  const auto apart = static_cast<size_t>(std::ranges::mismatch(layers, stages).in1 - layers.begin());
+  const auto apart =
+      static_cast<size_t>(std::ranges::mismatch(layers, stages).in1 - layers.begin());
   const size_t from = apart < 200 ? 0 : apart - 200;
   ASSERT_TRUE(layers == stages) << "..." << layers.substr(from, 400) << "\nbut with stages\n..."
                                 << stages.substr(from, 400);
   ASSERT_LE(stage_events, layer_events);
 }
 
-// A ladder of nodes whose layers overlap, so that many enter a node in the midst of its layers. Each is of
-// another kind: of equal ones that go in step, stages may not find out who came first.
+// A ladder of nodes whose layers overlap, so that many enter a node in the midst of its layers.
+// Each is of another kind: of equal ones that go in step, stages may not find out who came first.
 HelixInput ladder(Rng& rng) {
   HelixInput input;
   input.total_layers = 12;
@@ -73,8 +74,10 @@ HelixInput ladder(Rng& rng) {
     node.machine = i;
     const double slow = 1 + 0.07 * i;
     LayerTimes times;
-    for (int k = 0; k <= 5000; ++k) times.prompt.push_back(slow * (0.3e-4 * k + 0.7e-5 * std::sqrt(k)));
-    for (int k = 0; k <= 500; ++k) times.decode.push_back(slow * (0.9e-4 * k + 1e-4 * std::sqrt(k)));
+    for (int k = 0; k <= 5000; ++k)
+      times.prompt.push_back(slow * (0.3e-4 * k + 0.7e-5 * std::sqrt(k)));
+    for (int k = 0; k <= 500; ++k)
+      times.decode.push_back(slow * (0.9e-4 * k + 1e-4 * std::sqrt(k)));
     input.times.push_back(std::move(times));
     node.nic_in = node.nic_out = node.disk = 1e9;
     node.kv_capacity = rng.below(6) == 0 ? 3'000 : 1'000'000;

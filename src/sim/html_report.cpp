@@ -26,16 +26,19 @@ constexpr std::string_view kStyle =
     "h1{font-size:1.5em;margin:.2em 0}h2{font-size:1.1em;margin:2em 0 .4em}"
     ".cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:10px}"
     ".cards div{border:1px solid var(--line);border-radius:8px;padding:8px 12px}"
-    ".cards b{display:block;font-size:1.35em;font-weight:600}.cards span{opacity:.7;font-size:.85em}"
+    ".cards b{display:block;font-size:1.35em;font-weight:600}.cards "
+    "span{opacity:.7;font-size:.85em}"
     ".warn{border:1px solid var(--bad);border-radius:8px;padding:8px 12px;color:var(--bad)}"
     ".three{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:16px}"
-    "svg.chart{width:100%;height:auto;display:block}svg.chart text{font-size:11px;fill:currentColor}"
+    "svg.chart{width:100%;height:auto;display:block}svg.chart "
+    "text{font-size:11px;fill:currentColor}"
     "svg.chart .dim{opacity:.65}.grid{stroke:var(--line);stroke-width:1}"
     ".curve{fill:none;stroke:var(--ink);stroke-width:1.8}.area{fill:var(--soft);stroke:none}"
     ".goal{stroke:#1a9850;stroke-dasharray:5 3;stroke-width:1.5}"
     ".mark{stroke:var(--bad);stroke-dasharray:3 3;stroke-width:1}"
     "svg.chart text.marked{fill:var(--bad);font-size:10px}"
-    ".plan{overflow:auto;border:1px solid var(--line);border-radius:8px}.plan svg{width:100%;height:auto}"
+    ".plan{overflow:auto;border:1px solid var(--line);border-radius:8px}.plan "
+    "svg{width:100%;height:auto}"
     "table{border-collapse:collapse;font-size:13px}td,th{border-bottom:1px solid var(--line);"
     "padding:3px 12px;text-align:right}td:first-child,th:first-child{text-align:left}"
     "details{margin:1em 0}pre{background:#8881;padding:1em;overflow:auto;font-size:12px}";
@@ -75,9 +78,10 @@ class Chart {
         "<text x='{}' y='14' font-weight='600'>{}</text>\n",
         width, height, html_escaped(title), kLeft, html_escaped(title));
     for (const double t : ticks(x0_, x1_, static_cast<int>(width / 130))) {
-      text_ += format("<line class='grid' x1='{0:.1f}' x2='{0:.1f}' y1='{1:.1f}' y2='{2:.1f}'/>"
-                      "<text class='dim' x='{0:.1f}' y='{3:.1f}' text-anchor='middle'>{4:.6g}{5}</text>",
-                      x(t), kTop, bottom(), bottom() + 14, t, x_unit);
+      text_ += format(
+          "<line class='grid' x1='{0:.1f}' x2='{0:.1f}' y1='{1:.1f}' y2='{2:.1f}'/>"
+          "<text class='dim' x='{0:.1f}' y='{3:.1f}' text-anchor='middle'>{4:.6g}{5}</text>",
+          x(t), kTop, bottom(), bottom() + 14, t, x_unit);
     }
     for (const double t : ticks(0, y1_, 4)) {
       text_ += format("<line class='grid' x1='{}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}'/>"
@@ -143,7 +147,8 @@ std::string cdf(std::string_view title, const std::vector<double>& curve, double
   return chart.end();
 }
 
-std::string series(std::string_view title, const StageReport& report, const std::vector<Mark>& marks,
+std::string series(std::string_view title, const StageReport& report,
+                   const std::vector<Mark>& marks,
                    const std::function<double(const StageSample&)>& value, double least_top) {
   const std::vector<StageSample>& samples = report.samples;
   if (samples.size() < 2) return {};
@@ -183,7 +188,8 @@ std::string heat_map(std::string_view title, const HelixInput& input, const Node
   constexpr double kLeft = 190, kWidth = 1040;
   const double tall = rows.size() > 40 ? 7 : 13;
   const double height = 40 + tall * static_cast<double>(rows.size());
-  const double begin = line.begin, end = line.begin + line.step * static_cast<double>(line.columns());
+  const double begin = line.begin,
+               end = line.begin + line.step * static_cast<double>(line.columns());
   const auto x = [&](double t) {
     return kLeft + std::clamp((t - begin) / (end - begin), 0.0, 1.0) * (kWidth - kLeft - 14);
   };
@@ -221,8 +227,8 @@ std::string heat_map(std::string_view title, const HelixInput& input, const Node
         x(mark.at), height - 18, html_escaped(mark.what), mark.at);
   }
   for (const double t : ticks(begin, end, 8)) {
-    svg += format("<text class='dim' x='{:.1f}' y='{:.1f}' text-anchor='middle'>{:.6g} s</text>", x(t),
-                  height - 4, t);
+    svg += format("<text class='dim' x='{:.1f}' y='{:.1f}' text-anchor='middle'>{:.6g} s</text>",
+                  x(t), height - 4, t);
   }
   return svg + "</svg>\n";
 }
@@ -271,14 +277,17 @@ std::string topology(const HelixInput& input, const StageReport& report) {
       format("{:.1f} tokens/s entered the pipelines; the plan's maximum flow is {:.1f}", through,
              report.max_flow);
   const std::string picture = plan::picture_svg(
-      flow, 2000, {caption, "tokens/s as they flowed, prompts and outputs, over the whole run; a box's "
-                            "share is of T(k), a line's of its bandwidth"});
+      flow, 2000,
+      {caption,
+       "tokens/s as they flowed, prompts and outputs, over the whole run; a box's "
+       "share is of T(k), a line's of its bandwidth"});
   return "<div class='plan'>" + picture + "</div>\n";
 }
 
 std::string percentile_table(const StageOptions& options, const StageReport& r) {
   std::string html =
-      "<table><tr><th></th><th>mean</th><th>p50</th><th>p90</th><th>p95</th><th>p99</th><th>max</th>"
+      "<table><tr><th></th><th>mean</th><th>p50</th><th>p90</th><th>p95</th><th>p99</th><th>max</"
+      "th>"
       "<th>goal</th></tr>\n";
   const auto row = [&](std::string_view name, const Percentiles& p, double goal) {
     html += format("<tr><td>{}</td><td>{:.3f}</td><td>{:.3f}</td><td>{:.3f}</td><td>{:.3f}</td><td>"
@@ -315,7 +324,8 @@ std::string cards(const HelixInput& input, const StageReport& r) {
     ++nodes;
   }
   if (r.kv_moves > 0) {
-    card(format("{:.3f} s", r.kv_wait.p50), "from a prompt's end to its KV cache's arrival, median");
+    card(format("{:.3f} s", r.kv_wait.p50),
+         "from a prompt's end to its KV cache's arrival, median");
   }
   if (r.replica_bytes > 0) {
     card(format("{:.3f} s", r.replica_lag.p99), "lag of the copies of KV, 99th percentile");
@@ -421,27 +431,34 @@ std::string html_report(const HelixInput& input, const StageOptions& options,
   const std::vector<Mark> marks = marks_of(input, options, report);
   std::string html = format(
       "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
-      "content='width=device-width'><title>Towline simulation</title><style>{}</style></head><body>\n"
-      "<h1>Simulation report</h1>\n<p>{} nodes, {} layers, {:.1f} s simulated from {:.1f} s on, when all "
+      "content='width=device-width'><title>Towline "
+      "simulation</title><style>{}</style></head><body>\n"
+      "<h1>Simulation report</h1>\n<p>{} nodes, {} layers, {:.1f} s simulated from {:.1f} s on, "
+      "when all "
       "models were loaded.</p>\n",
-      kStyle, input.nodes.size(), input.total_layers, report.ended - report.started, report.started);
+      kStyle, input.nodes.size(), input.total_layers, report.ended - report.started,
+      report.started);
   if (report.interrupted) {
     html += "<p class='warn'>Interrupted: the figures cover the time until then.</p>\n";
   }
   if (report.out_of_profile > 0) {
-    html += format("<p class='warn'>{} batches were larger than the profile's tables; their cost is "
-                   "scaled up from the last entry.</p>\n", report.out_of_profile);
+    html += format(
+        "<p class='warn'>{} batches were larger than the profile's tables; their cost is "
+        "scaled up from the last entry.</p>\n",
+        report.out_of_profile);
   }
   html += cards(input, report);
   html += "<h2>Latencies</h2>\n" + percentile_table(options, report);
-  html += "<h2>Distributions</h2>\n<p>Share of requests (vertical) that took no longer, up to the 99th "
-          "percentile; green: the goal.</p>\n<div class='three'>";
+  html +=
+      "<h2>Distributions</h2>\n<p>Share of requests (vertical) that took no longer, up to the 99th "
+      "percentile; green: the goal.</p>\n<div class='three'>";
   html += cdf("First token", report.ttft_curve, options.slo_ttft);
   html += cdf("Each further token", report.tpot_curve, options.slo_tpot);
   html += cdf("End to end", report.e2e_curve, 0);
   html += "</div>\n<h2>Where it flowed</h2>\n" + topology(input, report);
   html += "<h2>Over time</h2>\n";
-  html += series("Output tokens/s", report, marks, [](const StageSample& s) { return s.output_tps; }, 0);
+  html += series(
+      "Output tokens/s", report, marks, [](const StageSample& s) { return s.output_tps; }, 0);
   html += series("Requests with a place", report, marks,
                  [](const StageSample& s) { return static_cast<double>(s.active); }, 1);
   html += series("Requests waiting", report, marks,
@@ -450,16 +467,16 @@ std::string html_report(const HelixInput& input, const StageOptions& options,
                  [](const StageSample& s) { return s.kv; }, 1);
   html += heat_map("Share of the time that each node computes", input, report.timeline,
                    report.timeline.busy, 214, marks);
-  html += heat_map("Share of KV blocks held on each node", input, report.timeline, report.timeline.kv,
-                   18, marks);
+  html += heat_map("Share of KV blocks held on each node", input, report.timeline,
+                   report.timeline.kv, 18, marks);
   if (!marks.empty()) {
     html += "<h2>Disturbances</h2>\n<table><tr><th>what</th><th>at, s</th></tr>";
     for (size_t i = 0; i < std::min<size_t>(marks.size(), 200); ++i) {
       html +=
           format("<tr><td>{}</td><td>{:.1f}</td></tr>", html_escaped(marks[i].what), marks[i].at);
     }
-    html += format("</table>\n<p>{} plans were made, {} tokens computed again.</p>\n", report.replans,
-                   report.recomputed_tokens);
+    html += format("</table>\n<p>{} plans were made, {} tokens computed again.</p>\n",
+                   report.replans, report.recomputed_tokens);
   }
   html += "<h2>Nodes</h2>\n" + node_table(input, report);
   html += "<h2>Busiest links</h2>\n" + link_table(input, report);

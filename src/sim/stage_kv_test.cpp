@@ -17,7 +17,8 @@ namespace {
 
 constexpr double kHost = 1000 * (1 / 4e9 + 1 / 5e9);  // a row's, on a node
 
-// Four layers twice: `prompts` nodes that process prompts, `decodes` that decode, each side a chain.
+// Four layers twice: `prompts` nodes that process prompts, `decodes` that decode, each side a
+// chain.
 HelixInput split_chains(int32_t prompts, int32_t decodes) {
   HelixInput input = grid(2, 1);
   const HelixNode like = input.nodes[0];
@@ -72,8 +73,8 @@ TEST(StageKv, LayersLeaveWhileTheNextAreComputed) {
   const Trial r = run(input, {}, list_source({{0, 100, 3}}));
   ASSERT_EQ(r.report.finished, 1);
   EXPECT_DOUBLE_EQ(r.report.kv_moved_bytes, 100 * 4 * 1e5);
-  // Of 0.4 s of sending, three layers' share was behind 0.3 s of computing; the last 0.1 s begin when
-  // the node is done, a millisecond before the coordinator knows.
+  // Of 0.4 s of sending, three layers' share was behind 0.3 s of computing; the last 0.1 s begin
+  // when the node is done, a millisecond before the coordinator knows.
   EXPECT_NEAR(r.report.kv_wait.mean, 0.1 + 0.002 - 0.001, 1e-4);
 }
 
@@ -106,11 +107,12 @@ TEST(StageKv, DisturbancesLoseNobodyAndReplayBitForBit) {
       const auto link = static_cast<int32_t>(rng.below(static_cast<uint64_t>(links)));
       at += 0.2 + 2 * rng.unit();
       const bool of_node = rng.below(2) == 0;
-      options.disturbances.push_back({at,
-                                      of_node ? DisturbanceKind::kCrash : DisturbanceKind::kLinkDown,
-                                      of_node ? node : link, 1});
+      options.disturbances.push_back(
+          {at, of_node ? DisturbanceKind::kCrash : DisturbanceKind::kLinkDown,
+           of_node ? node : link, 1});
       at += 0.05 + 3 * rng.unit();
-      options.disturbances.push_back({at, of_node ? DisturbanceKind::kRejoin : DisturbanceKind::kLinkUp,
+      options.disturbances.push_back({at,
+                                      of_node ? DisturbanceKind::kRejoin : DisturbanceKind::kLinkUp,
                                       of_node ? node : link, 1});
     }
     std::vector<spec::TraceRequest> list;
@@ -135,7 +137,8 @@ TEST(StageKv, AJournalWithRolesIsReplayed) {
     ASSERT_TRUE(journal);
     StageOptions options;
     options.journal = &*journal;
-    options.disturbances = {{2, DisturbanceKind::kCrash, 1, 1}, {4, DisturbanceKind::kRejoin, 1, 1}};
+    options.disturbances = {{2, DisturbanceKind::kCrash, 1, 1},
+                            {4, DisturbanceKind::kRejoin, 1, 1}};
     std::vector<spec::TraceRequest> list;
     for (int64_t i = 0; i < 20; ++i) list.push_back({i * 300'000'000, 80, 10});
     const Trial r = run(split_chains(1, 2), options, list_source(list));

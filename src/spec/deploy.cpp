@@ -14,7 +14,8 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-// --- quoting --------------------------------------------------------------------------------------
+// --- quoting
+// --------------------------------------------------------------------------------------
 
 bool plain(std::string_view word) {
   return !word.empty() && std::ranges::all_of(word, [](unsigned char c) {
@@ -84,7 +85,8 @@ std::string label_of(std::string_view name) {
   return out.substr(0, 40);
 }
 
-// --- what every target says -----------------------------------------------------------------------
+// --- what every target says
+// -----------------------------------------------------------------------
 
 class Deployment {
  public:
@@ -128,8 +130,10 @@ class Deployment {
       const bool printable = std::ranges::all_of(
           worker.name, [](unsigned char c) { return c > ' ' && c < 127; });
       if (!printable || worker.name.size() > 64 || label_of(worker.name).empty()) {
-        return errorf(Code::kInvalidArgument, "worker '{}': a name to be deployed has 1 to 64 "
-                      "printable letters without spaces, one of them a letter or digit", worker.name);
+        return errorf(Code::kInvalidArgument,
+                      "worker '{}': a name to be deployed has 1 to 64 "
+                      "printable letters without spaces, one of them a letter or digit",
+                      worker.name);
       }
       if (!labels.insert(label_of(worker.name)).second) {
         return errorf(Code::kInvalidArgument, "worker '{}': another worker's files would have the "
@@ -142,7 +146,8 @@ class Deployment {
                     "etcd://HOST:PORT[,HOST:PORT]/PREFIX", o_.registry);
     }
     if (o_.standbys > 0 && o_.registry.empty()) {
-      return Error(Code::kInvalidArgument, "--standbys wait for a lead in a registry: they need --registry");
+      return Error(Code::kInvalidArgument,
+                   "--standbys wait for a lead in a registry: they need --registry");
     }
     for (const std::string& text :
          {o_.program, s_.model, o_.coordinator, o_.folder, o_.image, o_.name, o_.registry}) {
@@ -157,9 +162,10 @@ class Deployment {
     return {};
   }
 
-  // `advertise`: the host by which the registry tells this coordinator; empty: as the machine is called.
-  Words coordinator_words(const std::string& scenario, const std::string& keys, const std::string& state,
-                          const std::string& advertise = {}) const {
+  // `advertise`: the host by which the registry tells this coordinator; empty: as the machine is
+  // called.
+  Words coordinator_words(const std::string& scenario, const std::string& keys,
+                          const std::string& state, const std::string& advertise = {}) const {
     Words words = {o_.program, "serve", "--cluster", scenario, "--listen",
                    format("{}://0.0.0.0:{}", s_.transport, o_.cluster_port), "--host", "0.0.0.0",
                    "--port", std::to_string(o_.port), "--drain-seconds",
@@ -170,20 +176,24 @@ class Deployment {
         words.insert(words.end(), {"--advertise",
                                    format("{}://{}:{}", s_.transport, advertise, o_.cluster_port)});
       }
-      // The first that comes leads; who comes back finds that another does, and waits like the rest.
+      // The first that comes leads; who comes back finds that another does, and waits like the
+      // rest.
       if (o_.standbys > 0) words.emplace_back("--standby");
     }
     if (o_.state) words.insert(words.end(), {"--state", state});
     add_keys(words, keys);
     return words;
   }
-  Words worker_words(const std::string& name, const std::string& host, const std::string& keys) const {
+  Words worker_words(const std::string& name, const std::string& host,
+                     const std::string& keys) const {
     Words words = {o_.program, "worker"};
     if (!o_.registry.empty()) {
-      words.insert(words.end(), {"--registry", o_.registry, "--name", name, "--connect-seconds", "0"});
+      words.insert(words.end(),
+                   {"--registry", o_.registry, "--name", name, "--connect-seconds", "0"});
     } else {
-      words.insert(words.end(), {"--connect", format("{}://{}:{}", s_.transport, host, o_.cluster_port),
-                                 "--name", name, "--connect-seconds", "600"});
+      words.insert(words.end(),
+                   {"--connect", format("{}://{}:{}", s_.transport, host, o_.cluster_port),
+                    "--name", name, "--connect-seconds", "600"});
       if (o_.state) words.insert(words.end(), {"--rejoin", std::to_string(o_.rejoin_seconds)});
     }
     add_keys(words, keys);
@@ -216,7 +226,8 @@ class Deployment {
   std::vector<DeployFile> files_;
 };
 
-// --- systemd --------------------------------------------------------------------------------------
+// --- systemd
+// --------------------------------------------------------------------------------------
 
 std::string Deployment::unit(const std::string& what, const Words& command, bool always,
                              int stop_seconds, const std::string& state) const {
@@ -255,7 +266,8 @@ SystemCallArchitectures=native
 [Install]
 WantedBy=multi-user.target
 )",
-                what, line_of(command, systemd_word), always ? "always" : "on-failure", stop_seconds,
+                what, line_of(command, systemd_word), always ? "always" : "on-failure",
+                stop_seconds,
                 secure_ ? format("LoadCredential=cluster.keys:{}/cluster.keys\n", o_.folder) : "",
                 state.empty() ? "" : format("StateDirectory={}\n", state));
 }
@@ -266,20 +278,28 @@ void Deployment::systemd() {
   // The credentials' folder is known to systemd only: its variable must reach it unquoted.
   const auto with_credentials = [&](std::string text) {
     const std::string quoted = systemd_word(keys);
-    for (size_t at; (at = text.find(quoted)) != std::string::npos;) text.replace(at, quoted.size(), keys);
+    for (size_t at; (at = text.find(quoted)) != std::string::npos;)
+      text.replace(at, quoted.size(), keys);
     return text;
   };
   add("scenario.toml", scenario_text());
-  std::string steps = format("# 1. On every machine: {}, and the model at {}.\n", o_.program, s_.model);
+  std::string steps =
+      format("# 1. On every machine: {}, and the model at {}.\n", o_.program, s_.model);
   if (secure_) {
-    steps += format("# 2. Once: towline net keys cluster.keys; copy it to {}/cluster.keys (mode 600, "
-                    "root) on every machine.\n", o_.folder);
+    steps += format(
+        "# 2. Once: towline net keys cluster.keys; copy it to {}/cluster.keys (mode 600, "
+        "root) on every machine.\n",
+        o_.folder);
   }
-  steps += format("# 3. This file and {}/scenario.toml on the coordinator, each worker's unit on its "
-                  "machine; then systemctl enable --now.\n", o_.folder);
+  steps += format(
+      "# 3. This file and {}/scenario.toml on the coordinator, each worker's unit on its "
+      "machine; then systemctl enable --now.\n",
+      o_.folder);
   if (o_.standbys > 0) {
-    steps += format("# 4. The same unit and scenario on {} more machine{}: whoever comes first leads, the "
-                    "others stand by.\n", o_.standbys, o_.standbys > 1 ? "s" : "");
+    steps += format(
+        "# 4. The same unit and scenario on {} more machine{}: whoever comes first leads, the "
+        "others stand by.\n",
+        o_.standbys, o_.standbys > 1 ? "s" : "");
   }
   // One that ended with an error is of use again where others remember it.
   const bool comes_back = o_.state || !o_.registry.empty();
@@ -295,15 +315,18 @@ void Deployment::systemd() {
   }
 }
 
-// --- Slurm ----------------------------------------------------------------------------------------
+// --- Slurm
+// ----------------------------------------------------------------------------------------
 
 void Deployment::slurm() {
   add("scenario.toml", scenario_text());
   const size_t coordinators = 1 + static_cast<size_t>(o_.standbys);
   const size_t tasks = s_.workers.size() + coordinators;
   int32_t threads = 1;
-  for (const ScenarioWorker& w : s_.workers) threads = std::max(threads, w.threads * w.tensor_parallel);
-  std::string text = format(R"(#!/bin/bash
+  for (const ScenarioWorker& w : s_.workers)
+    threads = std::max(threads, w.threads * w.tensor_parallel);
+  std::string text = format(
+      R"(#!/bin/bash
 # sbatch {0}.sbatch: {5} and {1} workers; more nodes than tasks are not used. They are dealt to
 # the nodes in turn. The API's URL is the last line of this script's output; scancel drains.
 #SBATCH --job-name={0}
@@ -315,9 +338,10 @@ set -euo pipefail
 cd "${{SLURM_SUBMIT_DIR:-.}}"
 mapfile -t nodes < <(scontrol show hostnames "${{SLURM_JOB_NODELIST:?this script is for sbatch}}")
 head=${{nodes[0]}}
-)", o_.name, s_.workers.size(), tasks, threads, o_.drain_seconds + 30,
-                            o_.standbys > 0 ? format("{} coordinators (one leads, the API is its own)", coordinators)
-                                            : std::string("a coordinator"));
+)",
+      o_.name, s_.workers.size(), tasks, threads, o_.drain_seconds + 30,
+      o_.standbys > 0 ? format("{} coordinators (one leads, the API is its own)", coordinators)
+                      : std::string("a coordinator"));
   if (secure_) {
     text += format("keys=cluster.keys\n[ -e \"$keys\" ] || {} net keys \"$keys\"\n",
                    shell_word(o_.program));
@@ -325,7 +349,8 @@ head=${{nodes[0]}}
   text += R"(one="srun --nodes=1 --ntasks=1 --exact --kill-on-bad-exit=0"
 pids=()
 )";
-  text += format("trap 'kill -TERM \"${{pids[@]:0:{}}}\" 2>/dev/null || true; wait' TERM INT\n", coordinators);
+  text += format("trap 'kill -TERM \"${{pids[@]:0:{}}}\" 2>/dev/null || true; wait' TERM INT\n",
+                 coordinators);
   // Words that the shell has to fill in stay in double quotes.
   const auto command = [&](Words words) {
     std::string line;
@@ -336,27 +361,32 @@ pids=()
     return line;
   };
   for (size_t i = 0; i < coordinators; ++i) {
-    text += format("$one --nodelist=\"{}\" {} &\npids+=($!)\n",
-                   i == 0 ? std::string("$head") : format("${{nodes[{} % ${{#nodes[@]}}]}}", i),
-                   command(coordinator_words("scenario.toml", "$keys",
-                                             i == 0 ? std::string("state") : format("state-{}", i))));
+    text +=
+        format("$one --nodelist=\"{}\" {} &\npids+=($!)\n",
+               i == 0 ? std::string("$head") : format("${{nodes[{} % ${{#nodes[@]}}]}}", i),
+               command(coordinator_words("scenario.toml", "$keys",
+                                         i == 0 ? std::string("state") : format("state-{}", i))));
   }
   for (size_t i = 0; i < s_.workers.size(); ++i) {
-    text += format("$one --nodelist=\"${{nodes[{} % ${{#nodes[@]}}]}}\" {} &\npids+=($!)\n", i + coordinators,
-                   command(worker_words(s_.workers[i].name, "${head}", "$keys")));
+    text += format("$one --nodelist=\"${{nodes[{} % ${{#nodes[@]}}]}}\" {} &\npids+=($!)\n",
+                   i + coordinators, command(worker_words(s_.workers[i].name, "${head}", "$keys")));
   }
   text += format("echo \"http://$head:{}\"\nwait\n", o_.port);
   add(o_.name + ".sbatch", text);
 }
 
-// --- Kubernetes -----------------------------------------------------------------------------------
+// --- Kubernetes
+// -----------------------------------------------------------------------------------
 
 std::string Deployment::volumes() const {
-  std::string out = "      volumes:\n"
-                    "        - name: models\n"
-                    "          persistentVolumeClaim: {claimName: " + o_.name + "-models, readOnly: true}\n";
+  std::string out =
+      "      volumes:\n"
+      "        - name: models\n"
+      "          persistentVolumeClaim: {claimName: " +
+      o_.name + "-models, readOnly: true}\n";
   if (secure_) {
-    out += "        - name: keys\n          secret: {secretName: " + o_.name + "-keys, defaultMode: 0o400}\n";
+    out += "        - name: keys\n          secret: {secretName: " + o_.name +
+           "-keys, defaultMode: 0o400}\n";
   }
   return out;
 }
@@ -364,7 +394,8 @@ std::string Deployment::volumes() const {
 std::string Deployment::kubernetes_coordinator() const {
   std::string mounts = "            - {name: scenario, mountPath: /etc/towline, readOnly: true}\n"
                        "            - {name: models, mountPath: /models, readOnly: true}\n";
-  if (secure_) mounts += "            - {name: keys, mountPath: /etc/towline-keys, readOnly: true}\n";
+  if (secure_)
+    mounts += "            - {name: keys, mountPath: /etc/towline-keys, readOnly: true}\n";
   if (o_.state) mounts += "            - {name: state, mountPath: /var/lib/towline}\n";
   // Without standbys: a standby opens its port when it leads, and would be killed for that before.
   const std::string alive = o_.standbys > 0 ? "" : R"(          livenessProbe:
@@ -379,7 +410,8 @@ std::string Deployment::kubernetes_coordinator() const {
     - metadata: {name: state}
       spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}
 )";
-  return format(R"(apiVersion: apps/v1
+  return format(
+      R"(apiVersion: apps/v1
 kind: StatefulSet
 metadata:
   name: {0}-coordinator
@@ -414,15 +446,16 @@ spec:
 {6}{7}        - name: scenario
           configMap: {{name: {0}-scenario}}
 {11})",
-                o_.name, o_.drain_seconds + 15, yaml(o_.image),
-                yaml_words(coordinator_words("/etc/towline/scenario.toml", "/etc/towline-keys/cluster.keys",
-                                             "/var/lib/towline", "$(POD_IP)")),
-                o_.port, o_.cluster_port, mounts, volumes(), 1 + o_.standbys, own_address, alive, claim);
+      o_.name, o_.drain_seconds + 15, yaml(o_.image),
+      yaml_words(coordinator_words("/etc/towline/scenario.toml", "/etc/towline-keys/cluster.keys",
+                                   "/var/lib/towline", "$(POD_IP)")),
+      o_.port, o_.cluster_port, mounts, volumes(), 1 + o_.standbys, own_address, alive, claim);
 }
 
 std::string Deployment::kubernetes_worker(const ScenarioWorker& worker) const {
   std::string mounts = "            - {name: models, mountPath: /models, readOnly: true}\n";
-  if (secure_) mounts += "            - {name: keys, mountPath: /etc/towline-keys, readOnly: true}\n";
+  if (secure_)
+    mounts += "            - {name: keys, mountPath: /etc/towline-keys, readOnly: true}\n";
   return format(R"(apiVersion: apps/v1
 kind: StatefulSet
 metadata:
@@ -460,8 +493,10 @@ spec:
 void Deployment::kubernetes() {
   const std::string file = std::filesystem::path(s_.model).filename().string();
   if (o_.model.empty()) s_.model = "/models/" + file;
-  std::string text = format("# kubectl apply -f {0}.yaml. The model must be on the volume claim {0}-models, "
-                            "as {1}.\n", o_.name, s_.model);
+  std::string text = format(
+      "# kubectl apply -f {0}.yaml. The model must be on the volume claim {0}-models, "
+      "as {1}.\n",
+      o_.name, s_.model);
   text += format("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {0}-scenario\n"
                  "  labels: {{app: {0}}}\ndata:\n  scenario.toml: |\n{1}", o_.name,
                  indented(scenario_text(), 4));
@@ -491,11 +526,12 @@ Result<DeployTarget> deploy_target_named(std::string_view name) {
   if (name == "systemd") return DeployTarget::kSystemd;
   if (name == "slurm") return DeployTarget::kSlurm;
   if (name == "kubernetes") return DeployTarget::kKubernetes;
-  return errorf(Code::kInvalidArgument, "'{}' is no target; there are systemd, slurm and kubernetes",
-                name);
+  return errorf(Code::kInvalidArgument,
+                "'{}' is no target; there are systemd, slurm and kubernetes", name);
 }
 
-Result<std::vector<DeployFile>> deploy_files(const Scenario& scenario, const DeployOptions& options) {
+Result<std::vector<DeployFile>> deploy_files(const Scenario& scenario,
+                                             const DeployOptions& options) {
   return Deployment(scenario, options).files();
 }
 

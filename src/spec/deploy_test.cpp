@@ -39,12 +39,15 @@ TEST(Deploy, AUnitForTheCoordinatorAndEachWorker) {
   ASSERT_TRUE(files) << files.error().to_string();
   ASSERT_EQ(files->size(), 4u);
   const std::string worker = text_of(*files, "towline-worker-cellar-x.service");
-  EXPECT_NE(worker.find("--connect zmq://head.example:7100 --name \"cellar%%$$x\""), std::string::npos)
+  EXPECT_NE(worker.find("--connect zmq://head.example:7100 --name \"cellar%%$$x\""),
+            std::string::npos)
       << worker;
-  EXPECT_NE(worker.find("--keys ${CREDENTIALS_DIRECTORY}/cluster.keys\n"), std::string::npos) << worker;
+  EXPECT_NE(worker.find("--keys ${CREDENTIALS_DIRECTORY}/cluster.keys\n"), std::string::npos)
+      << worker;
   EXPECT_NE(worker.find("LimitMEMLOCK=infinity"), std::string::npos);
   EXPECT_NE(worker.find("Restart=always"), std::string::npos);
-  EXPECT_NE(text_of(*files, "towline-coordinator.service").find("TimeoutStopSec=40"), std::string::npos);
+  EXPECT_NE(text_of(*files, "towline-coordinator.service").find("TimeoutStopSec=40"),
+            std::string::npos);
 }
 
 TEST(Deploy, TheScenarioDeployedEmulatesNothing) {
@@ -88,13 +91,17 @@ TEST(Deploy, ARegistryReplacesTheAddressAndStateOutlivesTheProcess) {
   const auto units = deploy_files(two_workers("tcp"), o);
   ASSERT_TRUE(units) << units.error().to_string();
   const std::string coordinator = text_of(*units, "towline-coordinator.service");
-  EXPECT_NE(coordinator.find("--registry etcd://10.0.0.5:2379/garage --standby --state /var/lib/towline\n"),
-            std::string::npos) << coordinator;
+  EXPECT_NE(coordinator.find(
+                "--registry etcd://10.0.0.5:2379/garage --standby --state /var/lib/towline\n"),
+            std::string::npos)
+      << coordinator;
   EXPECT_NE(coordinator.find("StateDirectory=towline\n"), std::string::npos);
   EXPECT_NE(coordinator.find("on 2 more machines"), std::string::npos);
   const std::string worker = text_of(*units, "towline-worker-attic-1.service");
-  EXPECT_NE(worker.find("worker --registry etcd://10.0.0.5:2379/garage --name Attic_1 --connect-seconds 0"),
-            std::string::npos) << worker;
+  EXPECT_NE(worker.find(
+                "worker --registry etcd://10.0.0.5:2379/garage --name Attic_1 --connect-seconds 0"),
+            std::string::npos)
+      << worker;
   EXPECT_EQ(worker.find("StateDirectory"), std::string::npos);
 }
 

@@ -52,6 +52,7 @@ class Conformance : public ::testing::TestWithParam<TransportKind> {
     o.kind = GetParam();
     o.identity = identity;
     o.inproc = net_;
+    o.peer_timeout = seconds(600);  // whoever is held up is not dead
     if (listening) {
       switch (GetParam()) {
         case TransportKind::kInproc: o.listen = "inproc://" + identity; break;
@@ -409,6 +410,30 @@ TEST(TcpTransport, StrangersAreTurnedAway) {
   o.listen.clear();
   const auto a = *Transport::open(o, inbox_a);
   EXPECT_TRUE(a->connect(b->address(), kSoon));  // and peers are still welcome
+}
+
+// Its machine is suspended, say: the kernel takes the connection, and nobody answers.
+TEST(ZmqTransport, ASilentPeerIsNotTakenForOneWithOtherKeys) {
+  const int silent = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof at;
+  ASSERT_EQ(::bind(silent, reinterpret_cast<sockaddr*>(&at), length), 0);
+  ASSERT_EQ(::listen(silent, 16), 0);
+  ASSERT_EQ(::getsockname(silent, reinterpret_cast<sockaddr*>(&at), &length), 0);
+  Inbox inbox;
+  TransportOptions o;
+  o.kind = TransportKind::kZmq;
+  o.identity = "a";
+  o.key_file = test_keys();
+  o.handshake_timeout = milliseconds(100);
+  const auto a = *Transport::open(o, inbox);
+  const auto answer =
+      a->connect(format("zmq://127.0.0.1:{}", ntohs(at.sin_port)), deadline_in(milliseconds(500)));
+  ASSERT_FALSE(answer);
+  EXPECT_NE(answer.error().code(), Code::kPermissionDenied) << answer.error().to_string();
+  ::close(silent);
 }
 
 TEST(ZmqTransport, OnlyTheClustersKeysAreAdmitted) {

@@ -206,6 +206,7 @@ class ZmqWire final : public Wire {
   struct Dialed {
     Socket socket, monitor;
     std::string address;
+    Instant opened{};
     bool connected = false;  // TCP
     bool up = false;         // and the secure handshake
   };
@@ -288,6 +289,7 @@ class ZmqWire final : public Wire {
     const std::string rest = address_rest(command.address, TransportKind::kZmq).value_or("");
     Dialed dialed;
     dialed.address = command.address;
+    dialed.opened = steady_now();
     dialed.socket = Socket(context_, ZMQ_DEALER);
     if (dialed.socket.handle == nullptr) {
       return report_down(command.line, LineEnd::kLost, "too many sockets");
@@ -375,7 +377,7 @@ class ZmqWire final : public Wire {
       if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH ||
           event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL ||
           event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) {
-        warn_within(stranger_log_, "line refused", "the peer has not this cluster's keys");
+        warn_within(stranger_log_, "line refused", "the peer has not this cluster's keys, or was held up");
       }
       if (event != ZMQ_EVENT_DISCONNECTED) continue;
       forget_inbound(static_cast<int>(value));
@@ -468,7 +470,7 @@ class ZmqWire final : public Wire {
         case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
         case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
         case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-          report_down(line, LineEnd::kDenied, denied(dialed.address));
+          report_not_admitted(line, dialed);
           return false;
         case ZMQ_EVENT_CLOSED:
         case ZMQ_EVENT_CONNECT_RETRIED:
@@ -476,7 +478,7 @@ class ZmqWire final : public Wire {
           if (dialed.up) {
             report_down(line, LineEnd::kLost, "the peer hung up");
           } else if (dialed.connected) {
-            report_down(line, LineEnd::kDenied, denied(dialed.address));
+            report_not_admitted(line, dialed);
           } else {
             report_down(line, LineEnd::kRefused, "nobody listens there (connection refused)");
           }
@@ -485,6 +487,16 @@ class ZmqWire final : public Wire {
       }
     }
     return true;
+  }
+
+  // libzmq does not tell a handshake that was refused, which is soon, from one that either side gave up
+  // after the time for it: whoever was held up for so long has the right keys all the same.
+  void report_not_admitted(LineId line, const Dialed& dialed) {
+    if (steady_now() - dialed.opened < milliseconds(handshake_ms_) * 9 / 10) {
+      return report_down(line, LineEnd::kDenied, denied(dialed.address));
+    }
+    report_down(line, LineEnd::kLost,
+                format("connected, but the secure handshake did not end in {} ms", handshake_ms_));
   }
 
   std::string denied(const std::string& address) const {

@@ -7,20 +7,21 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 
 #include "base/file.hpp"
 #include "base/fmt.hpp"
-#include "base/rng.hpp"
 #include "cli/commands.hpp"
 #include "cli/load_report.hpp"
 #include "serve/load_client.hpp"
-#include "spec/workload.hpp"
+#include "spec/request_schedule.hpp"
+#include "spec/scenario.hpp"
 
 namespace towline::cli {
 namespace {
 
 struct LoadCommandOptions {
-  std::string url, model, api_key, endpoint = "completions", arrivals = "poisson", trace, out;
+  std::string url, model, api_key, endpoint = "completions", arrivals = "poisson", trace, out, scenario;
   int64_t requests = 100;
   double rate = 0, variation = 2, duration = 0, timeout = 600, slo_ttft = 0, slo_tpot = 0;
   double temperature = 0;
@@ -51,6 +52,9 @@ OptionTable table(LoadCommandOptions& o) {
   t.value("clients", &o.clients, "closed loop with so many clients; 0: open loop").range(0, 1e5);
   t.value("input", &o.input, "prompt tokens, without --trace").range(1, 1e6);
   t.value("output", &o.output, "output tokens, without --trace").range(1, 1e6);
+  t.value("scenario", &o.scenario,
+          "take what is not given here from the [workload] of this file (trace, rate, lengths, seed); "
+          "`towline simulate --scenario` has the same requests at the same times").metavar("FILE");
   t.value("endpoint", &o.endpoint,
           "completions sends token ids; chat sends words (about a token each)")
       .one_of({"completions", "chat"});
@@ -73,75 +77,33 @@ OptionTable table(LoadCommandOptions& o) {
   return t;
 }
 
-// The times of a trace scaled to a rate need its length: what is sent is read once before.
-Result<double> rate_of_trace(const std::string& path, int64_t requests) {
-  ASSIGN_OR_RETURN(spec::TraceReader reader, spec::TraceReader::open(path));
-  int64_t last = 0, count = 0;
-  for (; count < requests; ++count) {
-    ASSIGN_OR_RETURN(const std::optional<spec::TraceRequest> item, reader.next());
-    if (!item) break;
-    last = item->arrival_ns;
-  }
-  return last > 0 ? static_cast<double>(count) / (static_cast<double>(last) * 1e-9) : 0;
+// Only where the command line says nothing else than its defaults.
+void adopt_workload(const spec::ScenarioWorkload& w, LoadCommandOptions& o) {
+  const LoadCommandOptions defaults;
+  if (o.trace.empty()) o.trace = w.trace;
+  if (o.rate == 0 && o.clients == 0) o.rate = w.rate;
+  if (o.requests == defaults.requests && w.requests > 0) o.requests = w.requests;
+  if (o.seed == 0) o.seed = w.seed;
+  if (o.input == defaults.input && w.input > 0) o.input = w.input;
+  if (o.output == defaults.output && w.output > 0) o.output = w.output;
 }
 
-// What is sent when. A fault in the trace's middle ends the run and is told at its end.
-struct Schedule {
-  std::optional<spec::TraceReader> trace;
-  std::optional<spec::ArrivalClock> clock;  // else the trace's own times
-  double stretch = 1;                       // of the trace's times
-  std::optional<Error> fault;
-  int64_t left = 0;
-  int64_t end_ns = INT64_MAX;
-  spec::TraceRequest fixed;
-
-  std::optional<spec::TraceRequest> next() {
-    if (left-- <= 0) return std::nullopt;
-    spec::TraceRequest item = fixed;
-    if (trace) {
-      auto read = trace->next();
-      if (!read) {
-        fault = std::move(read).error();
-        return std::nullopt;
-      }
-      if (!*read) return std::nullopt;
-      item = **read;
-      item.arrival_ns = static_cast<int64_t>(static_cast<double>(item.arrival_ns) * stretch);
-    }
-    if (clock) item.arrival_ns = clock->next();
-    if (item.arrival_ns > end_ns) return std::nullopt;
-    return item;
-  }
-};
-
-Result<Schedule> make_schedule(const LoadCommandOptions& o) {
-  Schedule schedule;
-  schedule.left = o.requests;
-  schedule.fixed = {0, static_cast<int32_t>(o.input), static_cast<int32_t>(o.output)};
-  if (o.duration > 0) schedule.end_ns = static_cast<int64_t>(o.duration * 1e9);
-  bool own_times = false;
-  if (!o.trace.empty()) {
-    ASSIGN_OR_RETURN(schedule.trace, spec::TraceReader::open(o.trace));
-    own_times = schedule.trace->has_arrivals();
-    if (own_times && o.rate > 0) {
-      ASSIGN_OR_RETURN(const double rate, rate_of_trace(o.trace, o.requests));
-      if (rate > 0) schedule.stretch = rate / o.rate;
-    }
-  }
-  if (o.clients > 0 || own_times) return schedule;
-  if (o.rate <= 0) {
-    return Error(Code::kInvalidArgument,
-                 "nothing says when to send: give --rate, --clients, or a --trace with times");
-  }
-  spec::ArrivalProcess process;
-  process.rate = o.rate;
-  process.variation = o.variation;
-  process.kind = o.arrivals == "gamma"     ? spec::ArrivalKind::kGamma
-                 : o.arrivals == "uniform" ? spec::ArrivalKind::kUniform
-                 : o.arrivals == "diurnal" ? spec::ArrivalKind::kDiurnal
-                                           : spec::ArrivalKind::kPoisson;
-  schedule.clock.emplace(process, static_cast<uint64_t>(o.seed));
-  return schedule;
+Result<spec::RequestSchedule> open_schedule(const LoadCommandOptions& o) {
+  spec::ScheduleOptions schedule;
+  schedule.trace = o.trace;
+  schedule.input = static_cast<int32_t>(o.input);
+  schedule.output = static_cast<int32_t>(o.output);
+  schedule.requests = o.requests;
+  schedule.seconds = o.clients > 0 ? 0 : o.duration;
+  schedule.timed = o.clients == 0;
+  schedule.process.kind = o.arrivals == "gamma"     ? spec::ArrivalKind::kGamma
+                          : o.arrivals == "uniform" ? spec::ArrivalKind::kUniform
+                          : o.arrivals == "diurnal" ? spec::ArrivalKind::kDiurnal
+                                                    : spec::ArrivalKind::kPoisson;
+  schedule.process.variation = o.variation;
+  schedule.rate = o.rate;
+  schedule.seed = static_cast<uint64_t>(o.seed);
+  return spec::RequestSchedule::open(std::move(schedule));
 }
 
 Result<void> write_results(const LoadCommandOptions& o, const LoadReport& report,
@@ -176,7 +138,12 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
   ASSIGN_OR_RETURN(serve::LoadTarget target, serve::LoadTarget::parse(o.url));
-  ASSIGN_OR_RETURN(Schedule schedule, make_schedule(o));
+  if (!o.scenario.empty()) {
+    ASSIGN_OR_RETURN(const spec::Scenario scenario, spec::load_scenario(o.scenario));
+    adopt_workload(scenario.workload, o);
+  }
+  ASSIGN_OR_RETURN(spec::RequestSchedule schedule, open_schedule(o));
+  std::optional<Error> fault;  // in the trace's middle: it ends the run and is told at its end
   serve::LoadOptions options = load_options(o, std::move(target));
   if (options.model.empty()) {
     Loop asking;
@@ -189,7 +156,13 @@ Result<int> run(std::span<const std::string> args) {
   int64_t ended = 0;
   bool interrupted = false;
   serve::LoadClient client(
-      loop, std::move(options), [&] { return schedule.next(); },
+      loop, std::move(options),
+      [&]() -> std::optional<spec::TraceRequest> {
+        auto next = schedule.next();
+        if (next) return *next;
+        fault = std::move(next).error();
+        return std::nullopt;
+      },
       [&](serve::LoadResult&& result) {
         report.add(result);
         if (!o.out.empty()) csv += LoadReport::csv_row(result);
@@ -208,7 +181,7 @@ Result<int> run(std::span<const std::string> args) {
   loop.on_signal(SIGINT, interrupt);
   loop.on_signal(SIGTERM, interrupt);
   if (o.clients > 0 && o.duration > 0) {
-    loop.after(Duration(static_cast<int64_t>(o.duration * 1e9)), [&] { schedule.left = 0; });
+    loop.after(Duration(static_cast<int64_t>(o.duration * 1e9)), [&] { schedule.stop(); });
   }
   client.start([&] { loop.stop(); });
   loop.run();
@@ -216,7 +189,7 @@ Result<int> run(std::span<const std::string> args) {
   report.finish(client.sent(), client.most_in_flight(), interrupted);
   if (!o.out.empty()) TRY(write_results(o, report, csv));
   std::fputs(o.json ? (report.json().dump(2) + "\n").c_str() : report.table().c_str(), stdout);
-  if (schedule.fault) return std::move(*schedule.fault);
+  if (fault) return *std::move(fault);
   return report.all_answered() ? 0 : 1;
 }
 

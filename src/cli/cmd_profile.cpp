@@ -3,16 +3,15 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
+#include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <map>
 #include <optional>
 
 #include "base/file.hpp"
 #include "base/fmt.hpp"
-#include "base/rng.hpp"
 #include "cli/commands.hpp"
+#include "cli/layer_bench.hpp"
 #include "cli/link_probe.hpp"
 #include "cli/progress.hpp"
 #include "engine/kernel/probe.hpp"
@@ -24,8 +23,11 @@ namespace towline::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using Kind = LayerCell::Kind;
 
-constexpr int kStepTokens = 512;  // of a prompt
+constexpr int kStepTokens = 512;    // of a prompt
+constexpr int kChunkAfter = 128;    // rows, at most, of the prompt piece that shows what context costs
+constexpr int kLogitRows = 64;      // evaluated at once, as a worker does
 
 struct ProfileOptions {
   std::string model;
@@ -35,7 +37,8 @@ struct ProfileOptions {
   int layers = 0;
   std::vector<int> batches = {1, 2, 4, 8, 16, 32, 64};
   std::vector<int> contexts = {128, 512, 1024};
-  std::vector<int> prefills = {16, 64, 256, 512, 1024};
+  std::vector<int> prefills = {1, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 1024};
+  std::vector<int> mixed = {32, 128, 256};
   int typical = 512;
   double cell_seconds = 0.5;
   double memory_gib = 0;
@@ -59,6 +62,9 @@ OptionTable table(ProfileOptions& o) {
   t.value("batch", &o.batches, "generating sequences in a step").range(1, 1024);
   t.value("context", &o.contexts, "tokens in each sequence's KV cache").range(1, 1 << 20);
   t.value("prefill", &o.prefills, "prompt tokens of one request, 512 a step").range(1, 1 << 20);
+  t.value("mixed", &o.mixed,
+          "prompt tokens of steps with 2 and 8 generating sequences beside them: these are predicted from "
+          "the others, to tell how well; 0: none").range(0, kStepTokens);
   t.value("typical-context", &o.typical, "the context whose column goes into the profile")
       .range(1, 1 << 20);
   t.value("seconds", &o.cell_seconds, "time spent on each cell of the grid").range(0.01, 60);
@@ -72,86 +78,17 @@ OptionTable table(ProfileOptions& o) {
   t.flag("json", &o.json, "print one JSON object instead of tables");
   t.flag("progress", &o.progress, "show progress even if this is no terminal");
   t.describe(
-      "Times are seconds a layer: a step through the layers, divided by their number; the "
-      "median of the repetitions that fit into --seconds. The profile file feeds `towline "
-      "plan`, `simulate` and emulated workers. With --link it also says how far other machines are: half "
+      "Times are seconds a layer: a step through the layers, divided by their number; and of the head "
+      "(output norm, logits, the greedy choice) seconds a step. The mean of the repetitions that fit "
+      "into --seconds, in rounds over the whole grid: what the rounds' times differ by is the machine's "
+      "drift. The profile file feeds `towline plan`, `simulate` and emulated workers; `towline profile "
+      "check` compares it with recorded runs. With --link it also says how far other machines are: half "
       "the median round trip, and bytes a second one way, as a cluster file wants them.");
   t.example("towline profile llama-1b-q4_0.gguf --type desktop --out desktop.toml");
   t.example("towline profile model.gguf --batch 1,8,32 --context 512 --prefill 128,512 --json");
   t.example("towline profile model.gguf --out attic.toml --link cellar=tcp://10.0.0.8:7100");
   return t;
 }
-
-struct Cell {
-  bool prefill = false;
-  int rows = 0;        // sequences, or prompt tokens
-  int context = 0;     // decode only
-  double seconds = 0;  // a layer
-};
-
-// Runs steps of one shape on KV blocks with made-up contents, all written, so that they are read
-// from memory as real ones would be.
-class Bench {
- public:
-  explicit Bench(engine::Stage& stage) : stage_(stage), layers_(stage.weights().layers().size()) {
-    hidden_.resize(static_cast<size_t>(stage.max_rows()) * static_cast<size_t>(stage.desc().hidden),
-                   0.01f);
-    const kv::BlockPool& pool = stage.pool();
-    for (int32_t layer = 0; layer < pool.layers(); ++layer) {
-      for (int32_t b = 0; b < pool.blocks(); ++b) {
-        const std::span<std::byte> bytes = pool.block(layer, BlockId(b));
-        const auto fill = static_cast<int>(random_at(1, static_cast<uint64_t>(b)) % 40);
-        std::memset(bytes.data(), fill, bytes.size());  // small positive float16 numbers
-      }
-    }
-  }
-
-  Result<double> time(const Cell& cell, double seconds) {
-    std::vector<double> times;
-    const Clock::time_point end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                                     std::chrono::duration<double>(seconds));
-    for (int i = 0; i < 4 || Clock::now() < end; ++i) {
-      const Clock::time_point start = Clock::now();
-      TRY(cell.prefill ? prefill(cell.rows) : decode(cell.rows, cell.context));
-      const std::chrono::duration<double> took = Clock::now() - start;
-      if (i > 0) times.push_back(took.count());  // the first one warms up
-    }
-    std::ranges::nth_element(times, times.begin() + static_cast<int64_t>(times.size()) / 2);
-    return times[times.size() / 2] / layers_;
-  }
-
- private:
-  Result<void> prefill(int tokens) {
-    const std::vector<int32_t> blocks = blocks_of(0, tokens);
-    for (int from = 0; from < tokens; from += stage_.max_rows()) {
-      const int to = std::min(tokens, from + stage_.max_rows());
-      const std::vector<int32_t> ids(static_cast<size_t>(to - from), 1);
-      const engine::StepSpan span{from, to, ids, blocks};
-      TRY(stage_.run({{&span, 1}}, hidden_));
-    }
-    return {};
-  }
-  Result<void> decode(int batch, int context) {
-    static constexpr int32_t kToken = 1;
-    std::vector<std::vector<int32_t>> blocks;
-    std::vector<engine::StepSpan> spans;
-    for (int s = 0; s < batch; ++s) blocks.push_back(blocks_of(s, context));
-    for (const std::vector<int32_t>& own : blocks) {
-      spans.push_back({context - 1, context, {&kToken, 1}, own});
-    }
-    return stage_.run({spans}, hidden_);
-  }
-  static std::vector<int32_t> blocks_of(int sequence, int tokens) {
-    const int each = (tokens + kv::kBlockTokens - 1) / kv::kBlockTokens;
-    std::vector<int32_t> blocks;
-    for (int b = 0; b < each; ++b) blocks.push_back(sequence * each + b);
-    return blocks;
-  }
-
-  engine::Stage& stage_;
-  double layers_;
-  std::vector<float> hidden_;
-};
 
 double copy_bytes_per_second() {
   constexpr size_t kBytes = size_t{128} << 20;
@@ -168,18 +105,29 @@ double copy_bytes_per_second() {
 }
 
 // The grid, without cells whose KV cache is over a GiB.
-std::vector<Cell> grid(const ProfileOptions& o, const spec::ModelDesc& d, int layers) {
-  std::vector<Cell> cells;
-  const int64_t per_token = layers * d.kv_bytes_per_token_layer().value;
-  for (const int tokens : o.prefills) cells.push_back({true, tokens, 0, 0});
+std::vector<LayerCell> grid(const ProfileOptions& o, const spec::ModelDesc& d, int layers) {
+  std::vector<LayerCell> cells;
+  const int64_t most_tokens = (int64_t{1} << 30) / (layers * d.kv_bytes_per_token_layer().value);
+  for (const int tokens : o.prefills) cells.push_back({Kind::kPrefill, tokens});
   std::vector<int> contexts = o.contexts;
   if (std::ranges::find(contexts, o.typical) == contexts.end()) contexts.push_back(o.typical);
   std::ranges::sort(contexts);
   for (const int context : contexts) {
     for (const int batch : o.batches) {
-      if (int64_t{batch} * context * per_token > (int64_t{1} << 30)) continue;
-      cells.push_back({false, batch, context, 0});
+      if (int64_t{batch} * context > most_tokens) continue;
+      cells.push_back({Kind::kDecode, batch, context});
     }
+  }
+  int piece = 0;  // its time alone is in the table
+  for (const int tokens : o.prefills) piece = tokens <= kChunkAfter ? tokens : piece;
+  if (piece > 0) cells.push_back({Kind::kPrefill, piece, contexts.back()});
+  for (const int tokens : o.mixed) {
+    for (const int decodes : {2, 8}) {
+      if (tokens > 0) cells.push_back({Kind::kMixed, tokens, o.typical, decodes});
+    }
+  }
+  if (layers == d.layers) {
+    for (const int rows : o.batches) cells.push_back({Kind::kHead, rows});
   }
   return cells;
 }
@@ -209,28 +157,23 @@ void add_room(const ProfileOptions& o, const engine::Stage& stage, int64_t layer
 }
 
 // What the context costs, fitted to the cells; a table never becomes less than half without it.
-void add_context(const std::vector<Cell>& cells, int typical, spec::DeviceProfile& device) {
-  std::map<int, std::vector<const Cell*>> by_batch;
-  const Cell *chunk = nullptr, *longest = nullptr;
-  for (const Cell& cell : cells) {
-    if (!cell.prefill) {
-      by_batch[cell.rows].push_back(&cell);
-    } else if (cell.rows == kStepTokens) {
-      chunk = &cell;
-    } else if (cell.rows % kStepTokens == 0) {
-      longest = &cell;
-    }
+void add_context(const std::vector<LayerCell>& cells, int typical, spec::DeviceProfile& device) {
+  std::map<int, std::vector<const LayerCell*>> by_batch;
+  const LayerCell* deep = nullptr;
+  for (const LayerCell& cell : cells) {
+    if (cell.kind == Kind::kDecode) by_batch[cell.rows].push_back(&cell);
+    if (cell.kind == Kind::kPrefill && cell.context > 0) deep = &cell;
   }
   // Decoding: one slope over all batches, each with its own time without context.
   double products = 0, squares = 0;
   for (const auto& [batch, row] : by_batch) {
     const auto n = static_cast<double>(row.size());
     double tokens = 0, seconds = 0;
-    for (const Cell* c : row) {
+    for (const LayerCell* c : row) {
       tokens += static_cast<double>(c->rows) * c->context / n;
       seconds += c->seconds / n;
     }
-    for (const Cell* c : row) {
+    for (const LayerCell* c : row) {
       const double off = static_cast<double>(c->rows) * c->context - tokens;
       products += off * (c->seconds - seconds);
       squares += off * off;
@@ -242,30 +185,32 @@ void add_context(const std::vector<Cell>& cells, int typical, spec::DeviceProfil
   }
   device.decode_context_seconds = each;
   device.decode_context = typical;
-  // Prompts: what a long one takes more than its chunks alone, each of which has its own part.
-  if (chunk == nullptr || longest == nullptr) return;
-  const double chunks = static_cast<double>(longest->rows) / kStepTokens;
-  const double pairs = chunks * (chunks - 1) / 2 * kStepTokens * kStepTokens;
-  each = std::max((longest->seconds - chunks * chunk->seconds) / pairs, 0.0);
+  // Prompts: what a piece takes more after others than at the beginning.
+  device.prompt_context = true;
+  if (deep == nullptr) return;
+  const double alone = spec::interpolate(device.prompt, deep->rows).value;
+  each = std::max((deep->seconds - alone) / (static_cast<double>(deep->rows) * deep->context), 0.0);
   for (const spec::LayerTime& row : device.prompt) {
     if (row.tokens > 1) {
       each = std::min(each, row.time.value / (row.tokens * (row.tokens - 1)));
     }
   }
   device.prompt_context_seconds = each;
-  device.prompt_context = true;
 }
 
-spec::DeviceProfile device_of(const ProfileOptions& o, const std::vector<Cell>& cells) {
+spec::DeviceProfile device_of(const ProfileOptions& o, const std::vector<LayerCell>& cells) {
   spec::DeviceProfile device;
   device.type = o.type;
   device.prompt.push_back({0, Seconds(0)});
   device.decode.push_back({0, Seconds(0)});
-  for (const Cell& cell : cells) {
-    if (!cell.prefill && cell.context != o.typical) continue;
-    auto& to = cell.prefill ? device.prompt : device.decode;
-    to.push_back({static_cast<double>(cell.rows), Seconds(cell.seconds)});
+  device.head.push_back({0, Seconds(0)});
+  for (const LayerCell& cell : cells) {
+    const spec::LayerTime row{static_cast<double>(cell.rows), Seconds(cell.seconds)};
+    if (cell.kind == Kind::kHead) device.head.push_back(row);
+    if (cell.kind == Kind::kPrefill && cell.context == 0) device.prompt.push_back(row);
+    if (cell.kind == Kind::kDecode && cell.context == o.typical) device.decode.push_back(row);
   }
+  if (device.head.size() == 1) device.head.clear();  // not all layers were measured
   device.shared_weights = true;  // a step's rows pass through each matrix together
   add_context(cells, o.typical, device);
   return device;
@@ -290,42 +235,102 @@ Result<std::vector<MeasuredLink>> measure_links(const ProfileOptions& o) {
   return out;
 }
 
-Json cell_json(const Cell& cell) {
-  Json j = Json::object({{"kind", cell.prefill ? "prefill" : "decode"}, {"rows", cell.rows}});
-  if (!cell.prefill) j.set("context", cell.context);
-  return j.set("seconds_per_layer", cell.seconds);
+// By how much the tables miss the mixed steps: mean and greatest, relative.
+struct MixedError {
+  int count = 0;
+  double mean = 0, most = 0;
+};
+
+MixedError mixed_error(const std::vector<LayerCell>& cells, const spec::DeviceProfile& device) {
+  MixedError error;
+  for (const LayerCell& c : cells) {
+    if (c.kind != Kind::kMixed) continue;
+    const int64_t pairs = int64_t{c.rows} * (c.rows - 1) / 2;
+    const spec::LayerBatch batch{c.rows, c.decodes, pairs, int64_t{c.decodes} * (c.context - 1)};
+    const double off = spec::layer_time(device, batch).value / c.seconds - 1;
+    error.mean += off;
+    if (std::abs(off) > std::abs(error.most)) error.most = off;
+    ++error.count;
+  }
+  if (error.count > 0) error.mean /= error.count;
+  return error;
 }
 
-std::string toml_text(const spec::Profile& profile, const std::vector<Cell>& cells, double read,
-                      double copy, const std::vector<MeasuredLink>& links) {
-  std::string out = spec::profile_to_toml(profile);
-  out += format("\n[machine]\nread_bytes_per_second = {}\ncopy_bytes_per_second = {}\n",
-                spec::toml_number(read), spec::toml_number(copy));
-  for (const MeasuredLink& link : links) {
+std::string_view kind_name(Kind kind) {
+  switch (kind) {
+    case Kind::kPrefill: return "prefill";
+    case Kind::kDecode: return "decode";
+    case Kind::kMixed: return "mixed";
+    case Kind::kHead: return "head";
+  }
+  return "";
+}
+
+// What was measured besides the tables.
+struct Measured {
+  double read = 0, copy = 0;  // bytes/s
+  double drift = 1;           // the slowest round over the fastest
+  MixedError mixed;
+  std::vector<MeasuredLink> links;
+};
+
+Json cell_json(const LayerCell& cell) {
+  Json j = Json::object({{"kind", std::string(kind_name(cell.kind))}, {"rows", cell.rows}});
+  if (cell.context > 0) j.set("context", cell.context);
+  if (cell.decodes > 0) j.set("decodes", cell.decodes);
+  j.set(cell.kind == Kind::kHead ? "seconds" : "seconds_per_layer", cell.seconds);
+  return j.set("median", cell.median);
+}
+
+Json machine_json(const Measured& m) {
+  Json j = Json::object({{"read_bytes_per_second", m.read},
+                         {"copy_bytes_per_second", m.copy},
+                         {"slowest_round_over_fastest", m.drift}});
+  if (m.mixed.count > 0) {
+    j.set("mixed_steps_mean_error", m.mixed.mean).set("mixed_steps_greatest_error", m.mixed.most);
+  }
+  return j;
+}
+
+std::string toml_text(const spec::Profile& profile, const std::vector<LayerCell>& cells,
+                      const Measured& measured) {
+  const auto lines = [](const Json& object) {
+    std::string out;
+    for (const auto& [key, value] : object.members()) {
+      out += format("{} = {}\n", key, value.is_string() || value.is_int()
+                                          ? value.dump() : spec::toml_number(value.as_double()));
+    }
+    return out;
+  };
+  std::string out = spec::profile_to_toml(profile) + "\n[machine]\n" + lines(machine_json(measured));
+  for (const MeasuredLink& link : measured.links) {
     out += format("\n[[links]]\nto = {}\naddress = {}\nlatency_seconds = {}\nbytes_per_second = {}\n",
                   spec::toml_string(link.to), spec::toml_string(link.address),
                   spec::toml_number(link.latency), spec::toml_number(link.bytes_per_second));
   }
-  for (const Cell& cell : cells) {
-    out += format("\n[[grid]]\nkind = \"{}\"\nrows = {}\n", cell.prefill ? "prefill" : "decode",
-                  cell.rows);
-    if (!cell.prefill) out += format("context = {}\n", cell.context);
-    out += format("seconds_per_layer = {}\n", spec::toml_number(cell.seconds));
-  }
+  for (const LayerCell& cell : cells) out += "\n[[grid]]\n" + lines(cell_json(cell));
   return out;
 }
 
-void print_tables(const spec::ModelDesc& d, const std::vector<Cell>& cells, double read, double copy,
-                  const std::vector<MeasuredLink>& links) {
-  std::puts("kind       rows  context   ms/layer   tokens/s of all layers");
-  for (const Cell& cell : cells) {
-    std::puts(format("{:<8}{:>7}{:>9}{:>11.3f}{:>11.1f}", cell.prefill ? "prefill" : "decode",
-                     cell.rows, cell.prefill ? std::string("-") : format("{}", cell.context),
-                     cell.seconds * 1e3, cell.rows / (cell.seconds * d.layers))
+void print_tables(const spec::ModelDesc& d, const std::vector<LayerCell>& cells,
+                  const Measured& m) {
+  std::puts("kind       rows  decodes  context   ms/layer   tokens/s of all layers");
+  const auto number = [](int32_t n) { return n > 0 ? format("{}", n) : std::string("-"); };
+  for (const LayerCell& cell : cells) {
+    const bool head = cell.kind == Kind::kHead;
+    const double all = head ? cell.seconds : cell.seconds * d.layers;
+    std::puts(format("{:<8}{:>7}{:>9}{:>9}{:>11.3f}{:>11.1f}{}", kind_name(cell.kind), cell.rows,
+                     number(cell.decodes), number(cell.context), cell.seconds * 1e3,
+                     (cell.rows + cell.decodes) / all, head ? "  (ms and rows/s of the head)" : "")
                   .c_str());
   }
-  std::puts(format("memory: read {:.1f} GB/s, copy {:.1f} GB/s", read * 1e-9, copy * 1e-9).c_str());
-  for (const MeasuredLink& link : links) {
+  std::puts(format("memory: read {:.1f} GB/s, copy {:.1f} GB/s; slowest round {:+.1f} % over the "
+                   "fastest", m.read * 1e-9, m.copy * 1e-9, 100 * (m.drift - 1)).c_str());
+  if (m.mixed.count > 0) {
+    std::puts(format("mixed steps by the tables: {:+.1f} % on the mean, {:+.1f} % at most",
+                     100 * m.mixed.mean, 100 * m.mixed.most).c_str());
+  }
+  for (const MeasuredLink& link : m.links) {
     std::puts(format("link to {}: {:.3f} ms, {:.1f} MB/s", link.to, link.latency * 1e3,
                      link.bytes_per_second * 1e-6)
                   .c_str());
@@ -333,21 +338,26 @@ void print_tables(const spec::ModelDesc& d, const std::vector<Cell>& cells, doub
 }
 
 Result<engine::Stage> load(const ProfileOptions& o, std::shared_ptr<const engine::ModelFile> file,
-                           const std::vector<Cell>& cells, int layers,
+                           const std::vector<LayerCell>& cells, int layers,
                            const engine::KernelTable& kernels, engine::ComputeTeam& team) {
   engine::StageOptions options;
   options.layers = {0, layers};
-  options.max_logit_rows = 1;
   options.max_rows = 1;
   int64_t blocks = 1;
-  for (const Cell& cell : cells) {
-    const int64_t tokens = cell.prefill ? cell.rows : cell.context;
-    const int64_t sequences = cell.prefill ? 1 : cell.rows;
-    blocks = std::max(blocks, sequences * ((tokens + kv::kBlockTokens - 1) / kv::kBlockTokens));
-    options.max_rows = std::max(options.max_rows, std::min(cell.rows, kStepTokens));
-    options.max_rows = std::max(options.max_rows, cell.prefill ? 1 : cell.rows);
+  const auto blocks_of = [](int64_t tokens) {
+    return (tokens + kv::kBlockTokens - 1) / kv::kBlockTokens;
+  };
+  for (const LayerCell& cell : cells) {
+    const bool decode = cell.kind == Kind::kDecode;
+    const int64_t decodes = decode ? cell.rows : cell.decodes;
+    const int64_t prompt = decode || cell.kind == Kind::kHead ? 0 : cell.rows;
+    const int64_t before = cell.kind == Kind::kPrefill ? cell.context : 0;
+    blocks = std::max(blocks, decodes * blocks_of(cell.context) + blocks_of(before + prompt));
+    options.max_rows = std::max(options.max_rows, std::min(cell.rows, kStepTokens) + cell.decodes);
+    if (decode || cell.kind == Kind::kHead) options.max_rows = std::max(options.max_rows, cell.rows);
   }
   options.kv_blocks = static_cast<int32_t>(blocks);
+  options.max_logit_rows = std::min(options.max_rows, kLogitRows);
   Progress progress("loading", o.progress);
   return engine::Stage::load(std::move(file), options, kernels, team,
                              [&](int64_t done, int64_t total) { progress.report(done, total); });
@@ -361,16 +371,18 @@ Result<int> run(std::span<const std::string> args) {
   const auto file = std::make_shared<const engine::ModelFile>(std::move(opened));
   const spec::ModelDesc& d = file->desc();
   // First, before anything takes processor time here; what cannot be reached is known at once.
-  ASSIGN_OR_RETURN(const std::vector<MeasuredLink> links, measure_links(o));
+  Measured measured;
+  ASSIGN_OR_RETURN(measured.links, measure_links(o));
   const int layers = o.layers > 0 ? std::min(o.layers, d.layers) : d.layers;
   for (auto* list : {&o.batches, &o.prefills}) {
     std::ranges::sort(*list);
     list->erase(std::unique(list->begin(), list->end()), list->end());
   }
-  std::vector<Cell> cells = grid(o, d, layers);
-  const bool has_prefill = std::ranges::any_of(cells, &Cell::prefill);
-  const bool has_decode = std::ranges::any_of(
-      cells, [&](const Cell& c) { return !c.prefill && c.context == o.typical; });
+  std::vector<LayerCell> cells = grid(o, d, layers);
+  const bool has_prefill = !o.prefills.empty();
+  const bool has_decode = std::ranges::any_of(cells, [&](const LayerCell& c) {
+    return c.kind == Kind::kDecode && c.context == o.typical;
+  });
   if (!has_prefill || !has_decode) {
     return errorf(
         Code::kInvalidArgument,
@@ -380,16 +392,18 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(const engine::KernelTable* kernels, engine::kernel_table(o.isa));
   engine::ComputeTeam team(o.threads);
   ASSIGN_OR_RETURN(engine::Stage stage, load(o, file, cells, layers, *kernels, team));
-  Bench bench(stage);
-  std::optional<Progress> progress(std::in_place, "measuring", o.progress);
-  for (size_t i = 0; i < cells.size(); ++i) {
-    ASSIGN_OR_RETURN(cells[i].seconds, bench.time(cells[i], o.cell_seconds));
-    progress->report(static_cast<int64_t>(i) + 1, static_cast<int64_t>(cells.size()));
+  std::optional<engine::RowEvaluator> evaluator;
+  if (stage.weights().is_last()) evaluator.emplace(stage, *kernels, team);
+  LayerBench bench(stage, evaluator ? &*evaluator : nullptr);
+  {
+    Progress progress("measuring", o.progress);
+    TRY(bench.measure(cells, o.cell_seconds, kStepTokens,
+                      [&](int64_t done, int64_t total) { progress.report(done, total); }));
   }
-  progress.reset();
-  ASSIGN_OR_RETURN(const double read,
+  ASSIGN_OR_RETURN(measured.read,
                    engine::measure_read_bandwidth(team, *kernels, int64_t{1} << 28, 0.25));
-  const double copy = copy_bytes_per_second();
+  measured.copy = copy_bytes_per_second();
+  measured.drift = bench.drift();
 
   spec::Profile profile;
   profile.model = spec::shape_of(d);
@@ -398,22 +412,22 @@ Result<int> run(std::span<const std::string> args) {
   profile.model.layer_bytes = Bytes(layer_bytes);
   profile.devices.push_back(device_of(o, cells));
   add_room(o, stage, layer_bytes, profile.devices[0]);
+  measured.mixed = mixed_error(cells, profile.devices[0]);
   Json tree = spec::profile_to_json(profile);
-  tree.set("machine",
-           Json::object({{"read_bytes_per_second", read}, {"copy_bytes_per_second", copy}}));
+  tree.set("machine", machine_json(measured));
   Json all_links = Json::array();
-  for (const MeasuredLink& link : links) {
+  for (const MeasuredLink& link : measured.links) {
     all_links.push(Json::object({{"to", link.to},
                                  {"address", link.address},
                                  {"latency_seconds", link.latency},
                                  {"bytes_per_second", link.bytes_per_second}}));
   }
-  if (!links.empty()) tree.set("links", std::move(all_links));
+  if (!measured.links.empty()) tree.set("links", std::move(all_links));
   Json all_cells = Json::array();
-  for (const Cell& cell : cells) all_cells.push(cell_json(cell));
+  for (const LayerCell& cell : cells) all_cells.push(cell_json(cell));
   tree.set("grid", std::move(all_cells));
   if (!o.out.empty()) {
-    TRY(write_file_atomic(o.out, o.out.ends_with(".toml") ? toml_text(profile, cells, read, copy, links)
+    TRY(write_file_atomic(o.out, o.out.ends_with(".toml") ? toml_text(profile, cells, measured)
                                                           : tree.dump(1) + "\n"));
   }
   if (o.json) {
@@ -422,7 +436,7 @@ Result<int> run(std::span<const std::string> args) {
     std::puts(format("{}: {} layers of {}, {} kernels, {} threads", d.name, layers,
                      format_bytes(layer_bytes), kernels->name, o.threads)
                   .c_str());
-    print_tables(d, cells, read, copy, links);
+    print_tables(d, cells, measured);
   }
   return 0;
 }

@@ -37,7 +37,8 @@ OptionTable table(SimulateOptions& o) {
           "machines that T(k) is derived for, as A100=4,L4=8; default: those of the cluster file");
   t.value("lengths", &o.lengths, "CSV of input_tokens,output_tokens to draw from").metavar("FILE");
   t.value("arrivals", &o.arrivals, "CSV of requests in each bin of 3 s (online)").metavar("FILE");
-  t.value("mode", &o.mode, "offline keeps the cluster full, online plays arrivals")
+  t.value("mode", &o.mode, "offline keeps the cluster full, online plays arrivals; default: online if a scenario is "
+          "given and something says the times, else offline")
       .one_of({"offline", "online"});
   t.value("router", &o.router, "how a request finds its nodes")
       .one_of({"maxflow", "swarm", "random", "shortest_queue"});
@@ -172,6 +173,7 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
   if (!o.replay.empty()) return run_replay(o);
+  if (o.mode.empty() && o.scenario.empty()) o.mode = "offline";
   return o.policy == "helix" && o.scenario.empty() && o.cluster.empty() ? run_helix(o) : run_stage(o);
 }
 

@@ -33,6 +33,7 @@ std::span<const Command> commands() {
       &kTemplate,
       &kPlan,
       &kProfile,
+      &kProfileCheck,
       &kReplan,
       &kFlow,
       &kClusterGenerate,

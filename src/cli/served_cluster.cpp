@@ -7,13 +7,13 @@
 #include <map>
 
 #include "base/fmt.hpp"
+#include "cli/plan_inputs.hpp"
 #include "engine/format/model_file.hpp"
 #include "serve/model_text.hpp"
 #include "serve/stand_in_text.hpp"
 #include "sim/helix_load.hpp"
 #include "spec/helix_cluster.hpp"
 #include "spec/helix_plan.hpp"
-#include "spec/model_shapes.hpp"
 #include "spec/plan_desc.hpp"
 #include "spec/profile.hpp"
 #include "worker/emulated_executor.hpp"
@@ -169,7 +169,8 @@ Result<ServedCluster> load_emulated(const spec::Scenario& s) {
   }
   ASSIGN_OR_RETURN(const spec::Profile profile, profile_of(tables));
   ServedCluster out;
-  ASSIGN_OR_RETURN(out.model.desc, spec::model_shape(s.model));
+  ASSIGN_OR_RETURN(const ShapedModel shaped, load_shape(s.model));  // a file's, or a known name's
+  out.model.desc = shaped.desc;
   if (out.model.desc.layers != profile.model.layers) {
     return errorf(Code::kInvalidArgument, "{} has {} layers, the profile {} is of a model with {}",
                   s.model, out.model.desc.layers, tables, profile.model.layers);

@@ -21,7 +21,7 @@ struct SimulateOptions {
   std::string policy = "helix";
   std::string model = "llama2-70b", simulator_cluster, solution, profile_dir, flows, machines;
   std::string lengths, arrivals;
-  std::string mode = "offline", router = "maxflow";
+  std::string mode, router = "maxflow";  // mode: empty until it is known
   int64_t seed = 0;
   int initial_queries = -1;
   double feed_high_water = 0.8, feed_rate = kByMode;
@@ -39,6 +39,7 @@ struct SimulateOptions {
   std::string trace;
   int64_t requests = 0, clients = 1000;
   double rate = 0, variation = 1;
+  int input = 0, output = 0;
   std::string arrival_process = "poisson";
   int prompt_budget = 2048, chunk_tokens = 2048, depth = 0;
   int64_t queue_limit = 1'000'000;

@@ -296,6 +296,7 @@ Result<sim::HelixInput> scenario_input(const spec::Scenario& scenario, const std
   for (sim::LayerTimes& times : made->times) {
     for (double& t : times.prompt) t *= slowness;
     for (double& t : times.decode) t *= slowness;
+    for (double& t : times.head) t *= slowness;
     times.decode_context_seconds *= slowness;
     times.prompt_context_seconds *= slowness;
   }
@@ -334,7 +335,10 @@ void adopt_workload(const spec::Scenario& scenario, SimulateOptions& o) {
   if (o.rate == 0 && o.arrivals_of.empty()) o.rate = w.rate;
   if (o.requests == 0) o.requests = w.requests;
   if (o.seed == 0) o.seed = w.seed;
-  if (!o.trace.empty() || o.rate > 0 || other) o.mode = "online";
+  if (o.input == 0) o.input = w.input;
+  if (o.output == 0) o.output = w.output;
+  if (!o.mode.empty()) return;
+  o.mode = !o.trace.empty() || o.rate > 0 || other ? "online" : "offline";
 }
 
 }  // namespace towline::cli

@@ -10,24 +10,23 @@
 #include "sim/helix_load.hpp"
 #include "sim/journal_workload.hpp"
 #include "spec/servegen.hpp"
-#include "spec/workload.hpp"
+#include "spec/request_schedule.hpp"
 
 namespace towline::cli {
 namespace {
 
 using Request = std::optional<spec::TraceRequest>;
 
-// Requests/s of a whole trace, read in bounded memory.
-Result<double> rate_of(const std::string& path) {
-  ASSIGN_OR_RETURN(spec::TraceReader reader, spec::TraceReader::open(path));
-  int64_t count = 0, last = 0;
-  for (;;) {
-    ASSIGN_OR_RETURN(const Request request, reader.next());
-    if (!request) break;
-    ++count;
-    last = request->arrival_ns;
-  }
-  return last > 0 ? static_cast<double>(count) / (static_cast<double>(last) * 1e-9) : 0.0;
+int64_t most_requests(const SimulateOptions& o) { return o.requests > 0 ? o.requests : INT64_MAX; }
+
+spec::ArrivalProcess process_of(const SimulateOptions& o) {
+  spec::ArrivalProcess process;
+  process.variation = o.variation;
+  process.kind = o.arrival_process == "gamma"     ? spec::ArrivalKind::kGamma
+                 : o.arrival_process == "uniform" ? spec::ArrivalKind::kUniform
+                 : o.arrival_process == "diurnal" ? spec::ArrivalKind::kDiurnal
+                                                  : spec::ArrivalKind::kPoisson;
+  return process;
 }
 
 constexpr int32_t kLongestSession = 1'000'000;  // tokens
@@ -53,9 +52,13 @@ void add_workload_options(OptionTable& t, SimulateOptions& o) {
       .range(1, 1e4);
   t.value("turn-think", &o.turn_think, "towline: mean seconds between two turns, exponential")
       .range(0, 1e6);
+  t.value("input", &o.input,
+          "towline: prompt tokens of every request, without --trace and --lengths; with --output and the "
+          "same --rate and --seed the requests are those of `towline bench URL`").range(0, 1e6);
+  t.value("output", &o.output, "towline: output tokens of every request").range(0, 1e6);
   t.value("rate", &o.rate, "towline: requests/s of the arrival process, or the trace sped up to this")
       .range(0, 1e9);
-  t.value("arrival-process", &o.arrival_process, "towline: with --lengths")
+  t.value("arrival-process", &o.arrival_process, "towline: where nothing else says the times")
       .one_of({"poisson", "gamma", "uniform", "diurnal"});
   t.value("variation", &o.variation, "towline: coefficient of variation of gamma").range(0.01, 100);
 }
@@ -110,29 +113,32 @@ Result<Workload> load_workload(const SimulateOptions& o) {
   }
   if (!o.trace.empty()) {
     ASSIGN_OR_RETURN(const spec::TraceReader reader, spec::TraceReader::open(o.trace));
-    if (!reader.has_arrivals() && o.mode == "online") {
-      return errorf(Code::kInvalidArgument,
-                    "{} has no arrival times; give it as --lengths with --rate", o.trace);
+    if (!reader.has_arrivals() && o.mode == "online" && !(o.rate > 0) && !o.find_max_rate) {
+      return errorf(Code::kInvalidArgument, "{} has no arrival times; give --rate too", o.trace);
     }
     work.trace = o.trace;
     if (o.rate > 0 || o.find_max_rate) {
-      ASSIGN_OR_RETURN(work.trace_rate, rate_of(o.trace));
+      ASSIGN_OR_RETURN(work.trace_rate, spec::trace_rate(o.trace, most_requests(o)));
     }
     return work;
   }
-  if (o.lengths.empty()) {
+  if (o.lengths.empty() && (o.input == 0 || o.output == 0)) {
     return Error(Code::kInvalidArgument,
-                 "--policy towline needs --trace, --lengths, --servegen or --arrivals-of");
+                 "--policy towline needs --trace, --lengths, --servegen, --arrivals-of, or --input and "
+                 "--output");
+  }
+  if (o.lengths.empty() && o.requests == 0 && o.mode == "online" && o.duration < 0) {
+    return Error(Code::kInvalidArgument, "--input and --output need --requests or --duration");
   }
   if (o.mode == "online" && !(o.rate > 0) && !o.find_max_rate) {
-    return Error(Code::kInvalidArgument, "--lengths in online mode needs --rate");
+    return Error(Code::kInvalidArgument, "lengths without times need --rate in online mode");
   }
   return work;
 }
 
 Result<sim::StageEngine::Source> open_source(const Workload& work, const SimulateOptions& o,
                                              double rate, uint64_t seed) {
-  const int64_t limit = o.requests > 0 ? o.requests : INT64_MAX;
+  const int64_t limit = most_requests(o);
   if (!work.recorded.empty()) {
     return sim::StageEngine::Source([&work, at = size_t{0},
                                      left = limit]() mutable -> Result<Request> {
@@ -151,29 +157,25 @@ Result<sim::StageEngine::Source> open_source(const Workload& work, const Simulat
       return source->next();
     });
   }
-  if (!work.trace.empty()) {
-    ASSIGN_OR_RETURN(spec::TraceReader opened, spec::TraceReader::open(work.trace));
-    opened.keep_tokens(o.prefix_cache);
+  spec::ArrivalProcess process = process_of(o);
+  if (work.lengths.empty()) {
+    spec::ScheduleOptions options;
+    options.trace = work.trace;
+    options.input = o.input;
+    options.output = o.output;
+    options.requests = limit;
+    options.timed = o.mode == "online";
+    options.process = process;
+    options.rate = rate;
+    options.seed = seed;
+    options.trace_rate = work.trace_rate;
+    options.keep_tokens = o.prefix_cache;
+    ASSIGN_OR_RETURN(spec::RequestSchedule opened, spec::RequestSchedule::open(std::move(options)));
     // A std::function must be copyable; a reader is not.
-    auto reader = std::make_shared<spec::TraceReader>(std::move(opened));
-    const double stretch = rate > 0 && work.trace_rate > 0 ? work.trace_rate / rate : 1;
-    return sim::StageEngine::Source([reader, stretch, left = limit]() mutable -> Result<Request> {
-      if (left-- <= 0) return Request();
-      ASSIGN_OR_RETURN(Request request, reader->next());
-      if (request && stretch != 1) {
-        request->arrival_ns =
-            static_cast<int64_t>(static_cast<double>(request->arrival_ns) * stretch);
-      }
-      return request;
-    });
+    auto schedule = std::make_shared<spec::RequestSchedule>(std::move(opened));
+    return sim::StageEngine::Source([schedule]() { return schedule->next(); });
   }
-  spec::ArrivalProcess process;
   process.rate = rate > 0 ? rate : 1;
-  process.variation = o.variation;
-  process.kind = o.arrival_process == "gamma"     ? spec::ArrivalKind::kGamma
-                 : o.arrival_process == "uniform" ? spec::ArrivalKind::kUniform
-                 : o.arrival_process == "diurnal" ? spec::ArrivalKind::kDiurnal
-                                                  : spec::ArrivalKind::kPoisson;
   return sim::StageEngine::Source([&work, clock = spec::ArrivalClock(process, seed),
                                    rng = Rng(seed + 1), left = limit]() mutable -> Result<Request> {
     if (left-- <= 0) return Request();

@@ -24,6 +24,7 @@ namespace towline::sim {
 struct LayerTimes {
   std::vector<double> prompt;  // [tokens in the batch]
   std::vector<double> decode;  // [requests in the batch]
+  std::vector<double> head;    // [tokens drawn], after the model's last layer; empty: not counted
   // Seconds more for each token of context that a decode, or each prompt token, looks back on, beyond
   // what the tables hold (spec::context_beyond). Helix's tables were measured at a usual context and
   // have 0; the Helix mode does not use them.

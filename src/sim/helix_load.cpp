@@ -272,6 +272,9 @@ Result<HelixInput> make_helix_input(const spec::HelixSimCluster& cluster,
     LayerTimes times;
     ASSIGN_OR_RETURN(times.prompt, expand(device.prompt, table.type + " prompt times"));
     ASSIGN_OR_RETURN(times.decode, expand(device.decode, table.type + " decode times"));
+    if (!device.head.empty()) {
+      ASSIGN_OR_RETURN(times.head, expand(device.head, table.type + " head times"));
+    }
     times.decode_context_seconds = device.decode_context_seconds;
     times.prompt_context_seconds = device.prompt_context_seconds;
     times.table_context = device.decode_context;

@@ -7,6 +7,7 @@
 // tables; beyond a table's end the last value is scaled up in proportion and the batch is counted,
 // never silently. A few physical constants fit the tables, which were measured layer by layer on an
 // idle machine, to a whole engine (docs/validation.md tells which were fitted, on what):
+// Drawing tokens after the model's last layer comes on top, where the profile knows it (head).
 //   compute        all table times are multiplied by this
 //   batch_seconds  of a node's host, once a batch
 //   hop_seconds    of the sender's and receiver's software, once a message
@@ -33,6 +34,7 @@ struct CostRows {
   int32_t entry = 0;  // first layer
   int32_t prompt_tokens = 0, decodes = 0;
   int64_t decode_context = 0, prompt_context = 0;
+  int32_t drawn = 0;      // rows that yield a token
 };
 
 class StageCost {
@@ -58,6 +60,11 @@ class StageCost {
     return std::max(rows + t.prompt_context_seconds * beyond.prompt +
                         t.decode_context_seconds * beyond.decode,
                     spec::kLeastShareOfTable * rows);
+  }
+  // Seconds of what follows the model's last layer.
+  double head_seconds(int32_t machine, int32_t drawn) {
+    const std::vector<double>& head = input_->times[machine].head;
+    return head.empty() ? 0 : at(head, drawn);
   }
   // Seconds of a batch on a node that ends before layer `last_layer`; `rows` may be sorted in place.
   double batch_seconds(int32_t machine, int32_t last_layer, std::vector<CostRows>& rows);

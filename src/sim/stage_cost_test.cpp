@@ -46,6 +46,7 @@ spec::DeviceProfile any_device(Rng& rng) {
   d.start_speed = 1000;
   d.roomy_layers = d.tight_layers = 1;
   d.shared_weights = rng.below(2) == 0;
+  if (rng.below(2) == 0) d.head = {{0, Seconds(0)}, {1, Seconds(1e-4)}, {32, Seconds(3e-3)}};
   if (rng.below(3) > 0) {
     d.decode_context_seconds = 1e-9 * rng.unit();
     d.prompt_context_seconds = 1e-9 * rng.unit();
@@ -71,6 +72,8 @@ TEST(StageCost, IsTheProfilesLayerTime) {
       const double counted = cost.layer_seconds(0, batch.prompt_tokens, batch.decodes,
                                                 batch.prompt_context, batch.decode_context);
       EXPECT_NEAR(counted, expected, 1e-12);
+      const auto drawn = static_cast<int32_t>(rng.below(80));
+      EXPECT_NEAR(cost.head_seconds(0, drawn), spec::head_time(device, drawn).value, 1e-12);
     }
   });
 }

@@ -463,6 +463,7 @@ void StageEngine::State::take_in(const spec::TraceRequest& request) {
   r.record.input = request.input;
   r.record.output = request.output;
   r.record.arrival = cluster.now();
+  if (report.first_arrival < 0) report.first_arrival = seconds();
   r.used = true;
   counts[slot] = {.last = 0, .produced = 0, .input = r.record.input};
   count_time();

@@ -145,6 +145,7 @@ struct StageSample {
 struct StageReport {
   bool interrupted = false;
   double started = 0;           // seconds until the models were loaded
+  double first_arrival = -1;    // seconds; -1: nothing came
   double ended = 0;             // seconds, of the last event
   double max_flow = 0;
   int64_t arrived = 0, finished = 0, rejected = 0, failed = 0, unfinished = 0;

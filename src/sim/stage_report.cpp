@@ -66,8 +66,8 @@ Json stage_summary(const HelixInput& input, const StageReport& r) {
                             {"steps", r.steps},
                             {"forwarded_steps", r.forwarded},
                             {"out_of_profile", r.out_of_profile}});
-  // The same under the names of `towline bench`.
-  const double seconds = r.ended - r.started;
+  // The same under the names of `towline bench`, whose time begins with the first request too.
+  const double seconds = r.ended - (r.first_arrival < 0 ? r.started : r.first_arrival);
   const auto rate = [&](int64_t n) { return seconds > 0 ? static_cast<double>(n) / seconds : 0; };
   json.set("seconds", seconds);
   json.set("answered", r.finished);

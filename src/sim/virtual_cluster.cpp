@@ -460,6 +460,7 @@ void VirtualCluster::add_rows(const Parcel& p) {
   row->decodes += p.work.decodes;
   row->prompt_context += p.work.prompt_context;
   row->decode_context += p.work.decode_context;
+  row->drawn += p.work.returned_tokens;
 }
 
 void VirtualCluster::finish_batch(int32_t node) {

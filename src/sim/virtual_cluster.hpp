@@ -41,7 +41,7 @@ struct ParcelWork {
   // Sums over the rows, for costs that depend on the context: tokens before each decode, and
   // before each prompt token.
   int64_t decode_context = 0, prompt_context = 0;
-  int32_t returned_tokens = 0;  // what goes back to the coordinator
+  int32_t returned_tokens = 0;  // drawn at its end; what goes back to the coordinator
 };
 
 struct NodeTimes {

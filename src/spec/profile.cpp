@@ -147,11 +147,15 @@ Result<void> check_table(const DeviceProfile& device, std::string_view key,
 Result<void> check_device(const DeviceProfile& device) {
   TRY(check_table(device, "prompt", device.prompt));
   TRY(check_table(device, "decode", device.decode));
+  TRY(check_table(device, "head", device.head));
   const auto fail = [&](std::string_view what) {
     return errorf(Code::kInvalidArgument, "device '{}': {}", device.type, what);
   };
   if (device.max_layers() < 1 || device.max_layers() > kMaxLayersOfModel) {
     return fail("give kv_blocks or rates, a value for each number of layers that fits");
+  }
+  if (device.head.size() == 1 || (!device.head.empty() && device.head.front().tokens != 0)) {
+    return fail("head must begin with 0 rows and have a further row, or be left out");
   }
   for (const double seconds : {device.decode_context_seconds, device.prompt_context_seconds}) {
     if (!(seconds >= 0 && seconds < 1)) return fail("a token of context costs 0 to 1 s a layer");
@@ -223,6 +227,12 @@ Seconds layer_time(const DeviceProfile& device, const LayerBatch& batch) {
   const double seconds = table + device.prompt_context_seconds * beyond.prompt +
                          device.decode_context_seconds * beyond.decode;
   return Seconds(std::max(seconds, kLeastShareOfTable * table));
+}
+
+Seconds head_time(const DeviceProfile& device, int32_t rows) {
+  const Seconds time = interpolate(device.head, rows);
+  if (device.head.empty() || rows <= device.head.back().tokens) return time;
+  return Seconds(time.value * rows / device.head.back().tokens);
 }
 
 const DeviceProfile* Profile::find(std::string_view type) const {
@@ -323,7 +333,8 @@ Result<Profile> builtin_profile(std::string_view model) {
                                  {},
                                  source.start_speed,
                                  source.roomy_layers,
-                                 source.tight_layers});
+                                 source.tight_layers,
+                                 0, 0, 0, false, false, {}});
     }
     return profile;
   }
@@ -403,6 +414,7 @@ Result<DeviceProfile> read_device(const Json& tree) {
   };
   ASSIGN_OR_RETURN(device.prompt, read_rows(tree["prompt"], where("prompt")));
   ASSIGN_OR_RETURN(device.decode, read_rows(tree["decode"], where("decode")));
+  ASSIGN_OR_RETURN(device.head, read_rows(tree["head"], where("head")));
   ASSIGN_OR_RETURN(device.kv_blocks, read_numbers<int64_t>(tree["kv_blocks"], where("kv_blocks")));
   ASSIGN_OR_RETURN(device.prompt_max_requests, read_numbers<int32_t>(tree["prompt_max_requests"],
                                                                      where("prompt_max_requests")));
@@ -480,6 +492,7 @@ Json profile_to_json(const Profile& profile) {
     Json tree = Json::object({{"type", device.type}});
     if (!device.prompt.empty()) tree.set("prompt", table_to_json(device.prompt));
     if (!device.decode.empty()) tree.set("decode", table_to_json(device.decode));
+    if (!device.head.empty()) tree.set("head", table_to_json(device.head));
     if (!device.kv_blocks.empty()) tree.set("kv_blocks", numbers_to_json(device.kv_blocks));
     if (!device.prompt_max_requests.empty()) {
       tree.set("prompt_max_requests", numbers_to_json(device.prompt_max_requests));

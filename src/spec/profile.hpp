@@ -85,6 +85,9 @@ struct DeviceProfile {
   // model, prompt[tokens] + decode[sequences], with a single decode counted twice (its tables begin
   // with an empty batch of no cost, so that interpolation halves it).
   bool shared_weights = false;
+  // What follows the last layer where tokens are drawn: output norm, logits and sampling, by rows that
+  // yield one; seconds of all of it, not of a layer. Empty: not known, nothing is counted.
+  std::vector<LayerTime> head;
 
   int32_t max_layers() const {
     return static_cast<int32_t>(rates.empty() ? kv_blocks.size() : rates.size());
@@ -109,6 +112,9 @@ inline constexpr double kLeastShareOfTable = 0.1;  // however little context the
 
 // What a layer takes for a batch, by the tables. The simulator (sim/stage_cost.hpp) does the same.
 Seconds layer_time(const DeviceProfile& device, const LayerBatch& batch);
+// What drawing `rows` tokens takes after the last layer; beyond the table in proportion (they are
+// drawn in turns).
+Seconds head_time(const DeviceProfile& device, int32_t rows);
 
 struct Profile {
   ModelShape model;

@@ -83,6 +83,7 @@ TEST(Profile, FilesKeepEverything) {
   device.prompt_context_seconds = 3e-11;
   device.decode_context = 512;
   device.prompt_context = device.shared_weights = true;
+  device.head = {{0, Seconds(0)}, {1, Seconds(0.002)}, {8, Seconds(0.0025)}};
   const auto toml = parse_toml(profile_to_toml(profile), "p.toml");
   ASSERT_TRUE(toml) << toml.error().to_string();
   EXPECT_EQ(*parse_profile(*toml, "p.toml"), profile);

@@ -9,7 +9,7 @@ namespace {
 
 void rows_to_toml(std::string& out, std::string_view key, const std::vector<LayerTime>& table) {
   if (table.empty()) return;
-  out += format("{} = [  # [batch, seconds a layer]\n", key);
+  out += format("{} = [  # [batch, seconds{}]\n", key, key == "head" ? "" : " a layer");
   for (const LayerTime& row : table) {
     out += format("  [{}, {}],\n", toml_number(row.tokens), toml_number(row.time.value));
   }
@@ -43,6 +43,7 @@ std::string profile_to_toml(const Profile& profile) {
     out += format("\n[[devices]]\ntype = {}\n", toml_string(device.type));
     rows_to_toml(out, "prompt", device.prompt);
     rows_to_toml(out, "decode", device.decode);
+    rows_to_toml(out, "head", device.head);
     numbers_to_toml(out, "kv_blocks", device.kv_blocks);
     numbers_to_toml(out, "prompt_max_requests", device.prompt_max_requests);
     numbers_to_toml(out, "decode_max_tokens", device.decode_max_tokens);

@@ -13,6 +13,7 @@
 #include "base/fmt.hpp"
 #include "spec/cluster_desc.hpp"
 #include "spec/toml_text.hpp"
+#include "spec/workload.hpp"
 
 namespace towline::spec {
 namespace {
@@ -226,10 +227,12 @@ Result<Scenario> read_scenario(const Json& tree) {
                                               {"slowness", number(e.slowness, 1e-3, 1e6)},
                                               {"full_floats", flag(e.full_floats)},
                                               {"plan_workers", flag(e.plan_workers)}}};
-  const std::array<Key, 4> load_keys = {{{"trace", text(load.trace)},
+  const std::array<Key, 6> load_keys = {{{"trace", text(load.trace)},
                                          {"rate", number(load.rate, 0, 1e9)},
                                          {"requests", whole(load.requests, 0, INT64_MAX)},
-                                         {"seed", whole(load.seed, 0, INT64_MAX)}}};
+                                         {"seed", whole(load.seed, 0, INT64_MAX)},
+                                         {"input", whole(load.input, 0, TraceReader::kMaxTokens)},
+                                         {"output", whole(load.output, 0, TraceReader::kMaxTokens)}}};
   const auto workers = [&s](const Json& list) -> Result<void> {
     if (!list.is_array() || list.size() > kMaxWorkers) return wrong(list, "a list of workers");
     for (const Json& item : list.items()) {
@@ -356,6 +359,8 @@ std::string print_scenario(const Scenario& s) {
     text_line("trace", load.trace);
     out += format("rate = {}\nrequests = {}\nseed = {}\n", toml_number(load.rate), load.requests,
                   load.seed);
+    if (load.input > 0) out += format("input = {}\n", load.input);
+    if (load.output > 0) out += format("output = {}\n", load.output);
   }
   return out;
 }

@@ -58,7 +58,9 @@
 //   seed = 1                     # which messages these are
 //
 //   [workload]                   # for simulate and bench
-//   trace = "azure.csv"
+//   trace = "azure.csv"          # lengths, and times if it has them
+//   input = 128                  # without a trace: tokens of every prompt
+//   output = 64                  # ...and of every answer
 //   rate = 2.0                   # requests/s
 //   requests = 1000
 //   seed = 0
@@ -125,6 +127,7 @@ struct ScenarioWorkload {
   double rate = 0;
   int64_t requests = 0;
   int64_t seed = 0;
+  int32_t input = 0, output = 0;
   friend bool operator==(const ScenarioWorkload&, const ScenarioWorkload&) = default;
 };
 

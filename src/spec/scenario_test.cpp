@@ -124,7 +124,7 @@ TEST(Scenario, PrintsWhatItReads) {
                        rng.unit() / 2, rng.unit() / 2, rng.unit() / 2, rng.unit() / 2,
                        static_cast<int64_t>(rng.below(1000))});
     if (rng.below(2) == 0) s.emulation = {"llama2-70b", 2.5, true, false};
-    if (rng.below(2) == 0) s.workload = {"t.csv", 2.5, 100, 7};
+    if (rng.below(2) == 0) s.workload = {"t.csv", 2.5, 100, 7, 128, static_cast<int32_t>(rng.below(3))};
     const auto back = parse(print_scenario(s));
     ASSERT_TRUE(back) << back.error().to_string();
     EXPECT_EQ(*back, s);

@@ -43,10 +43,6 @@ bool is_row(uint64_t seed, std::span<const float> row) {
   return true;
 }
 
-bool is_decode(const Row& row) {
-  return row.count() == 1 && row.from >= row.state->spec.prompt_length;
-}
-
 }  // namespace
 
 Result<EmulatedExecutorOptions> EmulatedExecutorOptions::parse(const Json& description) {
@@ -128,11 +124,17 @@ int32_t EmulatedExecutor::token_of(const policy::SlotSpec& spec, int32_t positio
 
 Seconds EmulatedExecutor::time_of(std::span<const RunItem> items) const {
   double seconds = 0;
+  int32_t drawn = 0;
+  for (const RunItem& item : items) {
+    if (!item.hop.samples()) continue;
+    for (const Row& row : item.rows) drawn += row.samples;
+  }
+  if (drawn > 0) seconds = spec::head_time(device_, drawn).value;
   for (const LayerSegment& segment : layer_segments(items)) {
     spec::LayerBatch batch;
     for (const size_t i : segment.items) {
       for (const Row& row : items[i].rows) {
-        if (is_decode(row)) {
+        if (row.is_decode()) {
           ++batch.decodes;
           batch.decode_context += row.from;
         } else {

@@ -7,8 +7,8 @@
 // `towline simulate` in nothing but what the simulator leaves out.
 //
 // Time. A layer takes spec::layer_time() of the prompt tokens and generating sequences that pass
-// through it in this run; the simulator does the same. run() sleeps until its deadline; what a sleep lasted too long is taken off the
-// next one.
+// through it in this run, and drawing tokens spec::head_time(); the simulator does the same. run()
+// sleeps until its deadline; what a sleep lasted too long is taken off the next one.
 //
 // Data. A row of activations is a pattern of (slot, generation, position, layer), which the next node
 // checks: rows that were mixed up, lost or sent twice are an error, not a wrong number. The sampled

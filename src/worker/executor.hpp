@@ -39,6 +39,10 @@ struct Row {
   int32_t logits_from = 0;       // rows [logits_from, to) yield logits or are pooled
   bool samples = false;          // the last row's logits choose the next token
   int32_t count() const { return to - from; }
+  // The next token of a sequence, not a piece of its prompt.
+  bool is_decode() const {
+    return count() == 1 && state != nullptr && from >= state->spec.prompt_length;
+  }
 };
 
 // SlotState::serial of rows that belong to no sequence (a dummy batch): input is not looked at.

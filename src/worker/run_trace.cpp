@@ -4,6 +4,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "base/file.hpp"
 #include "base/fmt.hpp"
 
@@ -21,12 +23,31 @@ void RunTrace::add(Instant begin, Instant end, std::span<const RunItem> items, b
     ++dropped_;
     return;
   }
-  Span span{begin.ns, end.ns, static_cast<int32_t>(items.size()), 0, 0, -1, -1, ok};
+  Span span{};
+  span.begin_ns = begin.ns;
+  span.end_ns = end.ns;
+  span.steps = static_cast<int32_t>(items.size());
+  span.ok = ok;
+  span.lane = -1;
+  span.step = -1;
   for (const RunItem& item : items) {
-    span.rows += item.row_count();
     span.sequences += static_cast<int32_t>(item.rows.size());
+    for (const Row& row : item.rows) {
+      span.rows += row.count();
+      span.drawn += item.hop.samples() && row.samples;
+      if (row.is_decode()) {
+        ++span.decodes;
+        span.decode_context += row.from;
+      } else {
+        span.prompt_context += int64_t{row.count()} * (row.from + row.to - 1) / 2;
+      }
+    }
   }
   if (!items.empty()) {
+    const LayerRange layers = items.front().hop.layers;
+    const bool same = std::ranges::all_of(
+        items, [&](const RunItem& item) { return item.hop.layers == layers; });
+    if (same) span.layers = layers;
     span.lane = items.front().step.lane.value;
     span.step = items.front().step.step;
   }
@@ -45,10 +66,12 @@ std::string RunTrace::text(const RankPlace& place, const std::string& title) con
   for (const Span& s : spans_) {
     out += format(",\n{{\"ph\":\"X\",\"name\":\"{}\",\"pid\":{},\"tid\":{},\"ts\":{}.{:03},"
                   "\"dur\":{}.{:03},\"args\":{{\"lane\":{},\"step\":{},\"steps\":{},\"sequences\":{},"
-                  "\"rows\":{}}}}}",
+                  "\"rows\":{},\"decodes\":{},\"drawn\":{},\"prompt_context\":{},"
+                  "\"decode_context\":{},\"layers\":[{},{}]}}}}",
                   s.ok ? "run" : "failed run", pid, place.rank, s.begin_ns / 1000,
                   s.begin_ns % 1000, (s.end_ns - s.begin_ns) / 1000, (s.end_ns - s.begin_ns) % 1000,
-                  s.lane, s.step, s.steps, s.sequences, s.rows);
+                  s.lane, s.step, s.steps, s.sequences, s.rows, s.decodes, s.drawn,
+                  s.prompt_context, s.decode_context, s.layers.begin, s.layers.end);
   }
   return out + "\n]}\n";
 }

@@ -4,6 +4,9 @@
 // RunTrace: what a rank evaluated, and when: one span for each run of its executor, written as a
 // Chrome trace (chrome://tracing, Perfetto). The collective call `profile` turns it on and off.
 //
+// A span says what a run's time depends on by the profile (spec/profile.hpp): its layers, prompt rows
+// and decodes, the tokens before them, and the tokens drawn. `towline profile check` compares.
+//
 // Times are of the steady clock, which all processes of a machine share: the files of its ranks, put
 // together, fit. Memory is bounded: beyond kMostSpans spans are counted, not kept.
 //
@@ -42,6 +45,9 @@ class RunTrace {
   struct Span {
     int64_t begin_ns, end_ns;
     int32_t steps, rows, sequences;
+    int32_t decodes, drawn;
+    int64_t prompt_context, decode_context;  // tokens before each row, summed up
+    LayerRange layers;  // empty: not the same for all items
     int32_t lane;       // of the first item
     int64_t step;
     bool ok;

@@ -24,12 +24,15 @@ RankPlace place() {
 struct TwoSteps {
   TwoSteps() {
     rows[0] = {0, nullptr, 0, 3, 3, true};
-    rows[1] = {1, nullptr, 9, 10, 10, true};
+    state.spec.prompt_length = 7;
+    rows[1] = {1, &state, 9, 10, 10, true};
     items[0].step = {LaneId(4), 11};
+    items[0].hop.layers = items[1].hop.layers = {2, 6};
     items[0].rows = std::span(rows).first(1);
     items[1].step = {LaneId(5), 2};
     items[1].rows = std::span(rows).last(1);
   }
+  policy::SlotState state;
   Row rows[2];
   RunItem items[2];
 };
@@ -62,7 +65,8 @@ TEST(RunTrace, WritesASpanForEachRun) {
   EXPECT_EQ(run["ts"].as_double(), 5000.001);
   EXPECT_EQ(run["dur"].as_double(), 2500.020);
   EXPECT_EQ(run["tid"].as_int(), 1);
-  EXPECT_EQ(run["args"].dump(), R"({"lane":4,"step":11,"steps":2,"sequences":2,"rows":4})");
+  EXPECT_EQ(run["args"].dump(), R"({"lane":4,"step":11,"steps":2,"sequences":2,"rows":4,"decodes":1,"drawn":2,)"
+                              R"("prompt_context":3,"decode_context":9,"layers":[2,6]})");
   EXPECT_EQ(events[size_t{3}]["name"].as_string(), "failed run");
   // Stopped: there is nothing more to write.
   EXPECT_EQ(trace.finish(place(), "attic", folder)->dump(), R"({"rank":1,"spans":0,"dropped":0})");

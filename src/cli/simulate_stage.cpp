@@ -17,6 +17,7 @@
 #include "cli/simulate_search.hpp"
 #include "cli/simulate_workload.hpp"
 #include "cli/simulate_world.hpp"
+#include "serve/cluster_plan.hpp"
 #include "sim/helix_load.hpp"
 #include "sim/html_report.hpp"
 #include "sim/replay.hpp"
@@ -281,7 +282,14 @@ Result<sim::HelixInput> load_input(SimulateOptions& o, std::optional<spec::Scena
   if (!o.scenario.empty()) {
     ASSIGN_OR_RETURN(scenario, spec::load_scenario(o.scenario));
     adopt_workload(*scenario, o);
-    return scenario_input(*scenario, o.profile);
+    ASSIGN_OR_RETURN(sim::HelixInput input, scenario_input(*scenario, o.profile));
+    // Runs are gathered as the workers of `towline up` gather them.
+    const bool emulated = scenario->emulation.plan_workers ||
+                          std::ranges::any_of(scenario->workers, &spec::ScenarioWorker::emulate);
+    for (sim::HelixNode& node : input.nodes) {
+      node.run_rows = serve::run_rows_of(scenario->serving, emulated);
+    }
+    return input;
   }
   if (!o.cluster.empty()) return scenario_input(cluster_scenario(o), o.profile, o.prompt_machines);
   if (o.simulator_cluster.empty() || o.solution.empty()) {

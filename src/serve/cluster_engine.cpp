@@ -18,7 +18,6 @@ namespace {
 
 using protocol::MessageKind;
 
-constexpr int64_t kEmulatedSteps = 4;      // steps of one run of an emulated device
 constexpr Duration kHelloPatience = seconds(10);
 constexpr size_t kComplaintsKept = 32;
 constexpr Duration kSendPatience = seconds(2);  // a node that takes nothing for so long is lost
@@ -436,7 +435,7 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
     const bool emulated = !node->executor.is_null();
     // An emulated device has the KV memory that its profile says, and takes together what is there.
     assign.set("kv_blocks", emulated && node->kv_tokens <= 0 ? 0 : int64_t{kv_blocks_of(*node)});
-    assign.set("max_rows", int64_t{options_.serving.step_tokens} * (emulated ? kEmulatedSteps : 1));
+    assign.set("max_rows", int64_t{run_rows_of(options_.serving, emulated)});
     assign.set("threads", int64_t{node->threads});
     assign.set("tensor_parallel", int64_t{node->tensor_parallel});
     if (node->rate > 0) assign.set("rate", node->rate);

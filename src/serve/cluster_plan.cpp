@@ -187,6 +187,12 @@ int32_t context_of(const spec::ScenarioServing& serving, const spec::ModelDesc& 
   return serving.context > 0 ? serving.context : std::min(model.context, kDefaultContext);
 }
 
+int32_t run_rows_of(const spec::ScenarioServing& serving, bool emulated) {
+  constexpr int64_t kEmulatedSteps = 4;
+  const int64_t rows = int64_t{serving.step_tokens} * (emulated ? kEmulatedSteps : 1);
+  return static_cast<int32_t>(std::min<int64_t>(rows, 1 << 30));
+}
+
 int64_t kv_tokens_of(const ClusterNode& node, const spec::ModelDesc& model,
                      const spec::ScenarioServing& serving) {
   if (node.kv_tokens > 0) return node.kv_tokens;

@@ -42,6 +42,9 @@ int32_t context_of(const spec::ScenarioServing& serving, const spec::ModelDesc& 
 int64_t kv_tokens_of(const ClusterNode& node, const spec::ModelDesc& model,
                      const spec::ScenarioServing& serving);
 
+// Rows of one run of a node, at most: a step's; an emulated device takes several steps together.
+int32_t run_rows_of(const spec::ScenarioServing& serving, bool emulated);
+
 // Layers for every node that has none: contiguous, in order, in proportion to speed. At least as
 // many layers as nodes.
 Result<void> assign_layers(std::vector<ClusterNode>& nodes, int32_t total_layers);

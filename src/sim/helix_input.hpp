@@ -51,6 +51,9 @@ struct HelixNode {
   double swap_bandwidth = 0;
   int32_t replica = -1;        // node that gets a copy of the KV computed here; -1: none
   policy::StageLimits limits;
+  // Rows of a run that a worker gathers as policy::Peer does: fewest rows first, one step of each
+  // lane. 0: steps are taken in the order of their coming (policy::NodeBatch).
+  int32_t run_rows = 0;
 };
 
 struct HelixLink {

@@ -64,6 +64,33 @@ TEST(StageEngine, EqualPromptsAreComputedOnceIfThereIsAPrefixCache) {
   EXPECT_LT(10 * waited(with, 1), waited(without, 1));
 }
 
+// As a worker's policy::Peer does: two steps of one lane never run together, and small ones go first.
+TEST(StageEngine, GathersRunsAsAPeerDoes) {
+  const std::vector<spec::TraceRequest> list(40, {0, 10, 30});
+  StageOptions options;
+  options.trace_limit = 100'000;
+  options.host.emplace();
+  options.host->batching = {.step_tokens = 512, .sequences = 40, .chunk_tokens = 512, .ahead = 64};
+  options.host->extra_steps = 2;  // four in flight, of ten sequences each
+  HelixInput input = grid(2, 1);
+  input.times.push_back(input.times[0]);  // steps queue up before the second node
+  for (double& t : input.times[1].decode) t *= 5;
+  input.machines.resize(2);
+  input.nodes[1].machine = 1;
+  const auto widest = [&](int32_t run_rows) {
+    for (HelixNode& node : input.nodes) node.run_rows = run_rows;
+    const Trial trial = run(input, options, list_source(list));
+    EXPECT_EQ(trial.report.finished, 40);
+    EXPECT_EQ(trial.report.output_tokens, 40 * 30);
+    int32_t most = 0;
+    for (const BatchTrace& batch : trial.report.batches) most = std::max(most, batch.decodes);
+    return most;
+  };
+  EXPECT_GT(widest(0), 10);
+  EXPECT_EQ(widest(512), 10);
+  EXPECT_EQ(widest(1), 10);  // one step always fits
+}
+
 // A coordinator's limits, whole: its steps in flight, and the API's refusal beyond what may wait.
 TEST(StageEngine, TakesTheLimitsOfACoordinator) {
   std::vector<spec::TraceRequest> list(40, {0, 10, 30});

@@ -41,6 +41,7 @@ VirtualCluster::VirtualCluster(const HelixInput& input, StageCost cost, Options 
     const int32_t machine = nodes_[i].machine = input.nodes[i].machine;
     nodes_[i].last_layer = input.nodes[i].layers.end;
     swaps_ |= input.nodes[i].swap_bandwidth > 0;
+    nodes_[i].run_rows = input.nodes[i].run_rows;
     nodes_[i].limits = {cost_.most_prompt_tokens(machine),
                         std::min(cost_.most_decodes(machine), input.nodes[i].limits.decodes)};
   }
@@ -401,9 +402,24 @@ void VirtualCluster::flows_changed() {
 void VirtualCluster::start_batch(int32_t node) {
   Node& n = nodes_[node];
   if (n.busy || !n.loaded || n.hung) return;
+  rows_.clear();
+  const Queue taken = n.run_rows > 0 ? take_as_peer(n) : take_in_order(n);
+  if (taken.empty()) {
+    if (!n.inbox.empty()) wake_at(node, static_cast<uint32_t>(n.inbox.first));
+    return;
+  }
+  n.batch = taken.first;
+  n.busy = true;
+  n.begin = now();
+  const int64_t end = now() + batch_ns(node);
+  cost_.count(cost_.was_beyond());
+  events_.push(end, {Kind::kBatchDone, 0, node, n.generation, static_cast<uint32_t>(n.batch),
+                     parcels_[n.batch].next_link});
+}
+
+VirtualCluster::Queue VirtualCluster::take_in_order(Node& n) {
   policy::NodeBatch batch(n.limits);
   Queue taken;
-  rows_.clear();
   while (!n.inbox.empty() && parcels_[n.inbox.first].there <= now()) {
     const auto number = static_cast<uint32_t>(n.inbox.first);
     const Parcel& p = parcels_[number];
@@ -416,19 +432,60 @@ void VirtualCluster::start_batch(int32_t node) {
       add_rows(p);
     }
   }
-  if (taken.empty()) {
-    if (!n.inbox.empty()) wake_at(node, static_cast<uint32_t>(n.inbox.first));
-    return;
-  }
-  n.batch = taken.first;
   n.prompt_tokens = batch.prompt_tokens();
   n.decodes = batch.decodes();
-  n.busy = true;
-  n.begin = now();
-  const int64_t end = now() + batch_ns(node);
-  cost_.count(cost_.was_beyond());
-  events_.push(end, {Kind::kBatchDone, 0, node, n.generation, static_cast<uint32_t>(n.batch),
-                     parcels_[n.batch].next_link});
+  return taken;
+}
+
+// The rule of policy::Peer. Parcels of one lane are at the same hop here.
+VirtualCluster::Queue VirtualCluster::take_as_peer(Node& n) {
+  waiting_.clear();
+  chosen_.clear();
+  while (!n.inbox.empty() && parcels_[n.inbox.first].there <= now()) {
+    const uint32_t number = pop(n.inbox);
+    const Parcel& p = parcels_[number];
+    if (p.dead()) {
+      free_parcel(number);
+      continue;
+    }
+    const bool first = std::ranges::none_of(
+        chosen_, [&](uint32_t other) { return parcels_[other].way == p.way; });
+    (first ? chosen_ : waiting_).push_back(number);
+  }
+  const auto rows_of = [&](uint32_t number) {
+    return parcels_[number].work.prompt_tokens + parcels_[number].work.decodes;
+  };
+  std::ranges::stable_sort(chosen_, {}, rows_of);
+  Queue taken;
+  n.prompt_tokens = n.decodes = 0;
+  bool full = false;
+  for (const uint32_t number : chosen_) {
+    full = full || (!taken.empty() &&
+                    n.prompt_tokens + n.decodes + rows_of(number) > n.run_rows);
+    if (full) {
+      waiting_.push_back(number);
+      continue;
+    }
+    const Parcel& p = parcels_[number];
+    push(taken, number);
+    add_rows(p);
+    n.prompt_tokens += p.work.prompt_tokens;
+    n.decodes += p.work.decodes;
+  }
+  // Back to the front of the inbox, in the order of coming.
+  std::ranges::stable_sort(waiting_, {}, [&](uint32_t number) { return parcels_[number].there; });
+  const Queue later = n.inbox;
+  n.inbox = {};
+  for (const uint32_t number : waiting_) push(n.inbox, number);
+  if (n.inbox.empty()) {
+    n.inbox = later;
+  } else if (later.empty()) {
+    n.last_there = parcels_[n.inbox.last].there;
+  } else {
+    parcels_[n.inbox.last].next = later.first;
+    n.inbox.last = later.last;
+  }
+  return taken;
 }
 
 // Of a batch of rows_.

@@ -9,7 +9,9 @@
 // A busy node looks into its inbox when it is done, and what arrives at an idle one is mostly all that
 // its next batch will hold, whose end is then known when it arrives: most batches are one event, their
 // end.
-//   node     one batch through all of its layers at a time, at the cost of sim/stage_cost.hpp; rows
+//   node     one batch through all of its layers at a time (gathered in the order of coming, or as a
+//            worker's policy::Peer gathers a run: HelixNode::run_rows), at the cost of
+//            sim/stage_cost.hpp; rows
 //            that enter at a later layer (partial inference) cost only the layers from there on
 //   link     first in, first out. A message of up to 64 KiB takes size / bandwidth on its link and
 //            no part in sharing; larger ones share NICs and links max-min fairly
@@ -192,6 +194,7 @@ class VirtualCluster {
     bool planned = false, planned_beyond = false;  // ...and is beyond the cost tables
     double slowness = 1;
     policy::NodeLimits limits;
+    int32_t run_rows = 0;        // HelixNode's
     int32_t prompt_tokens = 0, decodes = 0;
     int32_t machine = 0, last_layer = 0;  // of the cost; it has the layers before this one
     NodeTimes times;
@@ -230,6 +233,8 @@ class VirtualCluster {
   void unplan(int32_t node);
   void settle(int32_t node);
   void start_batch(int32_t node);
+  Queue take_in_order(Node& n);
+  Queue take_as_peer(Node& n);
   int64_t batch_ns(int32_t node);
   void finish_batch(int32_t node);
   double fetch_seconds(int32_t node) const;
@@ -259,6 +264,7 @@ class VirtualCluster {
   std::vector<Link> links_;
   std::vector<uint64_t> tags_;       // scratch
   std::vector<CostRows> rows_;       // scratch
+  std::vector<uint32_t> waiting_, chosen_;  // scratch
   std::vector<BatchTrace> batches_;
   std::vector<StageDone> stages_;
   std::vector<uint32_t> held_;       // streams whose link is down

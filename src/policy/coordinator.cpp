@@ -50,8 +50,8 @@ void Coordinator::step(Instant now, const CoordinatorEvent& event,
   now_ = now;
   out_ = &out;
   std::visit([this](const auto& e) { on(e); }, event);
-  for (const auto& [node, reason] : membership_.overdue(now)) {
-    out.push_back(FenceNode{node, membership_.member(node).incarnation, reason});
+  for (const auto& [node, reason, silent] : membership_.overdue(now)) {
+    out.push_back(FenceNode{node, membership_.member(node).incarnation, reason, silent});
     lose_node(node, reason);
   }
   do {

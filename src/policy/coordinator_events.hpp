@@ -116,6 +116,7 @@ struct FenceNode {
   NodeId node;
   uint64_t incarnation = 0;
   std::string reason;
+  bool silent = false;  // it was not heard of: if it lives, it may come again as another incarnation
 };
 // The set of usable nodes changed: make a plan of these (NodeId, layers) and answer PlanMade.
 struct AskPlan {

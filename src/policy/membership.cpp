@@ -66,16 +66,16 @@ bool Membership::declare_dead(NodeId node) {
   return true;
 }
 
-std::vector<std::pair<NodeId, std::string>> Membership::overdue(Instant now) const {
-  std::vector<std::pair<NodeId, std::string>> late;
+std::vector<Membership::Overdue> Membership::overdue(Instant now) const {
+  std::vector<Overdue> late;
   for (int32_t i = 0; i < size(); ++i) {
     const Member& m = members_[static_cast<size_t>(i)];
     if (!m.alive) continue;
     if (now >= m.heard + limits_.lease) {
-      late.emplace_back(NodeId(i), format("nothing heard for {:.1f} s", to_seconds(now - m.heard)));
+      late.push_back({NodeId(i), format("nothing heard for {:.1f} s", to_seconds(now - m.heard)), true});
     } else if (m.busy && now >= m.progressed + limits_.hang) {
-      late.emplace_back(NodeId(i), format("no progress for {:.1f} s with work to do",
-                                          to_seconds(now - m.progressed)));
+      late.push_back({NodeId(i), format("no progress for {:.1f} s with work to do",
+                                        to_seconds(now - m.progressed))});
     }
   }
   return late;

@@ -65,8 +65,13 @@ class Membership {
   void forgive(Duration time);
   // False if it was not alive.
   bool declare_dead(NodeId node);
-  // Nodes whose lease ran out or that hang, with the reason; the caller declares them dead.
-  std::vector<std::pair<NodeId, std::string>> overdue(Instant now) const;
+  struct Overdue {
+    NodeId node;
+    std::string reason;
+    bool silent = false;      // its lease ran out; else it hangs
+  };
+  // The caller declares them dead.
+  std::vector<Overdue> overdue(Instant now) const;
   Instant next_deadline() const;
 
   bool is_alive(NodeId node) const;

@@ -49,6 +49,7 @@ TEST(Membership, SilenceEndsTheLeaseAndABeatRenewsIt) {
   EXPECT_TRUE(m.beat(at(2), a, 1, 0));
   EXPECT_TRUE(m.overdue(at(4)).empty());
   ASSERT_EQ(m.overdue(at(5)).size(), 1u);
+  EXPECT_TRUE(m.overdue(at(5))[0].silent);
   EXPECT_TRUE(m.declare_dead(a));
   EXPECT_FALSE(m.beat(at(5), a, 1, 0)) << "the dead stay dead";
   EXPECT_EQ(m.hello(at(5), "a", 1).verdict, Membership::Verdict::kFenced);
@@ -77,6 +78,7 @@ TEST(Membership, AHungNodeBeatsButMakesNoProgress) {
   EXPECT_TRUE(m.overdue(at(30)).empty()) << "a run ended at 25";
   for (int64_t t = 30; t <= 35; ++t) m.beat(at(t), a, 1, 1);
   ASSERT_EQ(m.overdue(at(35)).size(), 1u);
+  EXPECT_FALSE(m.overdue(at(35))[0].silent);
   m.set_busy(at(35), a, false);
   EXPECT_TRUE(m.overdue(at(35)).empty());
 }
@@ -186,7 +188,7 @@ struct MembershipScript {
       if (deadline <= now) late.push_back(node);
       ASSERT_EQ(m.is_alive(node), names[i].living.has_value());
     }
-    for (const auto& [node, why] : m.overdue(now)) told.push_back(node);
+    for (const auto& found : m.overdue(now)) told.push_back(found.node);
     ASSERT_EQ(told, late);
     ASSERT_EQ(m.next_deadline(), next);
   }

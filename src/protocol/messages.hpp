@@ -47,6 +47,11 @@ enum class MessageKind : uint16_t {
   kRoster = 10,       // coordinator -> node: JSON, where the other nodes are
 };
 
+// How the coordinator's reason begins when it closes a node's channel.
+inline constexpr std::string_view kClusterEnds = "the cluster ends";
+inline constexpr std::string_view kFenced = "fenced";
+inline constexpr std::string_view kFencedSilent = "fenced as silent";  // it may come again at once
+
 struct Results {
   Epoch epoch;
   policy::LaneStep step;

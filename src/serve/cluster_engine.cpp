@@ -220,11 +220,11 @@ void ClusterEngine::loop() {
       const Result<void> may = options_.may_act();
       if (!may) stand_down(may.error().message());
     }
-    forgive_standstill();
+    look();
     for (const auto& command : commands) command();
     if (event && event->kind != net::Inbox::Event::kWake) {
       on_event(*event);
-    } else if (net::steady_now() >= host_->next_deadline()) {
+    } else if (looked_ >= host_->next_deadline()) {
       tell_host(policy::ClockTick{});
     }
     publish_stats();
@@ -239,27 +239,34 @@ void ClusterEngine::loop() {
     commands = std::exchange(commands_, {});
   }
   for (const auto& command : commands) command();
-  for (auto& [caller, guest] : guests_) guest.channel->close("the cluster ends");
+  for (auto& [caller, guest] : guests_) guest.channel->close(protocol::kClusterEnds);
   if (!events_.empty()) sink_(std::exchange(events_, {}));
   records_.end(net::steady_now(), host_->seen_so_far());
 }
 
-// Whoever was silent while we did not listen is not late for that.
-void ClusterEngine::forgive_standstill() {
+// The only reading of the clock that the host is given. Whoever was silent while we did not listen is not
+// late for that: time in which this process was stopped is told before anything is judged by it, wherever
+// in the loop the stop fell.
+void ClusterEngine::look() {
   const Instant before = std::exchange(looked_, net::steady_now());
+  now_ = looked_;
   const Duration gap = looked_ - before;
   if (before.ns == 0 || gap < kStandstill) return;
   log_warn("cluster", "this process stood still; silence meanwhile does not count",
            {{"seconds", format("{:.1f}", to_seconds(gap))}});
   for (auto& [caller, guest] : guests_) guest.since = guest.since + gap;
-  tell_host(policy::StoodStill{gap});
+  carry_out(policy::StoodStill{gap});
+}
+
+void ClusterEngine::carry_out(const policy::CoordinatorEvent& event) {
+  std::vector<policy::CoordinatorAction> actions;
+  host_->step(now_, event, actions);
+  for (policy::CoordinatorAction& action : actions) std::visit([this](auto& a) { act(a); }, action);
 }
 
 void ClusterEngine::tell_host(const policy::CoordinatorEvent& event) {
-  std::vector<policy::CoordinatorAction> actions;
-  now_ = net::steady_now();
-  host_->step(now_, event, actions);
-  for (policy::CoordinatorAction& action : actions) std::visit([this](auto& a) { act(a); }, action);
+  look();
+  carry_out(event);
   // Answers that the host gets while it is being told something come after it.
   while (!later_.empty()) {
     const policy::CoordinatorEvent next = std::move(later_.front());
@@ -282,7 +289,7 @@ void ClusterEngine::on_event(net::Inbox::Event& event) {
         break;
       }
       guests_[caller].channel = event.opened;
-      guests_[caller].since = net::steady_now();
+      guests_[caller].since = looked_;
       break;
     case Event::kFrame:
       if (const auto at = guests_.find(caller); at != guests_.end()) {
@@ -340,10 +347,9 @@ void ClusterEngine::remember_complaint(const std::string& why) {
 
 // A channel that says nothing holds a place: it is closed.
 void ClusterEngine::drop_silent() {
-  const Instant now = net::steady_now();
   std::vector<int64_t> silent;
   for (const auto& [caller, guest] : guests_) {
-    if (guest.assigned == nullptr && now >= guest.since + kHelloPatience) silent.push_back(caller);
+    if (guest.assigned == nullptr && looked_ >= guest.since + kHelloPatience) silent.push_back(caller);
   }
   for (const int64_t caller : silent) drop(caller, "connected, but said nothing");
 }
@@ -565,7 +571,8 @@ void ClusterEngine::act(policy::FenceNode& action) {
     const int64_t caller = at->first;
     const Guest guest = at->second;
     guests_.erase(at);
-    guest.channel->close(format("fenced: {}", action.reason));
+    guest.channel->close(format("{}: {}", action.silent ? protocol::kFencedSilent : protocol::kFenced,
+                                action.reason));
     calls_->on_gone(caller, action.reason);
     return;
   }

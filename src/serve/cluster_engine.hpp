@@ -139,7 +139,8 @@ class ClusterEngine final : public Generator {
   Result<void> on_handshake(Guest& guest, int64_t caller, const net::Frame& frame);
   void on_beat(const Guest& guest, const net::Frame& frame);
   void on_results(const Guest& guest, const net::Frame& frame);
-  void forgive_standstill();
+  void look();
+  void carry_out(const policy::CoordinatorEvent& event);
   void tell_host(const policy::CoordinatorEvent& event);
   void act(policy::WelcomeNode& action);
   void act(policy::RefuseNode& action);
@@ -190,7 +191,7 @@ class ClusterEngine final : public Generator {
   std::unique_ptr<policy::Coordinator> host_;
   std::map<int64_t, Guest> guests_;    // by channel
   std::deque<policy::CoordinatorEvent> later_;
-  Instant looked_{};                   // at the inbox, last
+  Instant looked_{};                   // at the clock, last
   Instant now_{};                      // of the event being handled
   ClusterRecords records_;
   bool deposed_ = false;               // another process is the coordinator

@@ -166,7 +166,8 @@ class NodeAgent {
     switch (event.kind) {
       case Event::kClosed:
         if (from_coordinator) {
-          if (event.reason.find("cluster ends") != std::string::npos) return true;
+          if (event.reason.find(protocol::kClusterEnds) != std::string::npos) return true;
+          kept_.fenced_silent = event.reason.find(protocol::kFencedSilent) != std::string::npos;
           return errorf(Code::kUnavailable, "the coordinator ended the conversation: {}",
                         event.reason);
         }

@@ -48,10 +48,11 @@ struct NodeAgentOptions {
 };
 
 // Until a stop is requested (noticed at once, but while the coordinator is dialled or a model loaded;
-// it says that it leaves), something fails for good, or the conversation with the coordinator has ended: in order (success) or not. With a
-// registry or `rejoin_seconds` the end of a conversation is the beginning of the next: weights that
-// fit what the next coordinator assigns stay loaded, and coordinators of older epochs than one that
-// this node has known are refused.
+// it says that it leaves), something fails for good, or the conversation with the coordinator has
+// ended: in order (success) or not. With a registry or `rejoin_seconds`, and if the coordinator gave
+// this node up for its silence (which it learns when it goes on: the coordinator lives), the end of a
+// conversation is the beginning of the next: weights that fit what the next coordinator assigns stay
+// loaded, and coordinators of older epochs than one that this node has known are refused.
 Result<void> run_node(const NodeAgentOptions& options, const std::stop_token& stop);
 
 // Identifies a model file by its size and samples of its bytes; a directory by its files' names,

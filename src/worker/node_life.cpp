@@ -71,14 +71,14 @@ Result<void> run_node(const NodeAgentOptions& options, const std::stop_token& st
     Result<NodePlace> place = find(options, watch.get(), kept.epoch, latest, stop);
     if (stop.stop_requested()) return {};
     if (!place) return ever_welcomed && ended ? Result<void>() : std::move(place.error());
-    kept.welcomed = false;
+    kept.welcomed = kept.fenced_silent = false;
     const Result<void> over = run_session(options, *place, kept, stop);
     if (stop.stop_requested()) return {};
-    if (!again || (!over && !may_be_better_later(over.error()))) return over;
+    if (!(again || kept.fenced_silent) || (!over && !may_be_better_later(over.error()))) return over;
     if (kept.welcomed) {
       ended = over;
       ever_welcomed = true;
-      latest = patience_of(patience);
+      latest = patience_of(again ? patience : options.connect_seconds);
     }
     if (net::steady_now() >= latest) return ever_welcomed && ended ? Result<void>() : over;
     log_info("node", "looking for the coordinator again",

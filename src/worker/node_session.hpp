@@ -43,6 +43,7 @@ struct NodeHoldings {
   double rate = 0;                   // rows a second through one layer, as measured; 0: not yet
   int64_t epoch = 0;                 // the greatest of a coordinator that welcomed this node
   bool welcomed = false;             // by the coordinator of the last conversation
+  bool fenced_silent = false;        // by it: it lives, and takes this node as another incarnation
   std::shared_ptr<AgentWaker> waker = std::make_shared<AgentWaker>();
 };
 

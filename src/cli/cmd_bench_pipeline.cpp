@@ -1,5 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
+#include <sched.h>
+
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -48,7 +50,8 @@ OptionTable table(PipelineOptions& o) {
   t.describe(
       "Both run the executor that `towline worker` runs, sampling included; there are no "
       "messages in between, so this is the engine's own share of a pipeline's overhead. "
-      "Layers are divided so that every worker reads about as many bytes of weights.");
+      "Layers are divided so that every worker reads about as many bytes of weights; each worker "
+      "computes on one processor of its own, as long as there are enough.");
   t.example("towline bench pipeline llama-1b-q4_0.gguf --workers 2 --batch 64 --tg 32");
   return t;
 }
@@ -60,6 +63,23 @@ struct Lane {
   std::vector<float> hidden;
   int steps_left = 0;
 };
+
+// The calling thread computes on the index-th processor that this process may use, and nowhere else:
+// a kernel that leaves two threads on one processor for a while would make the stages take turns. (The
+// threads of one process's team have places of their own, too.)
+void take_processor(size_t index) {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  size_t left = index % static_cast<size_t>(CPU_COUNT(&allowed));
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &allowed) || left-- > 0) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    sched_setaffinity(0, sizeof one, &one);
+    return;
+  }
+}
 
 // Lanes on their way to one worker; empty pointer: stop.
 class Queue {
@@ -156,6 +176,7 @@ class Bench {
     std::vector<std::thread> threads;
     for (size_t i = 0; i < stages_.size(); ++i) {
       threads.emplace_back([&, i] {
+        if (stages_.size() > 1) take_processor(i);
         ends[i] = work(i, runs, queues);
         queues[(i + 1) % queues.size()].push(nullptr);
       });
@@ -222,17 +243,25 @@ class Bench {
   size_t counted_ = 0;
 };
 
-// Layer ranges of about equal bytes of weights; the last stage also has the output matrix.
-std::vector<LayerRange> divide(const spec::ModelDesc& d, int workers) {
-  const double layer = static_cast<double>(d.layer_parameters());
-  const double head = static_cast<double>(d.vocab) * d.hidden;
-  const double each = (layer * d.layers + head) / workers;
+// Layer ranges of about equal bytes of weights, as they lie in the file; the last stage also has the
+// output matrix.
+std::vector<LayerRange> divide(const engine::ModelFile& file, int workers) {
+  const int32_t layers = file.desc().layers;
+  double stack = 0;
+  for (const engine::Tensor& tensor : file.tensors()) {
+    if (tensor.name.starts_with("blk.")) stack += static_cast<double>(tensor.bytes());
+  }
+  const engine::Tensor* output = file.find("output.weight");
+  if (output == nullptr) output = file.find("token_embd.weight");
+  const double layer = stack / layers;
+  const double head = output != nullptr ? static_cast<double>(output->bytes()) : 0;
+  const double each = (stack + head) / workers;
   std::vector<LayerRange> stages;
   int32_t begin = 0;
   for (int w = 0; w < workers; ++w) {
     const auto wanted = static_cast<int32_t>(each * (w + 1) / layer + 0.5);
-    const int32_t most = d.layers - (workers - 1 - w);
-    const int32_t end = w + 1 == workers ? d.layers : std::clamp(wanted, begin + 1, most);
+    const int32_t most = layers - (workers - 1 - w);
+    const int32_t end = w + 1 == workers ? layers : std::clamp(wanted, begin + 1, most);
     stages.push_back({begin, end});
     begin = end;
   }
@@ -244,16 +273,17 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
   spec::ModelDesc desc;
+  std::vector<LayerRange> stages;
   {
     ASSIGN_OR_RETURN(const engine::ModelFile file, engine::ModelFile::open(o.model));
     desc = file.desc();
+    if (desc.layers >= o.workers) stages = divide(file, o.workers);
   }
-  if (desc.layers < o.workers) {
+  if (stages.empty()) {
     return errorf(Code::kInvalidArgument, "{} has {} layers; use at most as many workers", o.model,
                   desc.layers);
   }
   const int lanes = o.lanes > 0 ? o.lanes : o.workers;
-  const std::vector<LayerRange> stages = divide(desc, o.workers);
   ASSIGN_OR_RETURN(const auto single, Bench::make(o, {{0, desc.layers}}, o.workers, 1));
   ASSIGN_OR_RETURN(const auto pipeline, Bench::make(o, stages, 1, lanes));
   std::vector<double> alone, piped, ratios;

@@ -7,7 +7,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <fstream>
 #include <limits>
 #include <sstream>
@@ -15,21 +14,12 @@
 #include "base/for_seeds.hpp"
 #include "base/json.hpp"
 #include "plan/max_flow.hpp"
-#include "sim/helix_load.hpp"
 #include "sim/helix_report.hpp"
 #include "sim/push_relabel.hpp"
+#include "sim/testing_helix.hpp"
 
 namespace towline::sim {
 namespace {
-
-std::string helix_data() {
-  const char* shared = std::getenv("TOWLINE_SHARED");
-  return std::string(shared != nullptr ? shared : "../shared") + "/data/helix";
-}
-#define NEEDS_SHARED_DATA()                                                          \
-  if (!std::ifstream(helix_data() + "/README.md")) {                                 \
-    GTEST_SKIP() << "no shared data at " << helix_data() << "; set TOWLINE_SHARED";  \
-  }
 
 // `nodes` in a chain, two layers each; a layer takes 10 ms a prompt token and 1 ms a decode.
 HelixInput chain(int32_t nodes) {
@@ -281,15 +271,13 @@ void expect_published_run(const std::string& name, const std::string& folder,
                          ""};
   auto input = load_helix_input(files, router == HelixRouter::kMaxFlow);
   ASSERT_TRUE(input) << input.error().to_string();
-  auto lengths = load_lengths(data + "/traces/lengths_azure_conv.csv");
-  ASSERT_TRUE(lengths);
   HelixOptions options;
   options.router = router;
   options.initial_queries = queries;
   options.warm_up = warm_up;
   options.duration = duration;
   options.stage_grain = stage_grain;
-  const HelixReport r = run(*input, options, {*lengths, {}});
+  const HelixReport r = run(*input, options, azure_traffic());
   const auto golden = load_json(data + "/runs/" + name + ".json");
   ASSERT_TRUE(golden);
   const Json& want = (*golden)["res"];

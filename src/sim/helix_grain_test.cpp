@@ -7,26 +7,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <fstream>
 
 #include "base/for_seeds.hpp"
 #include "base/json.hpp"
 #include "sim/helix_engine.hpp"
-#include "sim/helix_load.hpp"
 #include "sim/helix_report.hpp"
+#include "sim/testing_helix.hpp"
 
 namespace towline::sim {
 namespace {
-
-std::string helix_data() {
-  const char* shared = std::getenv("TOWLINE_SHARED");
-  return std::string(shared != nullptr ? shared : "../shared") + "/data/helix";
-}
-#define NEEDS_SHARED_DATA()                                                         \
-  if (!std::ifstream(helix_data() + "/README.md")) {                                \
-    GTEST_SKIP() << "no shared data at " << helix_data() << "; set TOWLINE_SHARED"; \
-  }
 
 // All that is printed but the events: the results, or why there are none. Both grains must agree.
 std::string outcome(const HelixInput& input, HelixOptions options, const HelixTraffic& traffic,
@@ -129,9 +118,7 @@ struct Case {
 TEST(HelixGrain, StagesGiveWhatLayersGiveOnPublishedLayouts) {
   NEEDS_SHARED_DATA();
   const std::string data = helix_data();
-  HelixTraffic traffic;
-  traffic.lengths = load_lengths(data + "/traces/lengths_azure_conv.csv").value_or({});
-  traffic.arrivals = load_arrival_bins(data + "/traces/arrivals_azure_conv.csv").value_or({});
+  const HelixTraffic traffic = azure_traffic();
   const Case cases[] = {
       {"example_single24_70b/ilp", "ilp_sol.ini", HelixRouter::kMaxFlow, false},
       {"example_single24_70b/ilp", "ilp_sol.ini", HelixRouter::kMaxFlow, true},

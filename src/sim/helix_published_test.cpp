@@ -7,23 +7,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <fstream>
 
 #include "sim/helix_engine.hpp"
-#include "sim/helix_load.hpp"
+#include "sim/testing_helix.hpp"
 
 namespace towline::sim {
 namespace {
-
-std::string helix_data() {
-  const char* shared = std::getenv("TOWLINE_SHARED");
-  return std::string(shared != nullptr ? shared : "../shared") + "/data/helix";
-}
-#define NEEDS_SHARED_DATA()                                                         \
-  if (!std::ifstream(helix_data() + "/README.md")) {                                \
-    GTEST_SKIP() << "no shared data at " << helix_data() << "; set TOWLINE_SHARED"; \
-  }
 
 // `layout` is a folder of layouts/ and, of a plan made by hand, the beginning of its files' names.
 HelixReport run(const std::string& model, const std::string& layout, HelixOptions options,
@@ -38,10 +28,7 @@ HelixReport run(const std::string& model, const std::string& layout, HelixOption
                                  helix_data() + "/profiles", "", machines},
                                 flow);
   EXPECT_TRUE(input) << (input ? "" : input.error().to_string());
-  HelixTraffic traffic;
-  traffic.lengths = load_lengths(helix_data() + "/traces/lengths_azure_conv.csv").value_or({});
-  traffic.arrivals = load_arrival_bins(helix_data() + "/traces/arrivals_azure_conv.csv").value_or({});
-  auto engine = HelixEngine::make(*std::move(input), options, std::move(traffic));
+  auto engine = HelixEngine::make(*std::move(input), options, azure_traffic());
   EXPECT_TRUE(engine) << (engine ? "" : engine.error().to_string());
   auto report = engine->run(nullptr, nullptr);
   EXPECT_TRUE(report) << (report ? "" : report.error().to_string());

@@ -9,23 +9,16 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <cstdlib>
-#include <fstream>
 
 #include "base/crc32c.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"
 #include "sim/helix_engine.hpp"
-#include "sim/helix_load.hpp"
 #include "sim/helix_report.hpp"
+#include "sim/testing_helix.hpp"
 
 namespace towline::sim {
 namespace {
-
-std::string helix_data() {
-  const char* shared = std::getenv("TOWLINE_SHARED");
-  return std::string(shared != nullptr ? shared : "../shared") + "/data/helix";
-}
 
 struct ReferenceRun {
   const char* folder;    // of layouts/
@@ -191,13 +184,9 @@ HelixOptions options_of(const ReferenceRun& run) {
 }
 
 TEST(HelixReference, EveryRouterModeAndClusterToTheLastDigit) {
+  NEEDS_SHARED_DATA();
   const std::string data = helix_data();
-  if (!std::ifstream(data + "/README.md")) {
-    GTEST_SKIP() << "no shared data at " << data << "; set TOWLINE_SHARED";
-  }
-  const auto lengths = load_lengths(data + "/traces/lengths_azure_conv.csv");
-  const auto arrivals = load_arrival_bins(data + "/traces/arrivals_azure_conv.csv");
-  ASSERT_TRUE(lengths && arrivals);
+  const HelixTraffic traffic = azure_traffic();
   for (const ReferenceRun& run : kRuns) {
     SCOPED_TRACE(std::string(run.folder) + (run.online ? " online " : " offline ") +
                  std::to_string(static_cast<int>(run.router)));
@@ -209,7 +198,7 @@ TEST(HelixReference, EveryRouterModeAndClusterToTheLastDigit) {
         flow);
     ASSERT_TRUE(input) << input.error().to_string();
     const HelixOptions options = options_of(run);
-    auto engine = HelixEngine::make(*input, options, {*lengths, *arrivals});
+    auto engine = HelixEngine::make(*input, options, traffic);
     ASSERT_TRUE(engine) << engine.error().to_string();
     const auto report = engine->run(nullptr, nullptr);
     ASSERT_TRUE(report) << report.error().to_string();
@@ -227,10 +216,8 @@ TEST(HelixReference, EveryRouterModeAndClusterToTheLastDigit) {
 }
 
 TEST(HelixReference, FlowsThatAreNoneAreRefused) {
+  NEEDS_SHARED_DATA();
   const std::string data = helix_data();
-  if (!std::ifstream(data + "/README.md")) {
-    GTEST_SKIP() << "no shared data at " << data << "; set TOWLINE_SHARED";
-  }
   const std::string folder = data + "/layouts/example_single24_70b/ilp/";
   const std::string path = ::testing::TempDir() + "helix_reference_flows.json";
   const auto good = load_json(data + "/runs/flows/example_single24_70b_ilp.json");

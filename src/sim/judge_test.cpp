@@ -4,10 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <fstream>
-
-#include "sim/helix_load.hpp"
+#include "sim/testing_helix.hpp"
 #include "spec/helix_cluster.hpp"
 
 namespace towline::sim {
@@ -27,19 +24,16 @@ TEST(TypicalLengths, LookLikeAChatService) {
 
 // With the published lengths, the published plan is judged as it was published.
 TEST(Judge, GivesThePublishedFigure) {
-  const char* shared = std::getenv("TOWLINE_SHARED");
-  const std::string data = std::string(shared != nullptr ? shared : "../shared") + "/data/helix/";
-  if (!std::ifstream(data + "README.md")) {
-    GTEST_SKIP() << "no shared data at " << data << "; set TOWLINE_SHARED";
-  }
-  auto cluster = spec::load_any_cluster(data + "clusters/single24.ini",
-                                        data + "profiles/machine_profile.ini");
+  NEEDS_SHARED_DATA();
+  const std::string data = helix_data();
+  auto cluster = spec::load_any_cluster(data + "/clusters/single24.ini",
+                                        data + "/profiles/machine_profile.ini");
   ASSERT_TRUE(cluster) << cluster.error().to_string();
   const auto profile = spec::builtin_profile("llama2-70b");
   ASSERT_TRUE(profile);
   auto problem = plan::make_problem(*cluster, *profile);
   ASSERT_TRUE(problem) << problem.error().to_string();
-  const std::string folder = data + "layouts/example_single24_70b/ilp/";
+  const std::string folder = data + "/layouts/example_single24_70b/ilp/";
   const auto solution = spec::load_helix_solution(folder + "ilp_sol.ini");
   ASSERT_TRUE(solution);
   auto placement = plan::placement_of(*solution, *problem);
@@ -49,7 +43,7 @@ TEST(Judge, GivesThePublishedFigure) {
   const auto linked = plan::link_as_listed(*problem, *placement, *sim);
   ASSERT_TRUE(linked) << linked.error().to_string();
   JudgeOptions options;
-  options.lengths = *load_lengths(data + "traces/lengths_azure_conv.csv");
+  options.lengths = azure_traffic().lengths;
   const auto judgement = judge(*problem, *linked, *profile, options);
   ASSERT_TRUE(judgement) << judgement.error().to_string();
   EXPECT_NEAR(judgement->decode_tps, 248.33333333333334, 1e-9);

@@ -4,15 +4,12 @@
 // The planner with the simulator as its judge, on the published 24-node example.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <fstream>
-
 #include "plan/auto.hpp"
 #include "plan/judged_search.hpp"
 #include "plan/objectives.hpp"
 #include "plan/plan_cluster.hpp"
-#include "sim/helix_load.hpp"
 #include "sim/judge.hpp"
+#include "sim/testing_helix.hpp"
 
 namespace towline::sim {
 namespace {
@@ -20,19 +17,16 @@ namespace {
 // Higher decode throughput at lower decode latency than the published plan (248.33 tokens/s at
 // 1.457 s under the same policies and requests), with a small part of the usual effort.
 TEST(JudgedPlan, BeatsThePublishedPlan) {
-  const char* shared = std::getenv("TOWLINE_SHARED");
-  const std::string data = std::string(shared != nullptr ? shared : "../shared") + "/data/helix/";
-  if (!std::ifstream(data + "README.md")) {
-    GTEST_SKIP() << "no shared data at " << data << "; set TOWLINE_SHARED";
-  }
-  auto cluster = spec::load_any_cluster(data + "clusters/single24.ini",
-                                        data + "profiles/machine_profile.ini");
+  NEEDS_SHARED_DATA();
+  const std::string data = helix_data();
+  auto cluster = spec::load_any_cluster(data + "/clusters/single24.ini",
+                                        data + "/profiles/machine_profile.ini");
   ASSERT_TRUE(cluster) << cluster.error().to_string();
   const spec::Profile profile = *spec::builtin_profile("llama2-70b");
   const plan::PlanProblem problem = *plan::make_problem(*cluster, profile);
   const plan::Instance instance = plan::to_instance(problem);
   JudgeOptions judging;
-  judging.lengths = *load_lengths(data + "traces/lengths_azure_conv.csv");
+  judging.lengths = azure_traffic().lengths;
   const plan::ServingModel model =
       plan::make_serving_model(problem, profile, plan::shape_of(judging.lengths));
   plan::SearchOptions search;

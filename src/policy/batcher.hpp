@@ -223,7 +223,7 @@ class Batcher {
       return a.priority == b.priority && a.arrival == b.arrival;
     }
   };
-  struct Pool {
+  struct alignas(64) Pool {      // what every block needs is in the first cache line
     BlockLedger ledger;
     FlatSet<Rank> running;       // of all lanes through it
     std::optional<Rank> wanted;  // the best rank that waits for blocks of this pool

@@ -88,12 +88,21 @@ void BlockLedger::retain(BlockId id) {
   CHECK(i < references_.size(), id.value);
   CHECK(references_[i] > 0 || is_published(i), id.value);
   if (references_[i] == 0) remove_idle(id.value);
-  ++references_[i];
+  if (references_[i] == kMany) {
+    ++many_.at(id.value);
+  } else if (++references_[i] == kMany) {
+    many_.emplace(id.value, kMany);
+  }
 }
 
 void BlockLedger::release(BlockId id) {
   const size_t i = index(id);
   CHECK(i < references_.size() && references_[i] > 0, id.value);
+  if (references_[i] == kMany) {
+    int32_t& count = many_.at(id.value);
+    if (--count >= kMany) return;
+    many_.erase(id.value);
+  }
   if (--references_[i] > 0) return;
   if (is_published(i)) {
     push_idle(id.value);
@@ -162,7 +171,9 @@ void BlockLedger::check_invariants() const {
   CHECK(idle == idle_count_, idle, idle_count_);
   size_t published = 0;
   for (size_t i = 0; i < references_.size(); ++i) {
-    CHECK(seen[i] == (references_[i] == 0 ? 1 : 0), i, seen[i], references_[i]);
+    const auto block = static_cast<int32_t>(i);
+    CHECK((references_[i] == kMany) == many_.contains(block), i);
+    CHECK(seen[i] == (references_[i] == 0 ? 1 : 0), i, seen[i], references(BlockId(block)));
     if (!is_published(i)) continue;
     ++published;
     CHECK(by_hash_.at(contents_[i].link.hash) == static_cast<int32_t>(i), i);

@@ -49,7 +49,8 @@ class BlockLedger {
   int32_t held() const { return total() - available(); }
   int32_t references(BlockId block) const {
     const size_t i = index(block);
-    return i < references_.size() ? references_[i] : 0;
+    if (i >= references_.size()) return 0;
+    return references_[i] < kMany ? references_[i] : many_.at(block.value);
   }
 
   // A block held once by the caller; forgets the least recently released published block if none
@@ -90,6 +91,7 @@ class BlockLedger {
 
  private:
   static constexpr int32_t kNone = -1;
+  static constexpr uint8_t kMany = 255;
   struct Content {          // of a published block
     bool published = false; // is it one now?
     int32_t older = kNone, newer = kNone;  // in the idle list
@@ -107,8 +109,11 @@ class BlockLedger {
   int32_t total_;
   int32_t idle_count_ = 0;
   std::vector<int32_t> free_;              // handed out before, unpublished; last in first out
-  std::vector<int32_t> references_;        // [block] of those handed out so far
+  // [block] of those handed out so far. A byte each, as there are many of them and which one is next
+  // is as good as random; kMany: the count is in many_.
+  std::vector<uint8_t> references_;
   std::vector<Content> contents_;          // [block], as far as any was published
+  std::map<int32_t, int32_t> many_;        // blocks that kMany or more hold
   std::map<uint64_t, int32_t> by_hash_;    // published blocks
   int32_t oldest_ = kNone, newest_ = kNone;  // published blocks that nobody holds
   uint64_t next_serial_ = 1;

@@ -75,6 +75,26 @@ TEST(BlockLedger, AChildIsNotFoundThroughARepublishedParent) {
   EXPECT_FALSE(ledger.find(new_link, block_of(2)));
 }
 
+TEST(BlockLedger, ManyMayHoldABlock) {
+  BlockLedger ledger(2);
+  const BlockId block = *ledger.allocate();
+  ledger.publish(block, BlockLedger::root(0), block_of(1));
+  for (const int32_t most : {254, 255, 256, 1000}) {
+    for (int32_t count = 2; count <= most; ++count) {
+      ledger.retain(block);
+      ASSERT_EQ(ledger.references(block), count);
+    }
+    ledger.check_invariants();
+    for (int32_t count = most - 1; count >= 1; --count) {
+      ledger.release(block);
+      ASSERT_EQ(ledger.references(block), count);
+    }
+    ledger.check_invariants();
+  }
+  ledger.release(block);
+  EXPECT_EQ(ledger.held(), 0);
+}
+
 // Against an obvious model: a map of reference counts, and content remembered by whole prefix.
 TEST(BlockLedger, RandomOperationsKeepTheInvariants) {
   for_events(kMillionEvents, [](Rng& rng, int64_t& events) {

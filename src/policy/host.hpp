@@ -300,7 +300,7 @@ class Host {
   void land(int32_t ticket);
   void step_done(const StepDone& event, Out& out);
   bool go_round(const StepDone& event, Out& out);
-  bool survives(const Lane& lane, const HostPlan& plan) const;
+  bool survives(const Lane& lane, const HostPlan& plan, std::span<const int32_t> lost) const;
   Pipeline break_lanes(const std::set<LaneId>& broken, Out& out);
   void abandon(const std::set<LaneId>& broken, Out& out);
   void displace(LaneId id, Out& out);

@@ -68,6 +68,17 @@ int32_t blocks_of(const HostNode& node) {
       std::clamp<int64_t>(tokens / kBlockTokens, 0, std::numeric_limits<int32_t>::max()));
 }
 
+// Of the first plan, that the second has not.
+std::vector<int32_t> lost_links(const HostPlan& before, const HostPlan& after) {
+  std::vector<int32_t> lost;
+  auto at = after.links.begin();
+  for (const HostLink& link : before.links) {
+    while (at != after.links.end() && at->id < link.id) ++at;
+    if (at == after.links.end() || at->id != link.id) lost.push_back(link.id);
+  }
+  return lost;
+}
+
 std::vector<int32_t> links_of(const Pipeline& pipeline) {
   std::vector<int32_t> links;
   for (const Hop& hop : pipeline) links.push_back(hop.link);
@@ -103,6 +114,9 @@ Result<Host::Routes> Host::routes_of(const HostPlan& plan, int64_t epoch, NodeRo
   const auto takes_part = [&](int32_t place) {
     return place < 0 || plan.nodes[static_cast<size_t>(place)].role == role;
   };
+  links.reserve(plan.links.size());
+  flow.reserve(plan.links.size());
+  routes.link_ids.reserve(plan.links.size());
   for (const HostNode& node : plan.nodes) {
     layers.push_back(node.role == role ? node.layers : LayerRange{});
     nodes.push_back({int64_t{blocks_of(node)} * kBlockTokens, node.longest_prompt});
@@ -386,10 +400,10 @@ void Host::step_done(const StepDone& event, Out& out) {
 
 // --- what breaks --------------------------------------------------------------------------------
 
-bool Host::survives(const Lane& lane, const HostPlan& plan) const {
+// `lost`: links of the plan before that this one does not have, in ascending order.
+bool Host::survives(const Lane& lane, const HostPlan& plan, std::span<const int32_t> lost) const {
   return std::ranges::all_of(lane.pipeline, [&](const Hop& hop) {
-    const auto link = std::ranges::lower_bound(plan.links, hop.link, {}, &HostLink::id);
-    if (link == plan.links.end() || link->id != hop.link) return false;
+    if (std::ranges::binary_search(lost, hop.link)) return false;
     if (hop.node == kSinkNode) return true;
     const auto node = static_cast<size_t>(hop.node);
     return same_memory(plan.nodes[node], plan_.nodes[node]);
@@ -474,9 +488,10 @@ void Host::replan(const HostPlan& plan, Out& out) {
   stalled_.resize(nodes);
   outstanding_.resize(nodes, 0);
   placed_at_.resize(nodes, 0);
+  const std::vector<int32_t> lost = lost_links(plan_, plan);
   std::set<LaneId> broken;
   lanes_.for_each([&](LaneId id, const Lane& lane) {
-    if (!survives(lane, plan)) broken.insert(id);
+    if (!survives(lane, plan, lost)) broken.insert(id);
   });
   const Pipeline freed = break_lanes(broken, out);
   for (size_t i = 0; i < nodes; ++i) {

@@ -40,8 +40,13 @@ Result<RouteMap> RouteMap::make(int32_t total_layers, std::vector<LayerRange> la
   map.layers = std::move(layers);
   map.links = std::move(links);
   map.out.resize(map.layers.size() + 1);
+  std::vector<size_t> degree(map.out.size(), 0);
   for (size_t i = 0; i < map.links.size(); ++i) {
     TRY(check_link(map, map.links[i], i));
+    ++degree[map.links[i].from + 1];
+  }
+  for (size_t i = 0; i < degree.size(); ++i) map.out[i].reserve(degree[i]);
+  for (size_t i = 0; i < map.links.size(); ++i) {
     map.out[map.links[i].from + 1].push_back(static_cast<int32_t>(i));
   }
   return map;

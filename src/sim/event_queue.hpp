@@ -21,6 +21,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -37,10 +38,10 @@ class EventQueue {
   explicit EventQueue(Time start = Time{}) : now_(start) { popped_.causes.fill(start); }
 
   Time now() const { return now_; }
-  bool empty() const { return heap_.empty() && ring_head_ == ring_.size(); }
-  size_t size() const { return heap_.size() + ring_.size() - ring_head_; }
+  bool empty() const { return size() == 0; }
+  size_t size() const { return keys_ - (open_ ? 1 : 0) + ring_.size() - ring_head_; }
 
-  // `when` is not before now().
+  // `when` is not before now(), and before the end of time (kNever).
   void push(Time when, const Event& event) {
     DCHECK(!(when < now_));
     if (when == now_) {
@@ -92,7 +93,7 @@ class EventQueue {
   }
 
   // The time of the next event; the queue is not empty.
-  Time next_time() const { return ring_first() ? now_ : heap_[0].when; }
+  Time next_time() const { return ring_first() ? now_ : heap_time(); }
 
   // Removes the next event and moves the clock to it; the queue is not empty.
   Event pop() {
@@ -104,19 +105,18 @@ class EventQueue {
       }
       return popped_.event;
     }
-    now_ = heap_[0].when;
-    popped_ = items_[heap_[0].item];
-    free_.push_back(heap_[0].item);
-    const Key last = heap_.back();
-    heap_.pop_back();
-    if (!heap_.empty()) sift_down(last);
+    if (open_) close_top();
+    now_ = key(0).when;
+    popped_ = items_[key(0).item];
+    open_ = true;
     return popped_.event;
   }
 
-  // Events that are likely to come next, the most likely first; at most `count`. For prefetching.
+  // f(an event that has newly come near the top): it is one of the next few. For prefetching.
   template <class F>
-  void peek(size_t count, F&& f) const {
-    for (size_t i = 0; i < std::min(count, heap_.size()); ++i) f(items_[heap_[i].item].event);
+  void look_ahead(F&& f) const {
+    const Key& risen = families_[1].keys[risen_];
+    if (risen.item != kNone) f(items_[risen.item].event);
   }
 
   // Moves the clock on without an event; nothing may be due before `when`.
@@ -128,29 +128,70 @@ class EventQueue {
   }
 
  private:
-  struct Item {
+  static constexpr Time kNever = std::numeric_limits<Time>::has_infinity
+                                     ? std::numeric_limits<Time>::infinity()
+                                     : std::numeric_limits<Time>::max();
+  static constexpr uint32_t kNone = UINT32_MAX;
+  static constexpr size_t kArity = 4;
+
+  struct alignas(64) Item {
     Causes causes;
     uint32_t order = 0;  // counts round; only those pushed at the same instant are compared
     Event event;
   };
   struct Key {
-    Time when;
-    uint32_t item = 0;
+    Time when = kNever;
+    uint32_t item = kNone;
   };
-  static constexpr size_t kArity = 4;
+  // The children of one key, in one cache line; those of key i are family i + 1.
+  struct alignas(64) Family {
+    std::array<Key, kArity> keys;
+  };
+  Key& key(size_t i) { return families_[(i + 3) / kArity].keys[(i + 3) % kArity]; }
+  const Key& key(size_t i) const { return families_[(i + 3) / kArity].keys[(i + 3) % kArity]; }
 
   static bool older(uint32_t a, uint32_t b) { return static_cast<int32_t>(a - b) < 0; }
   bool before(const Key& a, const Key& b) const {
-    return a.when < b.when || (a.when == b.when && tied_before(items_[a.item], items_[b.item]));
+    return a.when < b.when || (a.when == b.when && tied_before(a, b));
   }
-  [[gnu::noinline]] static bool tied_before(const Item& a, const Item& b) {
-    return a.causes != b.causes ? a.causes < b.causes : older(a.order, b.order);
+  [[gnu::noinline]] bool tied_before(const Key& a, const Key& b) const {
+    if (a.item == kNone || b.item == kNone) return b.item == kNone;
+    const Item& one = items_[a.item];
+    const Item& other = items_[b.item];
+    return one.causes != other.causes ? one.causes < other.causes : older(one.order, other.order);
+  }
+  // Of a family, without a branch that nobody could foretell.
+  size_t first_of(const Family& family) const {
+    const auto& k = family.keys;
+    const size_t a = k[1].when < k[0].when ? 1 : 0;
+    const size_t b = k[3].when < k[2].when ? 3 : 2;
+    const size_t first = k[b].when < k[a].when ? b : a;
+    const Time when = k[first].when;
+    const int same = (k[0].when == when) + (k[1].when == when) + (k[2].when == when) +
+                     (k[3].when == when);
+    return same == 1 ? first : first_of_tied(family);
+  }
+  [[gnu::noinline]] size_t first_of_tied(const Family& family) const {
+    size_t first = 0;
+    for (size_t i = 1; i < kArity; ++i) {
+      if (before(family.keys[i], family.keys[first])) first = i;
+    }
+    return first;
   }
   // Ring entries were pushed now, those in the heap earlier.
-  bool ring_first() const {
-    return ring_head_ != ring_.size() && (heap_.empty() || now_ < heap_[0].when);
+  bool ring_first() const { return ring_head_ != ring_.size() && now_ < heap_time(); }
+  Time heap_time() const {
+    return open_ ? families_[1].keys[first_of(families_[1])].when : key(0).when;
   }
   uint32_t put(const Item& item, Time when) {
+    DCHECK(when < kNever);
+    if (open_) {  // most events are followed by one: it takes that one's place
+      open_ = false;
+      const uint32_t place = key(0).item;
+      items_[place] = item;
+      sift_down({when, place});
+      return place;
+    }
     uint32_t place;
     if (free_.empty()) {
       place = static_cast<uint32_t>(items_.size());
@@ -160,42 +201,48 @@ class EventQueue {
       free_.pop_back();
       items_[place] = item;
     }
-    heap_.push_back({when, place});
-    sift_up({when, place});
+    if ((keys_ + 3) / kArity == families_.size()) families_.emplace_back();
+    sift_up(keys_++, {when, place});
     return place;
   }
-  void sift_up(const Key moving) {
-    size_t at = heap_.size() - 1;
+  // Nothing has taken the place of the event that was popped.
+  void close_top() {
+    open_ = false;
+    free_.push_back(key(0).item);
+    const Key last = std::exchange(key(--keys_), Key{});
+    if (keys_ > 0) sift_down(last);
+  }
+  void sift_up(size_t at, const Key moving) {
     while (at > 0) {
       const size_t parent = (at - 1) / kArity;
-      if (!before(moving, heap_[parent])) break;
-      heap_[at] = heap_[parent];
+      if (!before(moving, key(parent))) break;
+      key(at) = key(parent);
       at = parent;
     }
-    heap_[at] = moving;
+    key(at) = moving;
   }
   // From the top, where nothing is.
   void sift_down(const Key moving) {
+    const size_t parents = (keys_ + 2) / kArity;
     size_t at = 0;
-    for (;;) {
-      const size_t first = at * kArity + 1;
-      if (first >= heap_.size()) break;
-      const size_t last = std::min(first + kArity, heap_.size());
-      size_t least = first;
-      for (size_t child = first + 1; child < last; ++child) {
-        if (before(heap_[child], heap_[least])) least = child;
-      }
-      if (!before(heap_[least], moving)) break;
-      heap_[at] = heap_[least];
-      at = least;
+    while (at < parents) {
+      const Family& family = families_[at + 1];
+      const size_t first = first_of(family);
+      if (!before(family.keys[first], moving)) break;
+      if (at == 0) risen_ = first;
+      key(at) = family.keys[first];
+      at = at * kArity + 1 + first;
     }
-    heap_[at] = moving;
+    key(at) = moving;
   }
 
   Time now_;
   Item popped_;            // the event that is being handled
   uint32_t sequence_ = 0;
-  std::vector<Key> heap_;
+  std::vector<Family> families_ = std::vector<Family>(2);  // a heap; key 0 is the last of the first
+  size_t keys_ = 0;
+  bool open_ = false;      // key 0 is that of an event that was popped
+  size_t risen_ = 0;       // of its children, the one that came last from below
   std::vector<Item> items_;
   std::vector<uint32_t> free_;  // places there
   std::vector<Item> ring_;  // FIFO; entries before ring_head_ are gone

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
 #include <utility>
 
 #include "base/fmt.hpp"
@@ -384,31 +383,24 @@ double HelixEngine::State::begin_of_layer(const HelixNodeState& n, int32_t layer
   return when;
 }
 
-// Of the event at its end. At the end of each layer the next is started by an event of its own.
-HelixCauses HelixEngine::State::causes_of_end(const HelixNodeState& n) const {
-  HelixCauses causes = n.causes;
-  int32_t layer = n.first + 1;
-  double begin = n.began;
-  // Two of the causes lie in each layer.
-  constexpr auto kLayers = static_cast<int32_t>(std::tuple_size<HelixCauses>::value + 1) / 2;
-  if (n.stop - layer > kLayers) {
-    layer = n.stop - kLayers;
-    begin = begin_of_layer(n, layer - 1);
+// The begin of its last layer and the causes of the event at its end. At the end of each layer the
+// next is started by an event of its own.
+HelixNodeState::LastLayer HelixEngine::State::last_layer(const HelixNodeState& n) const {
+  HelixNodeState::LastLayer last{n.began, n.causes};
+  for (int32_t layer = n.first + 1; layer < n.stop; ++layer) {
+    last.begin += layer == n.first + 1 ? n.first_seconds : n.layer_seconds;
+    last.causes = events.after(last.begin, events.after(last.begin, last.causes));
   }
-  for (; layer < n.stop; ++layer) {
-    begin += layer == n.first + 1 ? n.first_seconds : n.layer_seconds;
-    causes = events.after(begin, events.after(begin, causes));
-  }
-  return causes;
+  return last;
 }
 
 void HelixEngine::State::push_end_of_stage(int32_t node) {
   HelixNodeState& n = nodes[node];
-  const double last = begin_of_layer(n, n.stop - 1);
-  n.ends = last + (n.stop - 1 == n.first ? n.first_seconds : n.layer_seconds);
+  const HelixNodeState::LastLayer last = last_layer(n);
+  n.ends = last.begin + (n.stop - 1 == n.first ? n.first_seconds : n.layer_seconds);
   const Event event{Kind::kFinishExecution, node, ++n.generation};
-  if (last < n.ends) {
-    events.push_as_of(causes_of_end(n), n.order, n.ends, event);
+  if (last.begin < n.ends) {
+    events.push_as_of(last.causes, n.order, n.ends, event);
   } else {
     events.push(n.ends, event);  // layers that take no time
   }
@@ -422,7 +414,7 @@ void HelixEngine::State::stop_batch_before(int32_t node, int32_t layer) {
   const double when = begin_of_layer(n, layer);
   if (when < events.now()) return;  // it is past
   n.stop = layer;
-  if (when == events.now() && events.is_past(causes_of_end(n))) {
+  if (when == events.now() && events.is_past(last_layer(n).causes)) {
     ++n.generation;  // it was there first
     finish_execution(node);
   } else {

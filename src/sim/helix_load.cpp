@@ -314,6 +314,7 @@ Result<HelixInput> make_helix_input(const spec::HelixSimCluster& cluster,
 
 void plan_flow(HelixInput& input) {
   plan::FlowGraph graph;
+  graph.arcs.reserve(2 + 3 * input.nodes.size() + input.links.size());
   const double token = input.token_bytes;
   const double both = input.token_bytes + input.activation_bytes;
   // The order of vertices and arcs is the reference's: it decides which optimum is found.

@@ -92,6 +92,10 @@ struct HelixNodeState {
   double ends = 0;             // of the last of them
   HelixCauses causes{};        // of what was pushed when it began
   uint32_t order = 0;          // then, or when an earlier part of this round of the layers began
+  struct LastLayer {
+    double begin = 0;
+    HelixCauses causes{};
+  };
 };
 
 struct HelixEngine::State {
@@ -125,7 +129,7 @@ struct HelixEngine::State {
   void finish_execution(int32_t node);
   double batch_seconds(int32_t node);
   void start_stage(int32_t node);
-  HelixCauses causes_of_end(const HelixNodeState& n) const;
+  HelixNodeState::LastLayer last_layer(const HelixNodeState& n) const;
   double begin_of_layer(const HelixNodeState& n, int32_t layer) const;
   void push_end_of_stage(int32_t node);
   void stop_batch_before(int32_t node, int32_t layer);

@@ -23,6 +23,8 @@ class Peeler {
     for (size_t i = 1; i < begin_.size(); ++i) begin_[i] += begin_[i - 1];
     std::vector<int32_t> next(begin_.begin(), begin_.end() - 1);
     out_.resize(input.links.size());
+    ranked_.resize(input.links.size());
+    ranked_end_.assign(begin_.size() - 1, kUnranked);
     for (size_t i = 0; i < input.links.size(); ++i) {
       const HelixLink& link = input.links[i];
       const bool outer = link.from == policy::kSourceNode || link.to == policy::kSinkNode;
@@ -33,6 +35,7 @@ class Peeler {
       if (link.to >= 0) left_[link.to] += input.flow[i];
       if (link.to == policy::kSinkNode) wanted_ += input.flow[i];
     }
+    least_ = kLoss * wanted_ / static_cast<double>(left_.size() + 1);
   }
 
   bool run() {
@@ -67,30 +70,58 @@ class Peeler {
     double room = 0;
     bool kept = false;        // of the plan before
   };
+  // How wide a link was when that was last reckoned; links only become narrower.
+  struct Ranked {
+    double width = 0;
+    int32_t place = 0;        // in out_
+    friend bool operator<(const Ranked& a, const Ranked& b) {  // a max-heap; of equals the first one
+      return a.width != b.width ? a.width < b.width : a.place > b.place;
+    }
+  };
+  static constexpr int32_t kUnranked = -1;
+
   double width(const Out& out) const {
     return out.to == policy::kSinkNode ? out.room : std::min(out.room, left_[out.to]);
   }
+  // 0: too narrow to be used.
+  double preference(const Out& out) const {
+    const double w = width(out);
+    if (!(w > least_)) return 0;
+    return out.kept ? w * kPreference : w;
+  }
   Out* widest(int32_t node) {
-    const double least = kLoss * wanted_ / static_cast<double>(left_.size() + 1);
-    Out* best = nullptr;
-    double most = 0;
-    for (int32_t i = begin_[node + 1]; i < begin_[node + 2]; ++i) {
-      double w = width(out_[i]);
-      if (!(w > least)) continue;
-      if (out_[i].kept) w *= kPreference;
-      if (w > most) {
-        most = w;
-        best = &out_[i];
+    const auto first = ranked_.begin() + begin_[node + 1];
+    int32_t& end = ranked_end_[node + 1];
+    if (end == kUnranked) {
+      end = begin_[node + 1];
+      for (int32_t i = end; i < begin_[node + 2]; ++i) {
+        const double w = preference(out_[i]);
+        if (w > 0) ranked_[end++] = {w, i};
+      }
+      std::make_heap(first, ranked_.begin() + end);
+    }
+    while (end > begin_[node + 1]) {
+      const Ranked best = *first;
+      const double w = preference(out_[best.place]);
+      if (w == best.width) return &out_[best.place];
+      std::pop_heap(first, ranked_.begin() + end);
+      if (w > 0) {
+        ranked_[end - 1] = {w, best.place};
+        std::push_heap(first, ranked_.begin() + end);
+      } else {
+        --end;
       }
     }
-    return best;
+    return nullptr;
   }
 
   std::vector<int32_t> begin_;  // [node + 1] of its links in out_
   std::vector<Out> out_;        // links, by the node they leave
   std::vector<double> left_;    // [node] flow that is not yet on a way
   std::vector<double> flow_;    // [link]
-  double wanted_ = 0;
+  std::vector<Ranked> ranked_;  // as begin_ says: a heap for each node that was passed...
+  std::vector<int32_t> ranked_end_;  // [node + 1] ...its end
+  double wanted_ = 0, least_ = 0;
 };
 
 }  // namespace

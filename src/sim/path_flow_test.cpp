@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
+#include <vector>
 
 #include "base/for_seeds.hpp"
 #include "base/rng.hpp"
@@ -42,6 +44,65 @@ TEST(PathFlow, IsAFlowOfTheSameValueThroughTheSameNodes) {
       ASSERT_NEAR(after[i].second, before[i].second, 1e-4 * (1 + before[i].second));
     }
     for (const double f : input.flow) ASSERT_GE(f, 0);
+  });
+}
+
+// What the header says, by looking at every link of a node again for every way.
+std::vector<double> by_plain_search(const HelixInput& input, const std::vector<double>& before) {
+  std::vector<double> left(input.nodes.size(), 0), room(input.links.size()), flow(room.size(), 0);
+  double wanted = 0, got = 0;
+  for (size_t i = 0; i < input.links.size(); ++i) {
+    const HelixLink& link = input.links[i];
+    const bool outer = link.from < 0 || link.to < 0;
+    room[i] = link.bandwidth / (input.token_bytes + (outer ? 0 : input.activation_bytes));
+    (link.to >= 0 ? left[link.to] : wanted) += input.flow[i];
+  }
+  const auto width = [&](size_t i) {
+    return input.links[i].to >= 0 ? std::min(room[i], left[input.links[i].to]) : room[i];
+  };
+  const double least = 1e-6 * wanted / static_cast<double>(left.size() + 1);
+  while (wanted - got > 1e-6 * wanted) {
+    std::vector<size_t> way;
+    double amount = wanted - got;
+    for (int32_t node = policy::kSourceNode; node != policy::kSinkNode;) {
+      double most = 0;
+      size_t best = room.size();
+      for (size_t i = 0; i < room.size(); ++i) {
+        if (input.links[i].from != node || width(i) <= least) continue;
+        const double w = before.empty() || before[i] <= 0 ? width(i) : width(i) * 1.5;
+        if (w > most) {
+          most = w;
+          best = i;
+        }
+      }
+      if (best == room.size()) return input.flow;
+      way.push_back(best);
+      node = input.links[best].to;
+      amount = std::min(amount, width(best));
+    }
+    for (const size_t i : way) {
+      flow[i] += amount;
+      room[i] -= amount;
+      if (input.links[i].to >= 0) left[input.links[i].to] -= amount;
+    }
+    got += amount;
+  }
+  return flow;
+}
+
+TEST(PathFlow, IsThatOfAPlainSearch) {
+  for_seeds(60, [](Rng& rng) {
+    HelixInput input = grid(static_cast<int32_t>(rng.between(1, 4)),
+                            static_cast<int32_t>(rng.between(1, 8)));
+    std::vector<double> before;
+    for (int plans = 0; plans < 3; ++plans) {  // few different rates, so that many are equal
+      for (HelixNode& node : input.nodes) node.rate = static_cast<double>(rng.between(1, 4));
+      plan_flow(input);
+      const std::vector<double> expected = by_plain_search(input, before);
+      keep_to_few_ways(input, before);
+      ASSERT_EQ(input.flow, expected);
+      before = input.flow;
+    }
   });
 }
 

@@ -60,6 +60,8 @@ class Solver {
       edges_[backward] = {arc.from, forward, -1, 0, 0};
     }
     for (Vertex& v : vertices_) v.current = v.begin;
+    ends_.reserve(edges_.size());
+    for (const Edge& e : edges_) ends_.push_back(e.to);
   }
 
   plan::MaxFlow solve(size_t arcs) {
@@ -134,10 +136,11 @@ class Solver {
     distance[target] = 0;
     for (size_t head = 0; head < queue.size(); ++head) {
       const int32_t u = queue[head];
-      for (const Edge& e : edges_of(u)) {
-        if (distance[e.to] != kUnreached || !edges_[e.reverse].open()) continue;
-        distance[e.to] = distance[u] + 1;
-        queue.push_back(e.to);
+      for (int32_t i = vertices_[u].begin; i < vertices_[u].end; ++i) {
+        const int32_t to = ends_[i];
+        if (distance[to] != kUnreached || !edges_[edges_[i].reverse].open()) continue;
+        distance[to] = distance[u] + 1;
+        queue.push_back(to);
       }
     }
     return distance;
@@ -289,6 +292,7 @@ class Solver {
 
   std::vector<Vertex> vertices_;
   std::vector<Edge> edges_;
+  std::vector<int32_t> ends_;  // [edge] Edge::to again: most of what a search through the graph reads
   std::vector<Level> levels_;
   int32_t source_, sink_, n_;
   int64_t work_ = 0;

@@ -49,6 +49,8 @@ policy::HostPlan StageEngine::State::plan() {
   left.links.clear();
   std::vector<int32_t> ids, closed;
   std::vector<double> before;
+  ids.reserve(input.links.size());
+  before.reserve(input.links.size());
   const auto drained = [&](int32_t place) { return place >= 0 && draining[place]; };
   const auto usable = [&](int32_t place) {
     return place < 0 || (node_known_up[place] && !input.nodes[place].layers.empty());

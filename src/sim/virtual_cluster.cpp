@@ -13,7 +13,6 @@ using policy::kSourceNode;
 
 // Messages up to this size take no part in the fair sharing of the network.
 constexpr double kSmallMessage = 64 * 1024;
-constexpr size_t kAhead = 5;  // the next event and the four of which one follows it
 
 // NICs out of the coordinator and the nodes, NICs into them, then the links.
 std::vector<double> network_resources(const HelixInput& input) {
@@ -64,11 +63,10 @@ void VirtualCluster::send(int32_t ticket, const policy::Pipeline& way, const Par
                       .ticket = ticket,
                       .via = -1,
                       .next_link = way.front().link,
-                      .entry = 0,
-                      .link_generation = 0,
                       .next = -1,
+                      .there = 0,
                       .work = work,
-                      .there = 0};
+                      .entry = 0};
   if (static_cast<size_t>(ticket) >= parcel_of_.size()) parcel_of_.resize(ticket + 1, -1);
   parcel_of_[ticket] = static_cast<int32_t>(number);
   enter_link(number);
@@ -83,11 +81,10 @@ void VirtualCluster::stream(int32_t link, int64_t bytes, uint32_t number) {
                       .ticket = 0,
                       .via = link,
                       .next_link = -1,
-                      .entry = 0,
-                      .link_generation = 0,
                       .next = -1,
+                      .there = 0,
                       .work = work,
-                      .there = 0};
+                      .entry = 0};
   enter_link(parcel);
 }
 
@@ -163,11 +160,11 @@ std::optional<VirtualCluster::Happening> VirtualCluster::step() {
   ++handled_;
   std::optional<Happening> out;
   const Event event = events_.pop();
-  events_.peek(kAhead, [&](const Event& next) { prefetch(next); });
+  events_.look_ahead([&](const Event& next) { prefetch(next); });
   switch (event.kind) {
     case Kind::kReturned: {
       const Parcel& p = parcels_[event.number];
-      if (!p.dead() && p.link_generation == links_[p.via].generation) {
+      if (!p.dead() && p.there == links_[p.via].generation) {
         out = Happening{Happening::Kind::kReturned, p.ticket, 0, 0, 0};
       }
       free_parcel(event.number);
@@ -212,7 +209,7 @@ std::optional<VirtualCluster::Happening> VirtualCluster::step() {
       break;
     case Kind::kStreamed: {
       const Parcel& p = parcels_[event.number];
-      if (!p.dead() && p.link_generation != links_[p.via].generation) {
+      if (!p.dead() && p.there != links_[p.via].generation) {
         enter_link(event.number);  // again
         break;
       }
@@ -296,12 +293,12 @@ void VirtualCluster::leave_link(uint32_t number, int64_t when) {
   const Link& l = links_[p.via];
   when += l.latency;
   if (is_stream(p)) {
-    p.link_generation = l.generation;
+    p.there = l.generation;
     events_.push(when, {Kind::kStreamed, 0, 0, number});
     return;
   }
   if (l.to >= 0) return deliver(l.to, when, number);
-  p.link_generation = l.generation;
+  p.there = l.generation;
   events_.push(when, {Kind::kReturned, 0, 0, number});
 }
 

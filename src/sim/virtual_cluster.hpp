@@ -163,18 +163,18 @@ class VirtualCluster {
     uint32_t parcel = 0;
     int32_t link = 0;
   };
-  struct alignas(64) Parcel {
+  struct alignas(64) Parcel {  // one cache line
     const policy::Hop* way = nullptr;  // the hop it makes: the link it is on, the node it is at
     int32_t ticket = -1;         // negative: dropped; its place is freed when it is come across
     int32_t via = -1;            // that link
     int32_t next_link = -1;      // the one after it
-    int32_t entry = 0;           // the first layer that is run at that node
-    uint32_t link_generation = 0;  // on the way to the coordinator
     int32_t next = -1;           // in the queue of its link, an inbox or a batch
-    ParcelWork work;
-    int64_t there = 0;           // when it is at the node
+    int64_t there = 0;           // when it is at the node; if it goes to none, its link's generation
+    [[no_unique_address]] ParcelWork work;
+    int32_t entry = 0;           // the first layer that is run at that node
     bool dead() const { return ticket < 0; }
   };
+  static_assert(sizeof(Parcel) == 64);
   // First in, first out, through Parcel::next: a large cluster has many queues, nearly all empty.
   struct Queue {
     int32_t first = -1, last = -1;

@@ -80,9 +80,10 @@ OptionTable table(ProfileOptions& o) {
   t.describe(
       "Times are seconds a layer: a step through the layers, divided by their number; and of the head "
       "(output norm, logits, the greedy choice) seconds a step. The mean of the repetitions that fit "
-      "into --seconds, in rounds over the whole grid: what the rounds' times differ by is the machine's "
-      "drift. The profile file feeds `towline plan`, `simulate` and emulated workers; `towline profile "
-      "check` compares it with recorded runs. With --link it also says how far other machines are: half "
+      "into --seconds, with pauses as between two steps and all cells in turn at random: what the fifths "
+      "of the whole time differ by is the machine's drift. The profile file feeds `towline plan`, "
+      "`simulate` and emulated workers; `towline profile check` compares it with recorded runs, `towline "
+      "profile learn` corrects it by them. With --link it also says how far other machines are: half "
       "the median round trip, and bytes a second one way, as a cluster file wants them.");
   t.example("towline profile llama-1b-q4_0.gguf --type desktop --out desktop.toml");
   t.example("towline profile model.gguf --batch 1,8,32 --context 512 --prefill 128,512 --json");
@@ -269,7 +270,7 @@ std::string_view kind_name(Kind kind) {
 // What was measured besides the tables.
 struct Measured {
   double read = 0, copy = 0;  // bytes/s
-  double drift = 1;           // the slowest round over the fastest
+  double drift = 1;           // the slowest fifth of the time over the fastest
   MixedError mixed;
   std::vector<MeasuredLink> links;
 };
@@ -285,7 +286,7 @@ Json cell_json(const LayerCell& cell) {
 Json machine_json(const Measured& m) {
   Json j = Json::object({{"read_bytes_per_second", m.read},
                          {"copy_bytes_per_second", m.copy},
-                         {"slowest_round_over_fastest", m.drift}});
+                         {"slowest_fifth_over_fastest", m.drift}});
   if (m.mixed.count > 0) {
     j.set("mixed_steps_mean_error", m.mixed.mean).set("mixed_steps_greatest_error", m.mixed.most);
   }
@@ -324,7 +325,7 @@ void print_tables(const spec::ModelDesc& d, const std::vector<LayerCell>& cells,
                      (cell.rows + cell.decodes) / all, head ? "  (ms and rows/s of the head)" : "")
                   .c_str());
   }
-  std::puts(format("memory: read {:.1f} GB/s, copy {:.1f} GB/s; slowest round {:+.1f} % over the "
+  std::puts(format("memory: read {:.1f} GB/s, copy {:.1f} GB/s; slowest fifth {:+.1f} % over the "
                    "fastest", m.read * 1e-9, m.copy * 1e-9, 100 * (m.drift - 1)).c_str());
   if (m.mixed.count > 0) {
     std::puts(format("mixed steps by the tables: {:+.1f} % on the mean, {:+.1f} % at most",

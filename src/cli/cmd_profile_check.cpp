@@ -8,7 +8,7 @@
 
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
-#include "spec/profile.hpp"
+#include "cli/run_traces.hpp"
 
 namespace towline::cli {
 namespace {
@@ -29,7 +29,8 @@ OptionTable table(CheckOptions& o) {
       "Each recorded run tells its layers, rows and context; the profile says what that should have "
       "taken. Printed by kind of run: time in all, measured and by the profile, the mean and the mean "
       "size of the single errors; and the median pause between two runs while sequences waited for their "
-      "next token, which is what coordinator and network take between steps.");
+      "next token, which is what coordinator and network take between steps. With the traces of several "
+      "workers of one machine also what a message between two takes (means, where nobody waited).");
   t.example("towline call profile --args '{\"on\": true}'   # load, then {\"on\": false}");
   t.example("towline profile check here.toml --trace w/towline-1-rank-0.trace.json");
   return t;
@@ -80,8 +81,9 @@ std::string kind_of(int64_t prompt, int64_t decodes) {
 
 class Check {
  public:
-  Check(const spec::Profile& profile, const spec::DeviceProfile& device)
-      : layers_(profile.model.layers), device_(device) {
+  Check(const spec::Profile& profile, const spec::DeviceProfile& device,
+        const spec::MessageTimes& messages)
+      : layers_(profile.model.layers), device_(device), messages_(messages) {
     sums_.push_back({"all"});
     for (const int64_t most : kSizes) sums_.push_back({kind_of(0, most)});
     sums_.push_back({kind_of(0, INT64_MAX)});
@@ -89,41 +91,22 @@ class Check {
     sums_.push_back({kind_of(1, 1)});
   }
 
-  Result<void> add(const Json& trace, const std::string& path) {
+  // The runs of one rank.
+  void add(const std::vector<spec::RunRecord>& runs) {
     double last_end = -1;  // of a run that drew tokens; -1: the last one did not
-    for (const Json& event : trace["traceEvents"].items()) {
-      if (event["ph"].as_string() != "X" || event["name"].as_string() != "run") continue;
-      const Json& args = event["args"];
-      const Json& layers = args["layers"];
-      if (layers.size() != 2) {
-        return errorf(Code::kInvalidArgument,
-                      "{}: its runs do not tell their layers; record it with this build", path);
-      }
-      const double begin = event["ts"].as_double() * 1e-6;
-      const double took = event["dur"].as_double() * 1e-6;
-      const auto decodes = static_cast<int32_t>(args["decodes"].as_int());
-      if (last_end >= 0 && decodes > 0 && begin >= last_end) pauses_.push_back(begin - last_end);
-      last_end = args["drawn"].as_int() > 0 ? begin + took : -1;
-      const auto first = static_cast<int32_t>(layers[size_t{0}].as_int());
-      const auto end = static_cast<int32_t>(layers[size_t{1}].as_int());
-      if (end <= first || !(took > 0)) {
+    for (const spec::RunRecord& run : runs) {
+      const bool decodes = run.batch.decodes > 0;
+      if (last_end >= 0 && decodes && run.begin >= last_end) pauses_.push_back(run.begin - last_end);
+      last_end = run.drawn > 0 ? run.end() : -1;
+      if (run.layers.empty() || !(run.seconds > 0)) {
         ++left_out_;
         continue;
       }
-      spec::LayerBatch batch;
-      batch.decodes = decodes;
-      batch.prompt_tokens = static_cast<int32_t>(args["rows"].as_int()) - decodes;
-      batch.prompt_context = args["prompt_context"].as_int();
-      batch.decode_context = args["decode_context"].as_int();
-      double predicted = (end - first) * spec::layer_time(device_, batch).value;
-      if (end == layers_) {
-        predicted += spec::head_time(device_, static_cast<int32_t>(args["drawn"].as_int())).value;
-      }
-      const std::string kind = kind_of(batch.prompt_tokens, decodes);
-      sums_.front().add(took, predicted);
-      std::ranges::find(sums_, kind, &Sum::name)->add(took, predicted);
+      const double predicted = spec::run_seconds(device_, layers_, run);
+      const std::string kind = kind_of(run.batch.prompt_tokens, run.batch.decodes);
+      sums_.front().add(run.seconds, predicted);
+      std::ranges::find(sums_, kind, &Sum::name)->add(run.seconds, predicted);
     }
-    return {};
   }
 
   void print(bool json) {
@@ -136,6 +119,7 @@ class Check {
       }
       std::puts(format("pause between runs {:.3f} ms (median of {})", 1e3 * pause,
                        pauses_.size()).c_str());
+      if (const std::string text = message_text(messages_); !text.empty()) std::puts(text.c_str());
       if (left_out_ > 0) {
         std::puts(format("left out: {} runs of steps through different layers", left_out_).c_str());
       }
@@ -148,6 +132,10 @@ class Check {
     std::puts(Json::object({{"kinds", std::move(kinds)},
                             {"pause_seconds", pause},
                             {"pauses", static_cast<int64_t>(pauses_.size())},
+                            {"between_workers_seconds", messages_.between},
+                            {"between_workers", messages_.betweens},
+                            {"over_coordinator_seconds", messages_.coordinator},
+                            {"over_coordinator", messages_.coordinators},
                             {"left_out", left_out_}})
                   .dump(2)
                   .c_str());
@@ -165,6 +153,7 @@ class Check {
 
   int32_t layers_;
   const spec::DeviceProfile& device_;
+  spec::MessageTimes messages_;
   std::vector<Sum> sums_;        // the first is of all
   std::vector<double> pauses_;   // seconds
   int64_t left_out_ = 0;
@@ -175,19 +164,10 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
   ASSIGN_OR_RETURN(const spec::Profile profile, spec::load_profile(o.profile));
-  const spec::DeviceProfile* device =
-      o.type.empty() && profile.devices.size() == 1 ? &profile.devices.front()
-                                                    : profile.find(o.type);
-  if (device == nullptr || device->prompt.empty() || device->decode.empty()) {
-    return errorf(Code::kInvalidArgument,
-                  "{}: no times of layers for a machine type '{}'; name one with --type", o.profile,
-                  o.type);
-  }
-  Check check(profile, *device);
-  for (const std::string& path : o.traces) {
-    ASSIGN_OR_RETURN(const Json trace, load_json(path));
-    TRY(check.add(trace, path));
-  }
+  ASSIGN_OR_RETURN(const spec::DeviceProfile* const device, timed_device(profile, o.type, o.profile));
+  ASSIGN_OR_RETURN(const auto ranks, load_runs(o.traces));
+  Check check(profile, *device, spec::message_times(ranks, profile.model.layers));
+  for (const auto& runs : ranks) check.add(runs);
   if (check.runs() == 0) {
     return Error(Code::kInvalidArgument, "the traces tell of no run that could be compared");
   }

@@ -33,6 +33,7 @@ extern const Command kOptions;
 extern const Command kPlan;
 extern const Command kProfile;
 extern const Command kProfileCheck;
+extern const Command kProfileLearn;
 extern const Command kReplan;
 extern const Command kJournal;
 extern const Command kReport;

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <limits>
 #include <numeric>
+#include <thread>
 
 #include "base/rng.hpp"
 
@@ -14,8 +16,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kRounds = 5;
 constexpr size_t kFewestRuns = 3;   // of a cell whose runs take longer than its time
+constexpr size_t kParts = 5;        // of the whole time, compared for the drift
+// Before every run, as a worker waits for the next step's message.
+constexpr std::chrono::microseconds kPause{300};
 constexpr int32_t kToken = 1;
 
 double mean(const std::vector<double>& values) {
@@ -46,54 +50,79 @@ LayerBench::LayerBench(engine::Stage& stage, engine::RowEvaluator* evaluator)
   std::iota(blocks_.begin(), blocks_.end(), 0);
 }
 
-Result<void> LayerBench::measure(std::span<LayerCell> cells, double seconds, int32_t step_rows,
-                                 const std::function<void(int64_t, int64_t)>& progress) {
-  std::vector<std::vector<double>> samples(cells.size());
-  std::vector<std::vector<double>> of_round(kRounds);  // means [round][cell], 0: not measured
-  std::vector<double> spent(cells.size(), 0);
-  const auto total = static_cast<int64_t>(cells.size()) * kRounds;
-  for (int round = 0; round < kRounds; ++round) {
-    const double share = seconds * (round + 1) / kRounds;
-    for (size_t i = 0; i < cells.size(); ++i) {
-      if (round > 0 && spent[i] >= seconds && samples[i].size() >= kFewestRuns) {
-        of_round[round].push_back(0);
-        continue;
-      }
-      std::vector<double> now;
-      // The first run finds caches and threads as the cell before left them.
-      for (bool warm = false; now.empty() || spent[i] < share; warm = true) {
-        ASSIGN_OR_RETURN(const double took, once(cells[i], step_rows));
-        spent[i] += took;
-        if (warm || (round > 0 && took > seconds / kRounds)) now.push_back(took);
-      }
-      of_round[round].push_back(mean(now));
-      samples[i].insert(samples[i].end(), now.begin(), now.end());
-      progress(round * static_cast<int64_t>(cells.size()) + static_cast<int64_t>(i) + 1, total);
-    }
+namespace {
+
+// One cell's way through the measuring.
+struct Course {
+  std::vector<double> samples;
+  double sums[kParts] = {};
+  int64_t counts[kParts] = {};
+  double spent = 0, target = 0;  // seconds; the target is known after the first run
+
+  double progress() const { return target > 0 ? spent / target : -1; }
+  void add(double took) {
+    const auto part = static_cast<size_t>(std::max(progress(), 0.0) * kParts);
+    sums[std::min(part, kParts - 1)] += took;
+    ++counts[std::min(part, kParts - 1)];
+    samples.push_back(took);
+    spent += took;
   }
-  const double layers = static_cast<double>(stage_.weights().layers().size());
-  double slowest = 0, fastest = 1e300;
-  for (const std::vector<double>& round : of_round) {
+};
+
+double drift_of(const std::vector<Course>& courses) {
+  double slowest = 0, fastest = std::numeric_limits<double>::max();
+  for (size_t part = 0; part < kParts; ++part) {
     double ratios = 0, count = 0;
-    for (size_t i = 0; i < cells.size(); ++i) {
-      if (round[i] <= 0) continue;
-      ratios += round[i] / mean(samples[i]);
+    for (const Course& c : courses) {
+      if (c.counts[part] == 0) continue;
+      ratios += c.sums[part] / static_cast<double>(c.counts[part]) / mean(c.samples);
       ++count;
     }
-    if (count < static_cast<double>(cells.size()) / 2) continue;
+    if (count < static_cast<double>(courses.size()) / 2) continue;
     slowest = std::max(slowest, ratios / count);
     fastest = std::min(fastest, ratios / count);
   }
-  drift_ = slowest / fastest;
+  return slowest > 0 ? slowest / fastest : 1;
+}
+
+}  // namespace
+
+Result<void> LayerBench::measure(std::span<LayerCell> cells, double seconds, int32_t step_rows,
+                                 const std::function<void(int64_t, int64_t)>& progress) {
+  std::vector<Course> courses(cells.size());
+  Rng rng(1);
+  const auto total = static_cast<int64_t>(1000 * cells.size());
+  while (!cells.empty()) {
+    // Whoever is furthest behind, among a few at random: all cells are spread over the whole time.
+    size_t next = rng.below(cells.size());
+    for (size_t k = 1; k < cells.size(); ++k) {
+      const size_t other = (next + k) % cells.size();
+      if (courses[other].progress() < courses[next].progress()) next = other;
+    }
+    Course& course = courses[next];
+    if (course.progress() >= 1) break;
+    ASSIGN_OR_RETURN(const double took, once(cells[next], step_rows));
+    if (course.target == 0) {  // pages and caches are filled: it tells how long the others will take
+      course.target = std::max({seconds, static_cast<double>(kFewestRuns) * took, 1e-9});
+    } else {
+      course.add(took);
+    }
+    double done = 0;
+    for (const Course& c : courses) done += std::clamp(c.progress(), 0.0, 1.0);
+    progress(static_cast<int64_t>(1000 * done), total);
+  }
+  drift_ = drift_of(courses);
+  const double layers = static_cast<double>(stage_.weights().layers().size());
   for (size_t i = 0; i < cells.size(); ++i) {
     const bool head = cells[i].kind == LayerCell::Kind::kHead;
-    cells[i].seconds = mean(samples[i]) / (head ? 1 : layers);
-    cells[i].median = median(samples[i]) / (head ? 1 : layers);
+    cells[i].seconds = mean(courses[i].samples) / (head ? 1 : layers);
+    cells[i].median = median(courses[i].samples) / (head ? 1 : layers);
   }
   return {};
 }
 
 Result<double> LayerBench::once(const LayerCell& cell, int32_t step_rows) {
+  std::this_thread::sleep_for(kPause);
   const Clock::time_point start = Clock::now();
   TRY(cell.kind == LayerCell::Kind::kHead ? draw(cell.rows) : run(cell, step_rows));
   return std::chrono::duration<double>(Clock::now() - start).count();

@@ -3,10 +3,12 @@
 //
 // LayerBench: how long the steps of one shape take on this machine: `towline profile`'s stopwatch.
 //
-// Cells are measured in rounds, each cell a little in every round: speed drifts (memory bandwidth of a
-// virtual machine may halve within the hour), and so it drifts for all cells alike. What the rounds
-// took says how far it did. The mean counts, slow runs and all: what is disturbed while it is measured
-// is disturbed as often while it serves, and times add up.
+// Runs of all cells take turns in random order until each has had its time, the longest ones spread over
+// the whole of it too: speed drifts (memory bandwidth of a virtual machine may halve within the hour), and
+// so it drifts for all cells alike. What the parts of that time differ by says how far it did. Before each
+// run there is a pause, as a worker has between two steps: a processor that slept is not at once what it was
+// in a loop without pauses. The mean counts, slow runs and all: what is disturbed while it is measured is
+// disturbed as often while it serves, and times add up.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +45,7 @@ class LayerBench {
   // Rows of a prompt are evaluated `step_rows` at a time.
   Result<void> measure(std::span<LayerCell> cells, double seconds, int32_t step_rows,
                        const std::function<void(int64_t, int64_t)>& progress);
-  // Of the last measure(): the slowest round's time over the fastest one's, by the cells' means.
+  // Of the last measure(): the slowest fifth's time over the fastest one's, by the cells' means.
   double drift() const { return drift_; }
 
  private:

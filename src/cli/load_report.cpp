@@ -48,6 +48,8 @@ std::string cdf(std::string_view name, const std::vector<double>& sorted, double
 
 void LoadReport::add(const serve::LoadResult& r) {
   if (begin_ < 0 || r.due < begin_) begin_ = r.due;
+  if (r.first >= 0) first_.push_back(r.ttft());
+  itl_.insert(itl_.end(), r.gaps.begin(), r.gaps.end());
   if (!r.ok()) {
     ++failed_;
     ++errors_[r.error];
@@ -61,7 +63,6 @@ void LoadReport::add(const serve::LoadResult& r) {
   e2e_.push_back(r.e2e());
   lag_.push_back(r.sent - r.due);
   if (r.output > 1) tpot_.push_back(r.tpot());
-  itl_.insert(itl_.end(), r.gaps.begin(), r.gaps.end());
   const bool met = (goals_.ttft <= 0 || r.ttft() <= goals_.ttft) &&
                    (goals_.tpot <= 0 || r.tpot() <= goals_.tpot);
   met_ += met ? 1 : 0;
@@ -72,6 +73,7 @@ void LoadReport::finish(int64_t sent, int64_t most, bool interrupted) {
   most_ = most;
   interrupted_ = interrupted;
   ttft_p_ = sim::percentiles_of(ttft_);
+  first_p_ = sim::percentiles_of(first_);
   tpot_p_ = sim::percentiles_of(tpot_);
   itl_p_ = sim::percentiles_of(itl_);
   e2e_p_ = sim::percentiles_of(e2e_);
@@ -101,6 +103,7 @@ Json LoadReport::json() const {
                                                 static_cast<double>(answered_ + failed_)
                                           : 0},
                        {"ttft", percentiles_json(ttft_p_)},
+                       {"first_token", percentiles_json(first_p_)},
                        {"tpot", percentiles_json(tpot_p_)},
                        {"itl", percentiles_json(itl_p_)},
                        {"e2e", percentiles_json(e2e_p_)},
@@ -154,8 +157,9 @@ std::string LoadReport::csv_row(const serve::LoadResult& r) {
   std::replace_if(error.begin(), error.end(),
                   [](char c) { return c == ',' || c == '\n' || c == '\r' || c == '"'; }, ' ');
   if (!r.ok()) {
-    return format("{},{:.6f},{:.6f},,,,{},{},{},{}\n", r.index, r.due, r.sent, r.input, r.output,
-                  r.status, error);
+    const std::string first = r.first >= 0 ? format("{:.6f}", r.ttft()) : std::string();
+    return format("{},{:.6f},{:.6f},{},,,{},{},{},{}\n", r.index, r.due, r.sent, first, r.input,
+                  r.output, r.status, error);
   }
   return format("{},{:.6f},{:.6f},{:.6f},{:.6f},{:.6f},{},{},{},\n", r.index, r.due, r.sent,
                 r.ttft(), r.tpot(), r.e2e(), r.input, r.output, r.status);

@@ -18,6 +18,9 @@ struct LoadGoals {
   double ttft = 0, tpot = 0;  // seconds; 0: no such goal
 };
 
+// Latencies are of the requests that were answered to their end. Of a run that is cut short those are the
+// short and early ones; so the gaps between tokens (itl), and the time to the first one under the name of
+// first_token, are of all tokens that came.
 class LoadReport {
  public:
   explicit LoadReport(LoadGoals goals) : goals_(goals) {}
@@ -36,8 +39,8 @@ class LoadReport {
 
  private:
   LoadGoals goals_;
-  std::vector<double> ttft_, tpot_, itl_, e2e_, lag_;  // seconds
-  sim::Percentiles ttft_p_, tpot_p_, itl_p_, e2e_p_, lag_p_;
+  std::vector<double> ttft_, first_, tpot_, itl_, e2e_, lag_;  // seconds
+  sim::Percentiles ttft_p_, first_p_, tpot_p_, itl_p_, e2e_p_, lag_p_;
   std::map<std::string, int64_t> errors_;
   int64_t answered_ = 0, failed_ = 0, met_ = 0, input_ = 0, output_ = 0, sent_ = 0, most_ = 0;
   double begin_ = -1, end_ = 0;

@@ -34,6 +34,7 @@ std::span<const Command> commands() {
       &kPlan,
       &kProfile,
       &kProfileCheck,
+      &kProfileLearn,
       &kReplan,
       &kFlow,
       &kClusterGenerate,

@@ -400,6 +400,7 @@ int32_t StageEngine::State::token_of(uint32_t slot, int32_t number) const {
 void StageEngine::State::first_token(uint32_t slot) {
   RequestRecord& record = requests[slot].record;
   record.first_token = cluster.now();
+  first_tokens.push_back(static_cast<double>(record.first_token - record.arrival) * 1e-9);
   report.prompt_tokens += record.input;
   needed_rows -= host->batcher().cached_tokens(SeqId(slot));
   if (in_window()) window_prompt += record.input;

@@ -156,6 +156,7 @@ struct StageReport {
   double goodput = 0;                         // requests/s within the goals
   double attainment = 0;                      // share of finished requests within the goals
   Percentiles ttft, tpot, itl, e2e, queueing; // seconds
+  Percentiles first_token;                    // as ttft, but of all that got one, ended or not
   // Of those that finished: values that a share of i / (size - 1) does not exceed; empty if none did.
   std::vector<double> ttft_curve, tpot_curve, e2e_curve;
   double mean_in_system = 0;                  // requests, time average (Little's law holds)

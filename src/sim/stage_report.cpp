@@ -90,6 +90,7 @@ Json stage_summary(const HelixInput& input, const StageReport& r) {
     json.set("cost_per_million_output_tokens", cost_per_million(r));
   }
   json.set("ttft", percentiles_json(r.ttft));
+  json.set("first_token", percentiles_json(r.first_token));
   json.set("tpot", percentiles_json(r.tpot));
   json.set("itl", percentiles_json(r.itl));
   json.set("e2e", percentiles_json(r.e2e));

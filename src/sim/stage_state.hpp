@@ -157,7 +157,7 @@ struct StageEngine::State {
   std::vector<int64_t> sampled_busy;         // [node] ns until the last sample
   int64_t within_goals = 0, needed_rows = 0;
   StageReport report;
-  std::vector<double> ttft, tpot, e2e, queueing;
+  std::vector<double> ttft, tpot, e2e, queueing, first_tokens;
   LogHistogram itl;
 
   bool roles = false, replicas = false;

@@ -265,6 +265,7 @@ StageReport StageEngine::State::make_report(bool interrupted) {
     report.attainment = static_cast<double>(within_goals) / static_cast<double>(report.finished);
   }
   report.ttft = percentiles_of(ttft);
+  report.first_token = percentiles_of(first_tokens);
   report.tpot = percentiles_of(tpot);
   report.e2e = percentiles_of(e2e);
   report.queueing = percentiles_of(queueing);

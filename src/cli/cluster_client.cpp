@@ -2,61 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/cluster_client.hpp"
 
-#include <fcntl.h>
-#include <netdb.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <chrono>
-
 #include "base/fmt.hpp"
-#include "serve/load_client.hpp"
+#include "serve/fetch.hpp"
 
 namespace towline::cli {
 namespace {
-
-constexpr size_t kLongestAnswer = size_t{16} << 20;
-constexpr std::chrono::milliseconds kConnectPatience{5000};
-
-// Connected within `patience`, or not.
-bool connect_within(int fd, const addrinfo& to, std::chrono::milliseconds patience) {
-  if (::connect(fd, to.ai_addr, to.ai_addrlen) == 0) return true;
-  if (errno != EINPROGRESS) return false;
-  pollfd watched{fd, POLLOUT, 0};
-  int fault = 0;
-  socklen_t size = sizeof(fault);
-  return ::poll(&watched, 1, static_cast<int>(patience.count())) == 1 &&
-         ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &fault, &size) == 0 && fault == 0;
-}
-
-// A connection whose reads wait `patience` at most.
-Result<int> dial(const serve::LoadTarget& target, std::chrono::seconds patience) {
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  if (::getaddrinfo(target.host.c_str(), target.port.c_str(), &hints, &found) != 0) {
-    return errorf(Code::kNotFound, "{} cannot be resolved", target.host);
-  }
-  int fd = -1;
-  for (addrinfo* a = found; a != nullptr && fd < 0; a = a->ai_next) {
-    fd = ::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
-    if (fd >= 0 && !connect_within(fd, *a, kConnectPatience)) {
-      ::close(fd);
-      fd = -1;
-    }
-  }
-  ::freeaddrinfo(found);
-  if (fd < 0) {
-    return errorf(Code::kUnavailable, "nothing answers at {}:{}", target.host, target.port);
-  }
-  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
-  const timeval longest{patience.count(), 0};
-  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &longest, sizeof(longest));
-  return fd;
-}
 
 std::string layers_text(const Json& layers) {
   return format("[{}, {})", layers[0].as_int(), layers[1].as_int());
@@ -64,43 +14,26 @@ std::string layers_text(const Json& layers) {
 
 }  // namespace
 
+void ClusterClient::add_rows(OptionTable& table) {
+  table.value("url", &url, "where the cluster's API is");
+  table.value("api-key", &api_key, "if the server asks for one").secret();
+  table.value("ca", &ca, kCaHelp).metavar("FILE");
+  table.value("timeout", &patience_seconds, "seconds to wait for the answer").range(1, 86400);
+}
+
 Result<std::string> ClusterClient::ask(const std::string& method, const std::string& path,
                                        const std::string& body) const {
-  ASSIGN_OR_RETURN(const serve::LoadTarget target, serve::LoadTarget::parse(url));
-  ASSIGN_OR_RETURN(const int fd, dial(target, std::chrono::seconds(patience_seconds)));
-  std::string request = format("{} {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n"
-                               "content-length: {}\r\n", method, path, target.host, body.size());
-  if (!api_key.empty()) request += format("authorization: Bearer {}\r\n", api_key);
-  request += "\r\n" + body;
-  std::string answer;
-  bool late = false;
-  if (::send(fd, request.data(), request.size(), MSG_NOSIGNAL) ==
-      static_cast<ssize_t>(request.size())) {
-    char buffer[16384];
-    ssize_t n = 0;
-    while (answer.size() < kLongestAnswer && (n = ::recv(fd, buffer, sizeof(buffer), 0)) > 0) {
-      answer.append(buffer, static_cast<size_t>(n));
-    }
-    late = n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
-  }
-  ::close(fd);
-  if (late) {
-    return errorf(Code::kDeadline, "{}:{} did not answer within {} s", target.host, target.port,
-                  patience_seconds);
-  }
-  const size_t head = answer.find("\r\n\r\n");
-  if (head == std::string::npos || answer.size() < 12) {
-    return errorf(Code::kUnavailable, "{}:{} did not answer with HTTP", target.host, target.port);
-  }
-  const std::string status = answer.substr(9, 3);
-  if (status == "200") return answer.substr(head + 4);
-  const Result<Json> error = parse_json(answer.substr(head + 4), "the answer");
-  const Code code = status == "400"   ? Code::kInvalidArgument
-                    : status == "401" ? Code::kPermissionDenied
-                    : status == "404" ? Code::kNotFound
-                                      : Code::kUnavailable;
-  return errorf(code, "{}",
-                error ? (*error)["error"]["message"].as_string() : "HTTP status " + status);
+  ASSIGN_OR_RETURN(const serve::ServerUrl server, serve::ServerUrl::parse(url, ca));
+  ASSIGN_OR_RETURN(serve::HttpReply reply, serve::fetch(server, {method, path, body, api_key,
+                                                                 seconds(patience_seconds)}));
+  if (reply.status == 200) return std::move(reply.body);
+  const Result<Json> error = parse_json(reply.body, "the answer");
+  const std::string why = error ? (*error)["error"]["message"].as_string() : std::string();
+  const Code code = reply.status == 400   ? Code::kInvalidArgument
+                    : reply.status == 401 ? Code::kPermissionDenied
+                    : reply.status == 404 ? Code::kNotFound
+                                          : Code::kUnavailable;
+  return errorf(code, "{}", why.empty() ? format("HTTP status {}", reply.status) : why);
 }
 
 Result<Json> ClusterClient::status() const {

@@ -9,18 +9,24 @@
 #include <vector>
 
 #include "base/json.hpp"
+#include "base/options.hpp"
 #include "base/result.hpp"
 
 namespace towline::cli {
+
+inline constexpr const char* kCaHelp =
+    "PEM certificates that vouch for an https server; default: the system's";
 
 // Where the API is. One exchange is one connection.
 struct ClusterClient {
   std::string url = "http://127.0.0.1:8080";
   std::string api_key;
-  int patience_seconds = 5;  // with the answer
+  std::string ca;            // who vouches for an https server; empty: the system's certificates
+  int patience_seconds = 5;  // from the connecting to the answer's end
 
-  // The body of a 200 answer. kUnavailable: nobody answers, or not in HTTP; kDeadline: not in time;
-  // else what the server says is wrong.
+  // The options --url, --api-key, --ca and --timeout.
+  void add_rows(OptionTable& table);
+  // The body of a 200 answer. Errors as of serve::fetch(); else what the server says is wrong.
   Result<std::string> ask(const std::string& method, const std::string& path,
                           const std::string& body = {}) const;
   // GET /cluster.

@@ -12,7 +12,7 @@ namespace towline::cli {
 namespace {
 
 struct CallOptions {
-  ClusterClient client{.api_key = {}, .patience_seconds = 60};
+  ClusterClient client{.api_key = {}, .ca = {}, .patience_seconds = 60};
   std::string method, args = "{}";
   bool json = false;
 };
@@ -24,10 +24,7 @@ OptionTable table(CallOptions& o) {
                "reset_prefix_cache, sleep or wake")
       .required();
   t.value("args", &o.args, "arguments as JSON, e.g. '{\"level\": 2}' for sleep");
-  t.value("url", &o.client.url, "where the cluster's API is");
-  t.value("api-key", &o.client.api_key, "if the server asks for one").secret();
-  t.value("timeout", &o.client.patience_seconds, "seconds to wait for the answers of all ranks")
-      .range(1, 86400);
+  o.client.add_rows(t);
   t.flag("json", &o.json, "print the server's own JSON");
   t.describe("Prints a line for each node and rank. docs/cluster.md says what the methods do. The exit "
              "code is 1 if a node failed.");

@@ -9,6 +9,7 @@
 #include "base/file.hpp"
 #include "base/fmt.hpp"
 #include "base/log.hpp"
+#include "cli/cluster_client.hpp"
 #include "cli/commands.hpp"
 #include "cli/line_reader.hpp"
 #include "cli/progress.hpp"
@@ -21,7 +22,7 @@ namespace towline::cli {
 namespace {
 
 struct ChatCommandOptions {
-  std::string model, url, api_key, system, isa = "auto";
+  std::string model, url, api_key, ca, system, isa = "auto";
   std::vector<std::string> stop;
   double temperature = 0.8, top_p = 0.95, min_p = 0;
   int top_k = 40, max_tokens = 0, threads = 0, context = 0;
@@ -33,8 +34,9 @@ OptionTable table(ChatCommandOptions& o) {
   OptionTable t("chat", "Talk with a model.");
   t.positional("model", &o.model,
                "GGUF file or Hugging Face directory; with --url the server's name for a model");
-  t.value("url", &o.url, "talk to a server with OpenAI's API instead, at http://host:port");
+  t.value("url", &o.url, "talk to a server with OpenAI's API instead, at http:// or https://host:port");
   t.value("api-key", &o.api_key, "key that the server of --url wants").secret();
+  t.value("ca", &o.ca, kCaHelp).metavar("FILE");
   t.value("system", &o.system, "system message: how the model shall behave");
   t.value("max-tokens", &o.max_tokens, "tokens of an answer at most; 0: what the context leaves")
       .alias("n")
@@ -187,7 +189,7 @@ void talk(Chat& chat, const ChatCommandOptions& o, std::string_view name, std::s
 }
 
 Result<int> talk_to_server(const ChatCommandOptions& o) {
-  ASSIGN_OR_RETURN(serve::LoadTarget target, serve::LoadTarget::parse(o.url));
+  ASSIGN_OR_RETURN(serve::ServerUrl target, serve::ServerUrl::parse(o.url, o.ca));
   ASSIGN_OR_RETURN(serve::RemoteChat chat,
                    serve::RemoteChat::connect(std::move(target), o.api_key, o.model));
   talk(chat, o, format("{} at {}", chat.model(), o.url), "");

@@ -11,6 +11,7 @@
 
 #include "base/file.hpp"
 #include "base/fmt.hpp"
+#include "cli/cluster_client.hpp"
 #include "cli/commands.hpp"
 #include "cli/load_report.hpp"
 #include "serve/load_client.hpp"
@@ -21,7 +22,7 @@ namespace towline::cli {
 namespace {
 
 struct LoadCommandOptions {
-  std::string url, model, api_key, endpoint = "completions", arrivals = "poisson", trace, out, scenario;
+  std::string url, model, api_key, ca, endpoint = "completions", arrivals = "poisson", trace, out, scenario;
   int64_t requests = 100;
   double rate = 0, variation = 2, duration = 0, timeout = 600, slo_ttft = 0, slo_tpot = 0;
   double temperature = 0;
@@ -37,7 +38,7 @@ OptionTable table(LoadCommandOptions& o) {
       "request when the last is answered. TTFT is the time to the first token, TPOT the mean of "
       "the further ones, ITL the single gaps, E2E the whole. Ctrl-C ends the run and reports what "
       "is there. The exit code is 1 if a request failed.");
-  t.positional("url", &o.url, "http://host:port, with /v1 or another path if it differs")
+  t.positional("url", &o.url, "http://host:port or https://host:port, with /v1 or another path if it differs")
       .required();
   t.value("requests", &o.requests, "how many; a trace may end before").range(1, 1e9);
   t.value("duration", &o.duration, "send for so many seconds at most; 0: no such end")
@@ -64,6 +65,7 @@ OptionTable table(LoadCommandOptions& o) {
   t.value("temperature", &o.temperature, "of the sampling").range(0, 2);
   t.value("model", &o.model, "name in the requests; empty: the first that the server lists");
   t.value("api-key", &o.api_key, "sent as bearer token").secret();
+  t.value("ca", &o.ca, kCaHelp).metavar("FILE");
   t.value("seed", &o.seed, "of times, prompts and sampling").range(0, 1e15);
   t.value("timeout", &o.timeout, "seconds for one request").range(0.001, 1e6);
   t.value("slo-ttft", &o.slo_ttft, "goal for the first token, seconds; 0: none").range(0, 1e6);
@@ -118,7 +120,7 @@ Result<void> write_results(const LoadCommandOptions& o, const LoadReport& report
   return write_file_atomic(o.out + "/report.html", report.html("Load on " + o.url));
 }
 
-serve::LoadOptions load_options(const LoadCommandOptions& o, serve::LoadTarget target) {
+serve::LoadOptions load_options(const LoadCommandOptions& o, serve::ServerUrl target) {
   serve::LoadOptions options;
   options.target = std::move(target);
   options.model = o.model;
@@ -137,7 +139,7 @@ Result<int> run(std::span<const std::string> args) {
   LoadCommandOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
-  ASSIGN_OR_RETURN(serve::LoadTarget target, serve::LoadTarget::parse(o.url));
+  ASSIGN_OR_RETURN(serve::ServerUrl target, serve::ServerUrl::parse(o.url, o.ca));
   if (!o.scenario.empty()) {
     ASSIGN_OR_RETURN(const spec::Scenario scenario, spec::load_scenario(o.scenario));
     adopt_workload(scenario.workload, o);
@@ -146,8 +148,8 @@ Result<int> run(std::span<const std::string> args) {
   std::optional<Error> fault;  // in the trace's middle: it ends the run and is told at its end
   serve::LoadOptions options = load_options(o, std::move(target));
   if (options.model.empty()) {
-    Loop asking;
-    ASSIGN_OR_RETURN(options.model, serve::LoadClient::first_model(asking, options));
+    ASSIGN_OR_RETURN(options.model,
+                     serve::LoadClient::first_model(options.target, options.api_key));
   }
   Loop loop;
   LoadReport report({o.slo_ttft, o.slo_tpot});

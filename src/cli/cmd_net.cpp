@@ -31,7 +31,7 @@ struct CommonOptions {
 
   void add_to(OptionTable& t) {
     t.value("identity", &end.identity, "name shown to the peer");
-    t.value("key-file", &end.key_file, "the cluster's keys, for zmq:// addresses ('towline net keys')");
+    t.value("keys", &end.key_file, "the cluster's keys, for zmq:// addresses ('towline net keys')");
     t.flag("insecure", &end.insecure, "zmq without keys and encryption");
     t.value("faults", &end.faults, "a bad network on purpose, for what is sent from here: delay=50ms,"
             "jitter=5ms,rate=100Mbit,loss=0.01,duplicate=,reorder=,corrupt=,cut=,seed=");
@@ -56,7 +56,7 @@ OptionTable table(NetServeOptions& o) {
   t.flag("once", &o.once, "end when the last peer has left");
   o.common.add_to(t);
   t.example("towline net serve tcp://0.0.0.0:7100");
-  t.example("towline net keys cluster.keys && towline net serve zmq://0.0.0.0:7101 --key-file cluster.keys");
+  t.example("towline net keys cluster.keys && towline net serve zmq://0.0.0.0:7101 --keys cluster.keys");
   return t;
 }
 
@@ -136,7 +136,7 @@ OptionTable table(NetPingOptions& o) {
   t.value("timeout", &o.probe.timeout, "seconds to wait for the peer").range(0.1, 3600);
   o.common.add_to(t);
   t.example("towline net ping tcp://10.0.0.7:7100");
-  t.example("towline net ping zmq://10.0.0.7:7101 --key-file cluster.keys --json");
+  t.example("towline net ping zmq://10.0.0.7:7101 --keys cluster.keys --json");
   return t;
 }
 
@@ -190,7 +190,7 @@ struct NetKeysOptions {
 OptionTable table(NetKeysOptions& o) {
   OptionTable t("net keys", "Make the key file of a cluster (CURVE).");
   t.describe("Who has the file may join and talk; everything is encrypted. Copy it to every node "
-             "(it is readable by its owner only) and name it there with --key-file.");
+             "(it is readable by its owner only) and name it there with --keys.");
   t.positional("file", &o.path, "the file to write; never overwritten").required();
   t.example("towline net keys cluster.keys");
   return t;

@@ -73,7 +73,7 @@ OptionTable table(ProfileOptions& o) {
   t.value("isa", &o.isa, "kernels: auto, avx512, avx2 or generic");
   t.value("link", &o.links, "measure the link to a 'towline net serve' too, as NAME=ADDRESS; may be repeated");
   t.value("megabytes", &o.probe.megabytes, "sent over each link for its bandwidth").range(1, 1'000'000);
-  t.value("key-file", &o.probe.end.key_file, "the cluster's keys, for links over zmq://");
+  t.value("keys", &o.probe.end.key_file, "the cluster's keys, for links over zmq://");
   t.flag("insecure", &o.probe.end.insecure, "links over zmq without keys and encryption");
   t.flag("json", &o.json, "print one JSON object instead of tables");
   t.flag("progress", &o.progress, "show progress even if this is no terminal");

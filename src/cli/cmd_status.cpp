@@ -17,23 +17,19 @@ struct StatusOptions {
   bool json = false;
 };
 
-void add_common(OptionTable& t, StatusOptions& o) {
-  t.value("url", &o.client.url, "where the cluster's API is");
-  t.value("api-key", &o.client.api_key, "if the server asks for one").secret();
-}
-
 OptionTable status_table(StatusOptions& o) {
   OptionTable t("status", "The nodes of a running cluster: layers, KV use, planned and achieved flow.");
-  add_common(t, o);
+  o.client.add_rows(t);
   t.flag("json", &o.json, "print the server's own JSON");
   t.example("towline status --url http://127.0.0.1:8080");
+  t.example("towline status --url https://head.example.org:8080 --ca cluster-ca.pem --json");
   return t;
 }
 
 OptionTable drain_table(StatusOptions& o) {
   OptionTable t("drain", "Give a node no new requests; those that run on it finish there.");
   t.positional("node", &o.node, "the node's name").required();
-  add_common(t, o);
+  o.client.add_rows(t);
   t.example("towline drain worker-2");
   return t;
 }

@@ -23,8 +23,7 @@ struct TopOptions {
 
 OptionTable table(TopOptions& o) {
   OptionTable t("top", "A live table of a running cluster: what `towline status` says, again and again.");
-  t.value("url", &o.client.url, "where the cluster's API is");
-  t.value("api-key", &o.client.api_key, "if the server asks for one").secret();
+  o.client.add_rows(t);
   t.value("interval", &o.interval, "seconds between two looks").range(0.1, 3600);
   t.flag("once", &o.once, "one look, then end");
   t.flag("json", &o.json, "a line of JSON for each look");

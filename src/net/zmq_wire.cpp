@@ -110,7 +110,7 @@ class ZmqWire final : public Wire {
       return Error(
           Code::kInvalidArgument,
           "a zmq transport needs a key file: make one with 'towline net keys FILE', copy it "
-          "to all nodes and name it with --keys (towline net: --key-file), or say --insecure");
+          "to all nodes and name it with --keys, or say --insecure");
     }
     ASSIGN_OR_RETURN(keys_, read_keys(options.key_file));
     ::zmq_z85_decode(admitted_, keys_.public_key.c_str());

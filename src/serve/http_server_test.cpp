@@ -4,13 +4,11 @@
 // The HTTP layer over real sockets: framing, limits, hostile and slow peers.
 #include "serve/http_server.hpp"
 
-#include <openssl/evp.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <openssl/x509.h>
 
 #include <cstdio>
 
+#include "serve/test_certificate.hpp"
 #include "serve/test_server.hpp"
 
 namespace towline::serve {
@@ -318,31 +316,6 @@ TEST(HttpServer, HoldsManyIdleConnections) {
 
 // --- TLS -----------------------------------------------------------------------------------------
 
-// A fresh self-signed certificate and its key, as PEM files in the test's own directory.
-std::pair<std::string, std::string> make_certificate() {
-  const std::string base = ::testing::TempDir() + format("towline-tls-{}", ::getpid());
-  EVP_PKEY* key = EVP_RSA_gen(2048);
-  X509* cert = X509_new();
-  ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
-  X509_gmtime_adj(X509_getm_notBefore(cert), 0);
-  X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
-  X509_set_pubkey(cert, key);
-  X509_NAME* name = X509_get_subject_name(cert);
-  const unsigned char host[] = "localhost";
-  X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, host, -1, -1, 0);
-  X509_set_issuer_name(cert, name);
-  X509_sign(cert, key, EVP_sha256());
-  std::FILE* f = std::fopen((base + ".key").c_str(), "w");
-  PEM_write_PrivateKey(f, key, nullptr, nullptr, 0, nullptr, nullptr);
-  std::fclose(f);
-  f = std::fopen((base + ".crt").c_str(), "w");
-  PEM_write_X509(f, cert);
-  std::fclose(f);
-  X509_free(cert);
-  EVP_PKEY_free(key);
-  return {base + ".crt", base + ".key"};
-}
-
 std::string tls_exchange(int port, const std::string& request) {
   Client client(port);
   SSL_CTX* context = SSL_CTX_new(TLS_client_method());
@@ -364,10 +337,10 @@ std::string tls_exchange(int port, const std::string& request) {
 }
 
 TEST(HttpServer, ServesTls) {
-  const auto [cert, key] = make_certificate();
+  const TestCertificate files;
   ApiServerOptions options;
-  options.http.tls_cert = cert;
-  options.http.tls_key = key;
+  options.http.tls_cert = files.cert;
+  options.http.tls_key = files.key;
   TestServer server({}, options);
   EXPECT_TRUE(server.server().url().starts_with("https://"));
   const std::string body = R"({"prompt":"hi","max_tokens":100,"stream":true})";
@@ -386,8 +359,6 @@ TEST(HttpServer, ServesTls) {
   Client plain = server.client();
   plain.send("GET /health HTTP/1.1\r\n\r\n");
   EXPECT_EQ(plain.read().status, 0);
-  std::remove(cert.c_str());
-  std::remove(key.c_str());
 }
 
 TEST(HttpServer, SaysWhatIsWrongWithItsOptions) {

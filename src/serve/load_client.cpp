@@ -4,19 +4,11 @@
 
 #include <algorithm>
 #include <boost/asio/awaitable.hpp>
-#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
-#include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/read.hpp>
-#include <boost/beast/http/string_body.hpp>
-#include <boost/beast/http/write.hpp>
 #include <chrono>
 #include <set>
 
@@ -24,18 +16,15 @@
 #include "base/json.hpp"
 #include "base/rng.hpp"
 #include "serve/event_reader.hpp"
+#include "serve/fetch.hpp"
+#include "serve/http_stream.hpp"
 
 namespace towline::serve {
 
 namespace asio = boost::asio;
-namespace beast = boost::beast;
-namespace http = boost::beast::http;
 using boost::system::error_code;
-using tcp = asio::ip::tcp;
 
 namespace {
-
-auto await_into(error_code& ec) { return asio::redirect_error(asio::use_awaitable, ec); }
 
 // True if the payload brings text: "text":"x" or "content":"x", not empty and not null.
 bool brings_text(std::string_view payload) {
@@ -50,43 +39,15 @@ bool brings_text(std::string_view payload) {
 }
 
 constexpr size_t kLongestEvent = 16 << 20;
+constexpr Duration kModelPatience = seconds(60);  // with the list of models
 constexpr size_t kQuotedBytes = 300;  // of an error answer, in our sentence
 
 }  // namespace
 
-Result<LoadTarget> LoadTarget::parse(std::string_view url) {
-  const auto bad = [&](std::string_view why) {
-    return errorf(Code::kInvalidArgument, "'{}' {}; write http://host:port or http://host:port/v1",
-                  url, why);
-  };
-  if (url.starts_with("https://")) return bad("is TLS, which the load client does not speak");
-  if (!url.starts_with("http://")) return bad("does not begin with http://");
-  std::string_view rest = url.substr(7);
-  LoadTarget target;
-  if (const size_t slash = rest.find('/'); slash != std::string_view::npos) {
-    std::string_view path = rest.substr(slash);
-    while (path.ends_with('/')) path.remove_suffix(1);
-    if (!path.empty()) target.path = path;
-    rest = rest.substr(0, slash);
-  }
-  const size_t bracket = rest.starts_with('[') ? rest.find(']') : std::string_view::npos;
-  const size_t colon = rest.find(':', bracket == std::string_view::npos ? 0 : bracket);
-  target.host = rest.substr(0, colon);
-  if (bracket != std::string_view::npos) target.host = rest.substr(1, bracket - 1);
-  if (colon != std::string_view::npos) target.port = rest.substr(colon + 1);
-  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
-  if (target.host.empty()) return bad("names no host");
-  if (target.port.empty() || target.port.size() > 5 ||
-      !std::all_of(target.port.begin(), target.port.end(), is_digit)) {
-    return bad("has no proper port");
-  }
-  return target;
-}
-
 struct LoadClient::State : std::enable_shared_from_this<State> {
   State(Loop& l, LoadOptions o, Source in, Sink out)
       : loop(l), options(std::move(o)), source(std::move(in)), sink(std::move(out)),
-        timer(l.context()), resolver(l.context()) {}
+        timer(l.context()) {}
 
   Loop& loop;
   const LoadOptions options;
@@ -94,10 +55,8 @@ struct LoadClient::State : std::enable_shared_from_this<State> {
   Sink sink;
   std::function<void()> done;
   asio::steady_timer timer;
-  tcp::resolver resolver;
-  tcp::resolver::results_type addresses;
-  std::set<beast::tcp_stream*> running;
-  std::string failed_lookup;   // why the host's name led nowhere
+  Result<HostAddresses> addresses = Error(Code::kInternal, "not looked up");
+  std::set<HttpStream*> running;
   Instant begun;
   int64_t sent = 0, in_flight = 0, most = 0;
   bool exhausted = false, stopped = false;
@@ -132,9 +91,8 @@ struct LoadClient::State : std::enable_shared_from_this<State> {
   asio::awaitable<void> run_open();
   asio::awaitable<void> run_client();
   asio::awaitable<void> perform(LoadResult& result);
-  asio::awaitable<std::string> exchange(LoadResult& result, beast::tcp_stream& stream);
-  asio::awaitable<std::string> read_events(LoadResult& result, beast::tcp_stream& stream);
-  asio::awaitable<void> look_up();
+  asio::awaitable<std::string> exchange(LoadResult& result, HttpStream& stream);
+  asio::awaitable<std::string> read_events(LoadResult& result, HttpStream& stream);
 };
 
 std::string LoadClient::State::body_of(const LoadResult& r) const {
@@ -168,15 +126,6 @@ std::string LoadClient::State::body_of(const LoadResult& r) const {
   return body.dump();
 }
 
-asio::awaitable<void> LoadClient::State::look_up() {
-  error_code ec;
-  addresses = co_await resolver.async_resolve(options.target.host, options.target.port,
-                                              await_into(ec));
-  if (ec) {
-    failed_lookup = format("the host '{}' is not known: {}", options.target.host, ec.message());
-  }
-}
-
 // Sends each request at its time and goes on without waiting for the answer.
 asio::awaitable<void> LoadClient::State::run_open() {
   const auto self = shared_from_this();
@@ -185,7 +134,7 @@ asio::awaitable<void> LoadClient::State::run_open() {
     if (const double ahead = due - now(); ahead > 0) {
       timer.expires_after(std::chrono::nanoseconds(static_cast<int64_t>(ahead * 1e9)));
       error_code ec;
-      co_await timer.async_wait(await_into(ec));
+      co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ec));
       if (stopped) break;
     }
     LoadResult result = begin_result(*item);
@@ -215,48 +164,34 @@ asio::awaitable<void> LoadClient::State::run_client() {
 
 asio::awaitable<void> LoadClient::State::perform(LoadResult& result) {
   result.sent = now();
-  if (!failed_lookup.empty()) {
-    result.error = failed_lookup;
+  if (!addresses) {
+    result.error = addresses.error().message();
     co_return;
   }
-  beast::tcp_stream stream(loop.context());
+  HttpStream stream(loop.context(), options.target);
   running.insert(&stream);
-  stream.expires_after(std::chrono::nanoseconds(options.timeout.value));
+  stream.expires_after(options.timeout);
   result.error = co_await exchange(result, stream);
   if (stopped && !result.error.empty()) result.error = "stopped";
   running.erase(&stream);
 }
 
 // One request and its answer; the sentence of what went wrong, or nothing.
-asio::awaitable<std::string> LoadClient::State::exchange(LoadResult& result,
-                                                         beast::tcp_stream& stream) {
-  error_code ec;
-  co_await stream.async_connect(addresses, await_into(ec));
-  if (ec) co_return "cannot connect: " + ec.message();
-  http::request<http::string_body> request(
-      http::verb::post,
-      options.target.path + (options.chat ? "/chat/completions" : "/completions"), 11);
-  request.set(http::field::host, options.target.host);
-  request.set(http::field::content_type, "application/json");
-  request.set(http::field::connection, "close");
-  if (!options.api_key.empty()) {
-    request.set(http::field::authorization, "Bearer " + options.api_key);
+asio::awaitable<std::string> LoadClient::State::exchange(LoadResult& result, HttpStream& stream) {
+  Result<void> asked = co_await stream.open(*addresses);
+  if (asked) {
+    const std::string where = options.chat ? "/chat/completions" : "/completions";
+    asked = co_await stream.send("POST", options.target.path + where, body_of(result), options.api_key);
   }
-  request.body() = body_of(result);
-  request.prepare_payload();
-  co_await http::async_write(stream, request, await_into(ec));
-  if (ec) co_return "cannot send: " + ec.message();
+  if (!asked) co_return asked.error().message();
   co_return co_await read_events(result, stream);
 }
 
-asio::awaitable<std::string> LoadClient::State::read_events(LoadResult& result,
-                                                            beast::tcp_stream& stream) {
-  error_code ec;
-  beast::flat_buffer buffer;
-  http::response_parser<http::string_body> parser;
+asio::awaitable<std::string> LoadClient::State::read_events(LoadResult& result, HttpStream& stream) {
+  HttpStream::Parser parser;
   parser.body_limit(boost::none);
-  co_await http::async_read_header(stream, buffer, parser, await_into(ec));
-  if (ec) co_return "no answer: " + ec.message();
+  Result<void> read = co_await stream.read_head(parser);
+  if (!read) co_return read.error().message();
   result.status = static_cast<int>(parser.get().result_int());
   EventReader events;
   std::string refusal, in_stream_error;
@@ -286,7 +221,7 @@ asio::awaitable<std::string> LoadClient::State::read_events(LoadResult& result,
     }
   };
   while (!parser.is_done()) {
-    co_await http::async_read_some(stream, buffer, parser, await_into(ec));
+    read = co_await stream.read_some(parser);
     std::string& body = parser.get().body();
     if (result.status == 200) {
       events.feed(body, take);
@@ -294,13 +229,13 @@ asio::awaitable<std::string> LoadClient::State::read_events(LoadResult& result,
       refusal += body.substr(0, kQuotedBytes - refusal.size());
     }
     body.clear();
-    if (ec) break;
+    if (!read) break;
     if (events.held() > kLongestEvent) co_return "an event of more than 16 MiB";
   }
   if (result.output == 0) result.output = pieces;
   if (result.status != 200) co_return format("HTTP {}: {}", result.status, refusal);
   if (!in_stream_error.empty()) co_return in_stream_error;
-  if (!complete) co_return "the stream ended before [DONE]" + (ec ? ": " + ec.message() : "");
+  if (!complete) co_return "the stream ended before [DONE]" + (read ? "" : ": " + read.error().message());
   if (result.first < 0) result.first = result.last = now();  // answered without any text
   co_return "";
 }
@@ -316,7 +251,7 @@ void LoadClient::start(std::function<void()> done) {
   asio::co_spawn(
       state_->loop.context(),
       [](std::shared_ptr<State> state) -> asio::awaitable<void> {
-        co_await state->look_up();
+        state->addresses = co_await look_up(state->loop.context(), state->options.target);
         state->begun = state->loop.now();
         if (state->options.clients == 0) {
           co_await state->run_open();
@@ -332,65 +267,29 @@ void LoadClient::start(std::function<void()> done) {
 void LoadClient::stop() {
   state_->stopped = true;
   state_->timer.cancel();
-  for (beast::tcp_stream* stream : state_->running) stream->cancel();
+  for (HttpStream* stream : state_->running) stream->cancel();
 }
 
 int64_t LoadClient::sent() const { return state_->sent; }
 int64_t LoadClient::in_flight() const { return state_->in_flight; }
 int64_t LoadClient::most_in_flight() const { return state_->most; }
 
-namespace {
-
-asio::awaitable<Result<std::string>> get_models(Loop& loop, const LoadOptions& options) {
-  const LoadTarget& target = options.target;
-  const auto fault = [&](std::string_view why) -> Error {
-    return errorf(Code::kUnavailable, "http://{}:{}{}/models: {}; is the server running?",
-                  target.host, target.port, target.path, why);
+Result<std::string> LoadClient::first_model(const ServerUrl& server, const std::string& api_key) {
+  const auto fault = [&](Code code, std::string_view why) -> Error {
+    return errorf(code, "{}{}/models: {}; is the server running?", server.origin(), server.path, why);
   };
-  error_code ec;
-  tcp::resolver resolver(loop.context());
-  const auto addresses =
-      co_await resolver.async_resolve(target.host, target.port, await_into(ec));
-  if (ec) co_return fault(ec.message());
-  beast::tcp_stream stream(loop.context());
-  stream.expires_after(std::chrono::seconds(10));
-  co_await stream.async_connect(addresses, await_into(ec));
-  if (ec) co_return fault(ec.message());
-  http::request<http::string_body> request(http::verb::get, target.path + "/models", 11);
-  request.set(http::field::host, target.host);
-  if (!options.api_key.empty()) {
-    request.set(http::field::authorization, "Bearer " + options.api_key);
+  const auto reply = fetch(server, {.target = server.path + "/models", .body = {}, .api_key = api_key,
+                                    .patience = kModelPatience});
+  if (!reply) return fault(reply.error().code(), reply.error().message());
+  if (reply->status != 200) {
+    return fault(reply->status == 401 ? Code::kPermissionDenied : Code::kUnavailable,
+                 format("HTTP {}: {}", reply->status, reply->body.substr(0, kQuotedBytes)));
   }
-  co_await http::async_write(stream, request, await_into(ec));
-  beast::flat_buffer buffer;
-  http::response_parser<http::string_body> parser;
-  parser.body_limit(1 << 20);
-  if (!ec) co_await http::async_read(stream, buffer, parser, await_into(ec));
-  if (ec) co_return fault(ec.message());
-  if (parser.get().result_int() != 200) {
-    co_return fault(format("HTTP {}: {}", parser.get().result_int(),
-                           parser.get().body().substr(0, kQuotedBytes)));
-  }
-  const auto json = parse_json(parser.get().body(), "models");
+  const auto json = parse_json(reply->body, "models");
   if (!json || !(*json)["data"].is_array() || (*json)["data"].size() == 0) {
-    co_return fault("the answer lists no model");
+    return fault(Code::kUnavailable, "the answer lists no model");
   }
-  co_return (*json)["data"][0]["id"].as_string();
-}
-
-}  // namespace
-
-Result<std::string> LoadClient::first_model(Loop& loop, const LoadOptions& options) {
-  Result<std::string> model = Error(Code::kInternal, "not asked");
-  asio::co_spawn(
-      loop.context(),
-      [&]() -> asio::awaitable<void> {
-        model = co_await get_models(loop, options);
-        loop.stop();
-      },
-      asio::detached);
-  loop.run();
-  return model;
+  return (*json)["data"][0]["id"].as_string();
 }
 
 }  // namespace towline::serve

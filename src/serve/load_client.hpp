@@ -10,9 +10,9 @@
 //
 // All times are seconds on the loop's clock. `due` is when an open-loop request should have been
 // sent: latencies are measured from there, so that a client that falls behind cannot flatter the
-// server (it reports its own lag). One coroutine and one connection a request; plain HTTP only.
+// server (it reports its own lag). One coroutine and one connection a request.
 //
-// Threading: everything on the loop thread. Boost.Beast stays in load_client.cpp.
+// Threading: everything on the loop thread.
 #pragma once
 
 #include <cstdint>
@@ -20,25 +20,17 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "base/loop.hpp"
 #include "base/result.hpp"
+#include "serve/server_url.hpp"
 #include "spec/workload.hpp"
 
 namespace towline::serve {
 
-struct LoadTarget {
-  std::string host = "127.0.0.1";
-  std::string port = "80";
-  std::string path = "/v1";  // before /completions
-  // "http://host[:port][/path]"; the path defaults to /v1. https is refused by name.
-  static Result<LoadTarget> parse(std::string_view url);
-};
-
 struct LoadOptions {
-  LoadTarget target;
+  ServerUrl target;
   std::string model;          // of the request body; empty: none is named
   std::string api_key;        // empty: none is sent
   bool chat = false;          // /chat/completions with words instead of /completions with token ids
@@ -81,8 +73,8 @@ class LoadClient {
   int64_t in_flight() const;
   int64_t most_in_flight() const;
 
-  // The first model the server names, for requests that must name one. Runs the loop.
-  static Result<std::string> first_model(Loop& loop, const LoadOptions& options);
+  // The first model the server names, for requests that must name one. Waits for its answer.
+  static Result<std::string> first_model(const ServerUrl& server, const std::string& api_key);
 
   struct State;
 

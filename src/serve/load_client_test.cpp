@@ -43,21 +43,6 @@ Outcome drive(LoadOptions options, int port, int count, int64_t apart_ns = 0, in
   return outcome;
 }
 
-TEST(LoadClient, ReadsUrls) {
-  const auto plain = LoadTarget::parse("http://localhost:8000");
-  ASSERT_TRUE(plain);
-  EXPECT_EQ(plain->host, "localhost");
-  EXPECT_EQ(plain->port, "8000");
-  EXPECT_EQ(plain->path, "/v1");
-  const auto full = LoadTarget::parse("http://[::1]:80/api/v1/");
-  ASSERT_TRUE(full);
-  EXPECT_EQ(full->host, "::1");
-  EXPECT_EQ(full->path, "/api/v1");
-  for (const char* url : {"", "https://x", "localhost:80", "http://", "http://x:", "http://x:8a"}) {
-    EXPECT_FALSE(LoadTarget::parse(url)) << url;
-  }
-}
-
 TEST(LoadClient, EveryRequestEndsOnceWithItsCounts) {
   TestServer server;
   for (const bool chat : {false, true}) {
@@ -110,15 +95,13 @@ TEST(LoadClient, StopEndsWhatRuns) {
 
 TEST(LoadClient, FindsTheModel) {
   TestServer server;
-  LoadOptions options;
-  options.target.port = std::to_string(server.port());
-  Loop loop;
-  const auto model = LoadClient::first_model(loop, options);
+  ServerUrl url;
+  url.port = std::to_string(server.port());
+  const auto model = LoadClient::first_model(url, "");
   ASSERT_TRUE(model) << model.error().to_string();
   EXPECT_EQ(*model, "fake");
-  options.target.port = "1";
-  Loop other;
-  EXPECT_FALSE(LoadClient::first_model(other, options));
+  url.port = "1";
+  EXPECT_FALSE(LoadClient::first_model(url, ""));
 }
 
 }  // namespace

@@ -5,29 +5,18 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/use_awaitable.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
-#include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/read.hpp>
-#include <boost/beast/http/string_body.hpp>
-#include <boost/beast/http/write.hpp>
 #include <optional>
 #include <utility>
 
 #include "base/fmt.hpp"
 #include "base/loop.hpp"
 #include "serve/event_reader.hpp"
+#include "serve/http_stream.hpp"
+#include "serve/load_client.hpp"
 
 namespace towline::serve {
 
 namespace asio = boost::asio;
-namespace beast = boost::beast;
-namespace http = boost::beast::http;
-using boost::system::error_code;
-using tcp = asio::ip::tcp;
 
 namespace {
 
@@ -36,56 +25,45 @@ constexpr size_t kLongestAnswer = 64 << 20;
 constexpr size_t kLongestRefusal = 64 << 10;
 constexpr size_t kQuotedBytes = 300;  // of an error answer that is not JSON, in our sentence
 
-auto await_into(error_code& ec) { return asio::redirect_error(asio::use_awaitable, ec); }
-
 // One request and its streamed answer.
 struct Exchange {
-  const LoadTarget& target;
+  asio::io_context& context;
+  const ServerUrl& target;
   const std::string& api_key;
   const std::string body;
   const std::function<void(std::string_view)>& show;
-  beast::tcp_stream stream;
-  ChatAnswer answer;
+  HttpStream stream{context, target};
+  ChatAnswer answer{};
   bool done = false, interrupted = false;
-  std::optional<Error> error;
+  std::optional<Error> error{};
 
   Error fault(std::string_view why) const {
-    return errorf(Code::kUnavailable, "http://{}:{}: {}", target.host, target.port, why);
+    return errorf(Code::kUnavailable, "{}: {}", target.origin(), why);
   }
 
   asio::awaitable<void> run() {
-    error_code ec;
-    tcp::resolver resolver(stream.get_executor());
-    const auto addresses =
-        co_await resolver.async_resolve(target.host, target.port, await_into(ec));
-    if (!ec) co_await stream.async_connect(addresses, await_into(ec));
-    http::request<http::string_body> request(http::verb::post, target.path + "/chat/completions",
-                                             11);
-    request.set(http::field::host, target.host);
-    request.set(http::field::content_type, "application/json");
-    request.set(http::field::connection, "close");
-    if (!api_key.empty()) request.set(http::field::authorization, "Bearer " + api_key);
-    request.body() = body;
-    request.prepare_payload();
-    if (!ec) co_await http::async_write(stream, request, await_into(ec));
-    if (ec) {
-      error = fault(ec.message());
+    const Result<HostAddresses> addresses = co_await look_up(context, target);
+    Result<void> sent = addresses ? Result<void>() : Result<void>(addresses.error());
+    if (sent) sent = co_await stream.open(*addresses);
+    if (sent) {
+      sent = co_await stream.send("POST", target.path + "/chat/completions", body, api_key);
+    }
+    if (!sent) {
+      error = fault(sent.error().message());
       co_return;
     }
     co_await read();
   }
 
   asio::awaitable<void> read() {
-    error_code ec;
-    beast::flat_buffer buffer;
-    http::response_parser<http::string_body> parser;
+    HttpStream::Parser parser;
     parser.body_limit(boost::none);
-    co_await http::async_read_header(stream, buffer, parser, await_into(ec));
+    Result<void> read = co_await stream.read_head(parser);
     const bool good = parser.get().result_int() == 200;
     EventReader events;
     std::string refusal;
-    while (!ec && !parser.is_done()) {
-      co_await http::async_read_some(stream, buffer, parser, await_into(ec));
+    while (read && !parser.is_done()) {
+      read = co_await stream.read_some(parser);
       std::string& bytes = parser.get().body();
       if (good) {
         events.feed(bytes, [this](std::string_view payload) { take(payload); });
@@ -99,14 +77,14 @@ struct Exchange {
         co_return;
       }
     }
-    if (!good && !ec) {
+    if (!good && read) {
       const auto json = parse_json(refusal, "answer");
       const std::string why = json ? (*json)["error"]["message"].as_string() : std::string();
       error = fault(why.empty() ? format("HTTP {}: {}", parser.get().result_int(),
                                          refusal.substr(0, kQuotedBytes))
                                 : why);
     } else if (!done) {
-      error = fault(format("the answer ended too early{}", ec ? ": " + ec.message() : ""));
+      error = fault(format("the answer ended too early{}", read ? "" : ": " + read.error().message()));
     }
   }
 
@@ -151,13 +129,9 @@ void watch(Loop& loop, Exchange& exchange, std::atomic<bool>& interrupt) {
 
 }  // namespace
 
-Result<RemoteChat> RemoteChat::connect(LoadTarget target, std::string api_key, std::string model) {
+Result<RemoteChat> RemoteChat::connect(ServerUrl target, std::string api_key, std::string model) {
   if (model.empty()) {
-    Loop loop;
-    LoadOptions options;
-    options.target = target;
-    options.api_key = api_key;
-    ASSIGN_OR_RETURN(model, LoadClient::first_model(loop, options));
+    ASSIGN_OR_RETURN(model, LoadClient::first_model(target, api_key));
   }
   return RemoteChat(std::move(target), std::move(api_key), std::move(model));
 }
@@ -188,9 +162,7 @@ Result<ChatAnswer> RemoteChat::ask(const std::string& user, const ChatOptions& o
                                    std::atomic<bool>& interrupt) {
   history_.turns.push_back({"user", user});
   Loop loop;
-  Exchange exchange{
-      target_, api_key_, body_of(options), show, beast::tcp_stream(loop.context()), {},
-      false,   false,    std::nullopt};
+  Exchange exchange{loop.context(), target_, api_key_, body_of(options), show};
   asio::co_spawn(
       loop.context(),
       [&]() -> asio::awaitable<void> {

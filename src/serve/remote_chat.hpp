@@ -3,7 +3,7 @@
 //
 // RemoteChat: a conversation with a server that has OpenAI's API, from one blocking thread:
 // `towline chat --url`. The same calls as ChatSession; the server applies its own template and
-// decides what fits its context. Plain HTTP only. Not for concurrent use.
+// decides what fits its context. Not for concurrent use.
 #pragma once
 
 #include <atomic>
@@ -14,14 +14,14 @@
 #include "base/result.hpp"
 #include "serve/chat_history.hpp"
 #include "serve/chat_session.hpp"
-#include "serve/load_client.hpp"
+#include "serve/server_url.hpp"
 
 namespace towline::serve {
 
 class RemoteChat {
  public:
   // `model` empty: the first that the server names. Errors name the address.
-  static Result<RemoteChat> connect(LoadTarget target, std::string api_key, std::string model);
+  static Result<RemoteChat> connect(ServerUrl target, std::string api_key, std::string model);
 
   const std::string& model() const { return model_; }
 
@@ -36,11 +36,11 @@ class RemoteChat {
   Json messages() const { return history_.messages(); }
 
  private:
-  RemoteChat(LoadTarget target, std::string api_key, std::string model)
+  RemoteChat(ServerUrl target, std::string api_key, std::string model)
       : target_(std::move(target)), api_key_(std::move(api_key)), model_(std::move(model)) {}
   std::string body_of(const ChatOptions& options) const;
 
-  LoadTarget target_;
+  ServerUrl target_;
   std::string api_key_, model_;
   ChatHistory history_;
 };

@@ -10,7 +10,7 @@ namespace towline::serve {
 namespace {
 
 Result<RemoteChat> connect(int port) {
-  LoadTarget target;
+  ServerUrl target;
   target.port = std::to_string(port);
   return RemoteChat::connect(target, "", "");
 }

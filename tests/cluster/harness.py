@@ -54,6 +54,7 @@ class Server:
         assert line, "did not become ready:\n" + self.stderr()
         self.ready = json.loads(line)
         self.url = self.ready["url"]
+        self.there = ["--url", self.url, "--timeout", str(PATIENCE)]  # for status, drain, call, top
 
     def stderr(self):
         self.errors.seek(0)

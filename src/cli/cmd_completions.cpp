@@ -3,7 +3,9 @@
 //
 // `towline completions SHELL` and `towline options`: both are printed from the option tables, so
 // neither can fall behind the program.
+#include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <map>
 
 #include "base/fmt.hpp"
@@ -40,6 +42,23 @@ std::map<std::string, std::vector<std::string>> command_tree() {
   return tree;
 }
 
+// "bench spmd" before "bench", which begins what is typed of both.
+std::vector<Command> longest_first() {
+  std::vector<Command> sorted(commands().begin(), commands().end());
+  std::ranges::stable_sort(sorted, std::greater(), [](const Command& c) { return c.name.size(); });
+  return sorted;
+}
+
+// For fish, between single quotes.
+std::string quoted(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '\'' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out;
+}
+
 // bash and zsh (through bashcompinit): flags of the command typed so far, else files.
 std::string bash_script() {
   std::string firsts, cases;
@@ -50,8 +69,8 @@ std::string bash_script() {
     }
   }
   std::string flags;
-  for (const Command& command : commands()) {
-    flags += format("    \"{}\"*) flags=\"{}\" ;;\n", command.name, join(flags_of(command)));
+  for (const Command& command : longest_first()) {
+    flags += format("    \"{0}\"|\"{0} \"*) flags=\"{1}\" ;;\n", command.name, join(flags_of(command)));
   }
   return format(R"(# towline completion; install: towline completions bash > /etc/bash_completion.d/towline
 _towline() {{
@@ -84,10 +103,12 @@ std::string fish_script() {
         space == std::string::npos ? "__fish_use_subcommand"
                                    : "__fish_seen_subcommand_from " + name.substr(0, space);
     const std::string last = space == std::string::npos ? name : name.substr(space + 1);
-    text += format("complete -c towline -n '{}' -a '{}' -d '{}'\n", condition, last, command.summary);
+    text += format("complete -c towline -n '{}' -a '{}' -d '{}'\n", condition, last,
+                   quoted(command.summary));
+    const std::string typed = format("__fish_seen_subcommand_from {}", last);
     for (const std::string& flag : flags_of(command)) {
-      text += format("complete -c towline -n '__fish_seen_subcommand_from {}' -l '{}'\n", last,
-                     flag.substr(2));
+      text += format("complete -c towline -n '{}' -l '{}'\n",
+                     space == std::string::npos ? typed : condition + "; and " + typed, flag.substr(2));
     }
   }
   return text;
@@ -110,7 +131,10 @@ Result<int> run_completions(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(const ParseOutcome outcome, completion_table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
   std::string text = o.shell == "fish" ? fish_script() : bash_script();
-  if (o.shell == "zsh") text = "autoload -U +X bashcompinit && bashcompinit\n" + text;
+  if (o.shell == "zsh") {
+    text = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }\n"
+           "autoload -U +X bashcompinit && bashcompinit\n" + text;
+  }
   std::fputs(text.c_str(), stdout);
   return 0;
 }

@@ -6,8 +6,8 @@
 #include <exception>
 
 #include "base/fmt.hpp"
-#include "base/utf8.hpp"
 #include "base/log.hpp"
+#include "base/utf8.hpp"
 #include "cli/commands.hpp"
 
 namespace towline::cli {
@@ -89,6 +89,33 @@ std::pair<const Command*, size_t> find_command(std::span<const std::string> args
   return {nullptr, 0};
 }
 
+// The commands of two words that begin with `word`: of "model" its info, check, ...
+std::vector<const Command*> family_of(std::string_view word) {
+  std::vector<const Command*> family;
+  for (const Command& command : commands()) {
+    if (command.name.starts_with(std::string(word) + " ")) family.push_back(&command);
+  }
+  return family;
+}
+
+// What is not a command: help on a family of commands, or what there is instead.
+Result<int> run_unknown(std::span<const std::string> args) {
+  const std::vector<const Command*> family = family_of(args[0]);
+  if (family.empty()) {
+    return errorf(Code::kInvalidArgument, "'{}' is not a command; 'towline --help' lists them", args[0]);
+  }
+  if (args.size() > 1 && (args[1] == "--help" || args[1] == "-h")) {
+    for (const Command* command : family) {
+      std::fputs(format("  towline {:<18} {}\n", command->name, command->summary).c_str(), stdout);
+    }
+    return 0;
+  }
+  std::string known;
+  for (const Command* command : family) known += format("{}{}", known.empty() ? "" : ", ", command->name);
+  return errorf(Code::kInvalidArgument, "'{}' is not a command; there are {}",
+                args.size() > 1 ? args[0] + " " + args[1] : args[0], known);
+}
+
 // A message may quote what a file or a peer had in it: what is not text is shown as \xNN, on one line.
 std::string one_line(std::string_view message) {
   std::string out;
@@ -117,16 +144,17 @@ int run(std::span<const std::string> args) {
     print_overview(stderr);
     return exit_code(Code::kInvalidArgument);
   }
+  if (args[0] == "help" && args.size() > 1) {  // help model info
+    std::vector<std::string> words(args.begin() + 1, args.end());
+    words.push_back("--help");
+    return run(words);
+  }
   if (args[0] == "--help" || args[0] == "-h" || args[0] == "help") {
     print_overview(stdout);
     return 0;
   }
   const auto [command, words] = find_command(args);
-  if (command == nullptr) {
-    return fail(errorf(Code::kInvalidArgument,
-                       "'{}' is not a command; 'towline --help' lists them", args[0]));
-  }
-  const Result<int> code = command->run(args.subspan(words));
+  const Result<int> code = command ? command->run(args.subspan(words)) : run_unknown(args);
   return code ? *code : fail(code.error());
 }
 

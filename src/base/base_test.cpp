@@ -1,7 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <map>
@@ -168,6 +170,14 @@ TEST(File, WritesWholeOrNotAtAll) {
   EXPECT_EQ(map->bytes().size(), 5u);
   ASSERT_EQ(::mkfifo((dir + "/pipe").c_str(), 0600), 0);
   EXPECT_EQ(MappedFile::open(dir + "/pipe").error().code(),Code::kInvalidArgument);
+  // What is no file is not replaced by one.
+  const int reader = ::open((dir + "/pipe").c_str(), O_RDONLY | O_NONBLOCK);
+  ASSERT_TRUE(write_file_atomic(dir + "/pipe", "hello"));
+  char said[16] = {};
+  EXPECT_EQ(::read(reader, said, sizeof said), 5);
+  EXPECT_STREQ(said, "hello");
+  ::close(reader);
+  EXPECT_TRUE(std::filesystem::is_fifo(dir + "/pipe"));
   EXPECT_EQ(MappedFile::open("/dev/zero").error().code(), Code::kInvalidArgument);
   std::filesystem::remove_all(dir);
 }

@@ -62,7 +62,32 @@ Result<std::string> read_file(const std::string& path, int64_t max_bytes) {
   }
 }
 
+namespace {
+
+bool write_all(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return false;
+    bytes.remove_prefix(static_cast<size_t>(n));
+  }
+  return true;
+}
+
+// /dev/stdout, a pipe: a file must not be put in its place.
+bool is_device(const std::string& path) {
+  struct stat info {};
+  return ::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
+
+}  // namespace
+
 Result<void> write_file_atomic(const std::string& path, std::string_view bytes) {
+  if (is_device(path)) {
+    const Fd device{::open(path.c_str(), O_WRONLY | O_CLOEXEC)};
+    if (device.fd < 0 || !write_all(device.fd, bytes)) return system_error(path, "write");
+    return {};
+  }
   const std::string temporary = path + ".tmp-" + std::to_string(::getpid());
   Fd file{::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
   if (file.fd < 0) return system_error(path, "write");
@@ -71,13 +96,7 @@ Result<void> write_file_atomic(const std::string& path, std::string_view bytes) 
     ::unlink(temporary.c_str());
     return error;
   };
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(file.fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail();
-    bytes.remove_prefix(static_cast<size_t>(n));
-  }
-  if (::fsync(file.fd) != 0) return fail();
+  if (!write_all(file.fd, bytes) || ::fsync(file.fd) != 0) return fail();
   if (::rename(temporary.c_str(), path.c_str()) != 0) return fail();
   return {};
 }

@@ -20,7 +20,7 @@ namespace towline {
 Result<std::string> read_file(const std::string& path, int64_t max_bytes = int64_t{1} << 30);
 
 // Writes `path` + ".tmp-<pid>", flushes it to disk and renames it over `path`. On failure the
-// temporary file is removed and `path` is as it was.
+// temporary file is removed and `path` is as it was. Devices and pipes are written to, not replaced.
 Result<void> write_file_atomic(const std::string& path, std::string_view bytes);
 
 // A read-only memory mapping of a whole file. Movable; unmaps when destroyed. An empty file maps to

@@ -21,6 +21,7 @@ using protocol::MessageKind;
 constexpr Duration kHelloPatience = seconds(10);
 constexpr size_t kComplaintsKept = 32;
 constexpr Duration kSendPatience = seconds(2);  // a node that takes nothing for so long is lost
+constexpr double kMostRate = 1e12;              // rows/s through a layer that a node may claim
 constexpr Duration kLongestSleep = seconds(1);
 constexpr Duration kStandstill = seconds(2);    // between two looks at the inbox: we were held up
 
@@ -458,7 +459,7 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
   }
   ASSIGN_OR_RETURN(const Json extra, parse_json(theirs.extra.empty() ? "{}" : theirs.extra,
                                                 "a node's handshake"));
-  guest.rate = extra["layer_rows_per_s"].as_double();
+  guest.rate = std::clamp(extra["layer_rows_per_s"].as_double(), 0.0, kMostRate);
   guest.pid = extra["pid"].as_int(0);
   guest.host = extra["host"].as_string();
   policy::NodeHello hello;

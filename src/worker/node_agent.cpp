@@ -222,6 +222,9 @@ class NodeAgent {
                     "epoch {}: it is an old one", place_.address, epoch, kept_.epoch);
     }
     if (!extra["assign"].is_null()) {
+      if (!extra["assign"].is_object()) {
+        return Error(Code::kDataCorrupt, "the coordinator's handshake assigns no layers but something else");
+      }
       TRY(emulate_links(extra["links"]));
       // A lease is as long on both sides, and between nodes.
       const double lease = std::clamp(extra["lease_s"].as_double(0), kLeastLease, kMostLease);

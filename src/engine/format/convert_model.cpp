@@ -151,7 +151,8 @@ Result<void> make_hf_keys(const ModelFile& model, GgufMeta& meta) {
     ASSIGN_OR_RETURN(files.generation, model.side_file("config.json"));
   }
   const auto jinja = std::filesystem::path(model.path()) / "chat_template.jinja";
-  if (std::filesystem::exists(jinja)) {
+  std::error_code ignored;
+  if (std::filesystem::exists(jinja, ignored)) {
     ASSIGN_OR_RETURN(files.chat_template, read_file(jinja.string(), 1 << 24));
   }
   return set_tokenizer_keys(files, model.desc().vocab, meta).context("tokenizer.json");

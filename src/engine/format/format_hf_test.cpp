@@ -274,6 +274,11 @@ TEST(HfDirectory, TellsWhatIsMissingOrWrong) {
   EXPECT_NE(message([](SmallDirectory& d) { std::filesystem::remove(d / "config.json"); })
                 .find("no config.json"),
             std::string::npos);
+  EXPECT_NE(message([](SmallDirectory& d) {
+              std::filesystem::remove(d / "config.json");
+              std::filesystem::create_symlink("config.json", d / "config.json");  // to itself
+            }).find("no config.json"),
+            std::string::npos);
   EXPECT_NE(message([](SmallDirectory& d) { d.write("b.safetensors", "short"); })
                 .find("b.safetensors"),
             std::string::npos);

@@ -2,8 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/format/safetensors.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <filesystem>
@@ -107,14 +110,20 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 11> kLayerPa
     {"mlp.down_proj", "ffn_down"},
 }};
 
+// False also where it cannot be looked at: a link to itself, a folder that is closed to us.
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
 // The .safetensors files of a directory: those of the index, else the one file; none is fine.
 Result<std::vector<std::string>> weight_files(const fs::path& directory) {
   const fs::path index = directory / "model.safetensors.index.json";
-  if (!fs::exists(index)) {
-    if (fs::exists(directory / "model.safetensors"))
+  if (!is_there(index)) {
+    if (is_there(directory / "model.safetensors"))
       return std::vector<std::string>{"model.safetensors"};
-    if (fs::exists(directory / "pytorch_model.bin") ||
-        fs::exists(directory / "pytorch_model.bin.index.json")) {
+    if (is_there(directory / "pytorch_model.bin") ||
+        is_there(directory / "pytorch_model.bin.index.json")) {
       return Error(Code::kUnsupported,
                    "the weights are a PyTorch pickle (pytorch_model.bin), which can run code when "
                    "it is read; save them as safetensors");
@@ -285,8 +294,11 @@ Result<ModelParts> read_hf_directory(const std::string& path) {
   parts.directory = true;
   const fs::path directory(path);
   ASSIGN_OR_RETURN(const std::vector<std::string> files, weight_files(directory));
-  const bool config = fs::exists(directory / "config.json");
-  if (!config && (!files.empty() || !fs::exists(directory / "tokenizer.json"))) {
+  if (::access(path.c_str(), X_OK) != 0) {
+    return errorf(Code::kPermissionDenied, "the directory cannot be entered: {}", std::strerror(errno));
+  }
+  const bool config = is_there(directory / "config.json");
+  if (!config && (!files.empty() || !is_there(directory / "tokenizer.json"))) {
     return Error(Code::kNotFound,
                  "the directory has no config.json; a model directory has config.json, "
                  "*.safetensors and tokenizer.json");

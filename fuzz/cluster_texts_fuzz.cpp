@@ -6,6 +6,7 @@
 //   m  the coordinator's memory        r  a file registry     f  faults of a line
 //   u  a server's URL                  a  addresses and registry URLs
 //   b  base 64                         e  server-sent events, in pieces that the text chooses
+//   k  a file of keys                  l  the registry's record of who leads
 #include <unistd.h>
 
 #include <cstddef>
@@ -20,12 +21,15 @@
 #include "base/base64.hpp"
 #include "base/check.hpp"
 #include "base/fmt.hpp"
+#include "net/etcd_url.hpp"
 #include "net/faults.hpp"
+#include "net/keys.hpp"
+#include "net/leadership.hpp"
 #include "net/registry.hpp"
 #include "net/transport.hpp"
 #include "serve/coordinator_state.hpp"
 #include "serve/event_reader.hpp"
-#include "serve/load_client.hpp"
+#include "serve/server_url.hpp"
 
 namespace {
 
@@ -43,7 +47,9 @@ void memory(std::string_view text) {
 class Folder {
  public:
   Folder() {
-    path = (std::filesystem::temp_directory_path() / format("towline-fuzz-{}", ::getpid())).string();
+    static int made = 0;
+    path = (std::filesystem::temp_directory_path() / format("towline-fuzz-{}-{}", ::getpid(), made++))
+               .string();
     std::filesystem::create_directories(path);
   }
   ~Folder() {
@@ -70,6 +76,33 @@ void registry(std::string_view text) {
         r.grant(seconds(10), never).error().code() == Code::kExhausted);
   const auto after = r.list("k", never);
   CHECK(after.has_value() && !after->empty() && after->front().value == "v");
+}
+
+// No file that a URL names is opened.
+void registry_url(std::string_view text) {
+  if (!text.starts_with("etcd://") && !text.starts_with("etcds://")) return;
+  const auto url = net::parse_etcd_url(text);
+  if (!url) {
+    CHECK(!url.error().message().empty());
+    return;
+  }
+  CHECK(!url->hosts.empty() && url->prefix.ends_with('/'), url->prefix);
+  CHECK(url->tls == text.starts_with("etcds://") && url->user.empty() == url->password_file.empty());
+  for (const net::EtcdUrl::Host& host : url->hosts) CHECK(!host.name.empty() && !host.port.empty());
+}
+
+void keys(std::string_view text) {
+  static const Folder folder;
+  const std::string path = folder.path + "/cluster.keys";
+  std::ofstream(path, std::ios::binary) << text;
+  std::filesystem::permissions(path, std::filesystem::perms::owner_read |
+                                         std::filesystem::perms::owner_write);
+  const auto read = net::read_keys(path);
+  if (read) {
+    CHECK(read->public_key.size() == 40 && read->secret_key.size() == 40);
+  } else {
+    CHECK(!read.error().message().empty());
+  }
 }
 
 void faults(std::string_view text) {
@@ -108,17 +141,23 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 'r': registry(text); break;
     case 'f': faults(text); break;
     case 'u':
-      if (const auto target = serve::LoadTarget::parse(text)) CHECK(!target->host.empty());
+      if (const auto target = serve::ServerUrl::parse(text)) CHECK(!target->host.empty());
       break;
     case 'a':
       (void)net::kind_of_address(text);
-      // Opening says what is wrong with a URL and asks nobody yet.
-      if (text.starts_with("etcd://")) (void)net::Registry::open(std::string(text));
+      registry_url(text);
       break;
     case 'b':
       if (const auto bytes = base64_decode(text)) CHECK(base64_encode(*bytes).size() <= size + 3);
       break;
     case 'e': events(text); break;
+    case 'k': keys(text); break;
+    case 'l':
+      if (const auto record = net::LeaderRecord::parse(text)) {
+        const auto again = net::LeaderRecord::parse(record->dump());
+        CHECK(again.has_value() && again->dump() == record->dump(), record->epoch);
+      }
+      break;
     default: break;
   }
   return 0;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-FileCopyrightText: 2026 The Towline Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the hand-made seeds of fuzz/corpus/gguf and fuzz/corpus/safetensors: tiny, whole models."""
+"""Writes the hand-made seeds of fuzz/corpus/gguf, safetensors and hf_directory: tiny, whole models."""
 import json
 import pathlib
 import struct
@@ -112,3 +112,38 @@ seeds = {
 (ROOT / "safetensors").mkdir(parents=True, exist_ok=True)
 for name, data in seeds.items():
     (ROOT / "safetensors" / name).write_bytes(data)
+
+
+def directory(**files):
+    """The input of hf_directory_fuzz: double underscores in names are points."""
+    return b"".join(f"== {name.replace('__', '.')}\n".encode() + data + b"\n" for name, data in files.items())
+
+
+def matrix(name, rows, cols):
+    return (name + ".weight", "F32", [rows, cols], 4 * rows * cols)
+
+
+layer = "model.layers.0."
+whole = safetensors([matrix("model.embed_tokens", 3, 8), ("model.norm.weight", "F32", [8], 32),
+                     (layer + "input_layernorm.weight", "F32", [8], 32),
+                     (layer + "post_attention_layernorm.weight", "F32", [8], 32),
+                     *[matrix(f"{layer}self_attn.{p}_proj", 8, 8) for p in "qkvo"],
+                     *[matrix(f"{layer}mlp.{p}_proj", 8, 8) for p in ("gate", "up", "down")]])
+plain = json.dumps(config | {"tie_word_embeddings": True}).encode()
+tokenizer = (ROOT / "tokenizer" / "bpe").read_bytes().split(b"\0")[0]
+settings = {"eos_token": {"content": "<s>"}, "add_bos_token": True,
+            "chat_template": "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"}
+seeds = {
+    "whole": directory(config__json=plain, model__safetensors=whole, tokenizer__json=tokenizer,
+                       chat_template__jinja=b"{{ messages[0].content }}"),
+    "sharded": directory(config__json=plain, part__safetensors=whole,
+                         model__safetensors__index__json=json.dumps(
+                             {"weight_map": {"model.norm.weight": "part.safetensors"}}).encode()),
+    "vocabulary": directory(tokenizer__json=tokenizer,
+                            tokenizer_config__json=json.dumps(settings).encode(),
+                            generation_config__json=b'{"eos_token_id": [0, 1]}'),
+    "pickle": directory(config__json=plain, pytorch_model__bin=b"x"),
+}
+(ROOT / "hf_directory").mkdir(parents=True, exist_ok=True)
+for name, data in seeds.items():
+    (ROOT / "hf_directory" / name).write_bytes(data)

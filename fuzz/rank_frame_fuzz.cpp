@@ -13,10 +13,12 @@
 #include <vector>
 
 #include "base/check.hpp"
+#include "worker/emulated_executor.hpp"
 #include "worker/null_executor.hpp"
 #include "worker/prepared_step.hpp"
 #include "worker/ring_frame.hpp"
 #include "worker/rpc.hpp"
+#include "worker/stage_executor.hpp"
 
 namespace {
 
@@ -71,6 +73,21 @@ void prepared(std::span<const uint8_t> bytes) {
   }
 }
 
+// What a coordinator tells a node to load; nothing is loaded here.
+void descriptions(const Json& json) {
+  if (const auto init = InitModel::parse(json)) CHECK(init->limits.slots >= 1, init->limits.slots);
+  if (const auto args = AdapterArgs::parse(json)) CHECK(args->id >= 0, args->id);
+  if (const auto stage = StageExecutorOptions::parse(json)) {
+    CHECK(stage->max_rows >= 1 && stage->kv_blocks >= 1, stage->max_rows, stage->kv_blocks);
+    const auto again = StageExecutorOptions::parse(stage->to_json());
+    CHECK(again.has_value() && again->to_json() == stage->to_json());
+  }
+  if (const auto device = EmulatedExecutorOptions::parse(json)) {
+    CHECK(device->max_rows >= 1 && device->kv_blocks >= 0, device->max_rows, device->kv_blocks);
+  }
+  (void)NullExecutorOptions::parse(json);
+}
+
 // Arguments as JSON, for every method but those that load or would touch files. The executor is a
 // stand-in: it is the arguments that are looked at.
 void call(std::string_view args) {
@@ -92,7 +109,7 @@ void call(std::string_view args) {
   }
   if (const auto json = parse_json(args, "fuzz")) {
     (void)Geometry::parse(*json);
-    (void)NullExecutorOptions::parse(*json);
+    descriptions(*json);
   }
 }
 

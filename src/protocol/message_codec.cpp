@@ -119,7 +119,7 @@ Result<void> read_detail(const wire::RowDetail* from, std::vector<policy::RowRes
   r.token.token = token;
   const size_t prompts = size_of(from->prompt());
   const bool more = prompts > 0 || size_of(from->pooled()) > 0 || from->prompt_from() != 0 ||
-                    from->pooled_rows() != 0 || from->error() != nullptr;
+                    from->pooled_rows() != 0 || size_of(from->error()) > 0;
   if (!more) return {};
   if (!budget.take(sizeof(policy::RowExtras) / 4)) return Budget::exceeded();
   policy::RowExtras& extras = r.extras.edit();

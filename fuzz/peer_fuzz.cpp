@@ -109,7 +109,7 @@ class Driver {
       case 2: {
         const SlotGen slot{in.number<uint32_t>(), static_cast<uint16_t>(in.byte())};
         const auto position = in.number<int32_t>();
-        peer_.on_feed(slot, position, in.number<int32_t>(), actions);
+        peer_.on_feed({{slot, position, in.number<int32_t>()}}, actions);
         break;
       }
       case 3:

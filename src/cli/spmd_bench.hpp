@@ -83,6 +83,14 @@ struct SpmdFaults {
 };
 Result<SpmdFaults> measure_faults(int batch, int context);
 
+// What this machine takes to wake `readers` processes that slept, one futex word for all, and to be
+// woken by the last of them after they slept `work` each: the time beyond the longest sleep. There is
+// nothing in it but two wake-ups, so no control plane whose ends sleep can be faster (C2, C5).
+struct WakeFloor {
+  double p50_us = 0, p99_us = 0;
+};
+Result<WakeFloor> measure_wake_floor(int readers, Duration work, int rounds);
+
 // C6: share of one core used by a group of two ranks and its owner while nothing happens.
 Result<double> measure_idle(Duration time);
 

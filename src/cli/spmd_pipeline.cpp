@@ -1,18 +1,22 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Two nodes that follow each other, as SPMD groups and in driver mode. The batch is cut into two
+// Two nodes that follow each other, as SPMD nodes and in driver mode. The batch is cut into two
 // lanes, so that both nodes have work; a lane is on one node at a time.
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <thread>
 
 #include "cli/spmd_load.hpp"
+#include "policy/peer.hpp"
 #include "worker/driver_group.hpp"
+#include "worker/group_ranks.hpp"
+#include "worker/solo_rank.hpp"
 #include "worker/steady_load.hpp"
 
 namespace towline::cli {
@@ -20,10 +24,10 @@ namespace {
 
 using policy::FedToken;
 using policy::NodeStep;
+using policy::PeerAction;
 using worker::DriverGroup;
-using worker::GroupEvent;
-using worker::RankCommand;
-using worker::RankGroup;
+using worker::RankEvent;
+using worker::RunEnded;
 using worker::StepOutput;
 
 worker::RankGroupOptions node_options(const SpmdCell& cell, int node) {
@@ -34,12 +38,133 @@ worker::RankGroupOptions node_options(const SpmdCell& cell, int node) {
   return worker::null_group(cell.ranks, !cell.solo_thread || cell.ranks > 1, null);
 }
 
-// --- SPMD: whoever has a lane's rows hands them on ----------------------------------------------
+// --- SPMD: each node decides for itself ---------------------------------------------------------
+
+// A worker's node without its network: policy::Peer decides what runs, the ranks that a worker has
+// (worker/node_ranks.hpp) run it. Any thread, one at a time.
+class PipelineNode {
+ public:
+  Result<void> start(const SpmdCell& cell, int node, std::function<void()> wake) {
+    const std::lock_guard lock(mutex_);
+    worker::RankGroupOptions options = node_options(cell, node);
+    worker::NodeRanksOptions ranks;
+    ranks.ranks = cell.ranks;
+    ranks.executor = options.executor;
+    ranks.limits = options.limits;
+    ranks.wake = std::move(wake);
+    if (cell.ranks == 1) {
+      ASSIGN_OR_RETURN(ranks_, worker::SoloRank::start(ranks, worker::make_executor));
+    } else {
+      ASSIGN_OR_RETURN(std::unique_ptr<worker::GroupRanks> group,
+                       worker::GroupRanks::start(ranks, std::move(options.team)));
+      team_ = &group->group().team();
+      ranks_ = std::move(group);
+    }
+    policy::PeerLimits limits;
+    limits.mirror = options.limits;
+    peer_.emplace(limits);
+    running_ = true;
+    return {};
+  }
+  void stop() {
+    const std::lock_guard lock(mutex_);
+    running_ = false;
+  }
+  void end() { ranks_.reset(); }
+  std::vector<pid_t> pids() const {
+    return team_ == nullptr ? std::vector<pid_t>() : pids_of(*team_);
+  }
+
+  Result<void> message(NodeStep message) {
+    std::vector<uint8_t> bytes = protocol::encode(message);
+    const std::lock_guard lock(mutex_);
+    std::vector<PeerAction> actions;
+    peer_->on_message(std::move(message), actions);
+    return perform(actions, std::move(bytes));
+  }
+  Result<void> input(policy::LaneStep step, int32_t rows, std::vector<float> hidden) {
+    const std::lock_guard lock(mutex_);
+    std::vector<PeerAction> actions;
+    const policy::InputId id(next_input_++);
+    inputs_[id.value] = std::move(hidden);
+    peer_->on_input(step, rows, id, actions);
+    return perform(actions);
+  }
+  Result<void> feed(std::vector<FedToken> tokens) {
+    const std::lock_guard lock(mutex_);
+    std::vector<PeerAction> actions;
+    peer_->on_feed(std::move(tokens), actions);
+    return perform(actions);
+  }
+  // What it sampled itself, if anything.
+  Result<void> run_done(std::vector<FedToken> tokens) {
+    const std::lock_guard lock(mutex_);
+    std::vector<PeerAction> actions;
+    if (!tokens.empty()) peer_->on_feed(std::move(tokens), actions);
+    peer_->on_run_done(actions);
+    std::erase_if(actions, [](const PeerAction& action) {  // the ranks know
+      return std::holds_alternative<policy::ForwardFeed>(action);
+    });
+    return perform(actions);
+  }
+  std::vector<RankEvent> take() {
+    const std::lock_guard lock(mutex_);
+    std::vector<RankEvent> events;
+    while (running_) {
+      std::optional<RankEvent> event = ranks_->take();
+      if (!event) break;
+      events.push_back(std::move(*event));
+    }
+    return events;
+  }
+
+ private:
+  Result<void> perform(std::vector<PeerAction>& actions, std::vector<uint8_t> bytes = {}) {
+    if (!running_) return {};
+    for (PeerAction& action : actions) {
+      if (auto* step = std::get_if<policy::ForwardStep>(&action)) {
+        ranks_->step(std::move(step->message), std::move(bytes));
+      } else if (auto* feed = std::get_if<policy::ForwardFeed>(&action)) {
+        ranks_->feed(std::move(feed->tokens));
+      } else if (auto* run = std::get_if<policy::RunSteps>(&action)) {
+        ranks_->run(job_of(std::move(*run)));
+      } else {
+        return Error(Code::kInternal, "a node does not follow its messages");
+      }
+    }
+    return {};
+  }
+  worker::RankRun job_of(policy::RunSteps run) {
+    worker::RankRun job;
+    job.pieces = std::move(run.pieces);
+    const auto width = static_cast<size_t>(ranks_->geometry().hidden_width);
+    for (const policy::RunPiece& piece : job.pieces) {
+      auto input = inputs_.extract(piece.input.value);
+      std::vector<float> rows = input ? std::move(input.mapped()) : std::vector<float>();
+      rows.resize(static_cast<size_t>(piece.row_count()) * width);
+      if (job.hidden.empty()) {
+        job.hidden = std::move(rows);
+      } else {
+        job.hidden.insert(job.hidden.end(), rows.begin(), rows.end());
+      }
+    }
+    return job;
+  }
+
+  std::mutex mutex_;  // guards the rest
+  bool running_ = false;
+  std::optional<policy::Peer> peer_;
+  std::map<int64_t, std::vector<float>> inputs_;
+  int64_t next_input_ = 0;
+  worker::RankTeam* team_ = nullptr;  // of ranks that are processes
+  std::unique_ptr<worker::NodeRanks> ranks_;
+};
 
 // Step messages are made one step of a lane ahead, by the thread that calls run(): they need no
-// token. What is left between a node's ack and the next node's run is done on the thread that saw
-// the ack (a rank that is a thread, or the collector of ranks that are processes): take the rows,
-// send them.
+// token, and the ranks have them applied before they are wanted. What is left between the end of a
+// node's run and the next node's is done on the thread that saw the end (a rank that is a thread,
+// or the collector of ranks that are processes): rows from the first node to the second, tokens
+// from the second straight to the first.
 //
 // Both nodes end their steps at about the same moment, and then each wants the other: nobody may
 // hold a lock for longer than it takes to hand something over, and nobody else should want a
@@ -50,28 +175,14 @@ class SpmdPipeline final : public SpmdRun {
   static Result<std::unique_ptr<SpmdRun>> start(const SpmdCell& cell) {
     std::unique_ptr<SpmdPipeline> self(new SpmdPipeline(cell));
     for (int n = 0; n < 2; ++n) {
-      worker::RankGroupOptions options = node_options(cell, n);
-      options.team.notify = [s = self.get(), n] { s->turn(n); };
-      Node& node = self->nodes_[n];
-      const std::lock_guard lock(node.mutex);
-      ASSIGN_OR_RETURN(node.group, RankGroup::start(std::move(options)));
+      TRY(self->nodes_[n].start(cell, n, [s = self.get(), n] { s->turn(n); }));
     }
-    for (int n = 0; n < 2; ++n) {
-      Node& node = self->nodes_[n];
-      const std::lock_guard lock(node.mutex);
-      node.running = true;
-      TRY(worker::submit(*node.group, self->load_.admit(n)));
-    }
+    for (int n = 0; n < 2; ++n) TRY(self->nodes_[n].message(self->load_.admit(n)));
     return std::unique_ptr<SpmdRun>(std::move(self));
   }
   ~SpmdPipeline() override {
-    for (Node& node : nodes_) {
-      const std::lock_guard lock(node.mutex);
-      node.running = false;
-    }
-    for (Node& node : nodes_) {
-      if (node.group) node.group->stop(Duration(0));
-    }
+    for (PipelineNode& node : nodes_) node.stop();
+    for (PipelineNode& node : nodes_) node.end();
   }
 
   Result<SpmdMeasured> run(int untimed, int steps) override {
@@ -79,7 +190,7 @@ class SpmdPipeline final : public SpmdRun {
     int made = 0, done = 0;
     Instant started = net::steady_now(), ended{};
     // One step of each lane runs, the next is made.
-    for (; made < 2 * lanes; ++made) make(made % lanes);
+    for (; made < 2 * lanes; ++made) TRY(make(made % lanes));
     while (done < made) {
       ASSIGN_OR_RETURN(const Finished finished, next_done());
       const StepOutput& output = finished.output;
@@ -89,7 +200,7 @@ class SpmdPipeline final : public SpmdRun {
       if (done == (untimed + steps) * lanes) ended = finished.at;
       load_.finish(output);
       if (made < (untimed + steps + 2) * lanes) {
-        make(output.step.lane.value);
+        TRY(make(output.step.lane.value));
         ++made;
       }
     }
@@ -99,127 +210,89 @@ class SpmdPipeline final : public SpmdRun {
   }
   std::vector<pid_t> pids() const override {
     std::vector<pid_t> pids;
-    for (const Node& node : nodes_)
-      std::ranges::copy(pids_of(node.group->team()), std::back_inserter(pids));
+    for (const PipelineNode& node : nodes_)
+      std::ranges::copy(node.pids(), std::back_inserter(pids));
     return pids;
   }
 
  private:
   explicit SpmdPipeline(const SpmdCell& cell) : load_(cell, true) {}
-  struct Made {
-    policy::LaneStep step;
-    std::vector<uint8_t> bytes;
-  };
   struct Finished {
     StepOutput output;
     Instant at;
   };
-  struct Node {
-    std::mutex mutex;  // guards the rest
-    bool running = false;
-    std::deque<Made> made;  // in the order of its stream
-    std::unique_ptr<RankGroup> group;
-  };
-  struct Lane {
-    int ahead = 0;  // steps made and not begun
-    int64_t begun = 0;
-    bool waits = true;            // for a step to be made
-    std::vector<FedToken> feeds;  // of the step that ended last
-  };
 
-  // The lane's next step, for both nodes. If the lane waits for it, it begins.
-  void make(int lane) {
-    const std::vector<NodeStep> messages = load_.next_of(lane);
-    for (size_t n = 0; n < 2; ++n) {
-      Made made{{messages[n].lane, messages[n].step}, protocol::encode(messages[n])};
-      const std::lock_guard lock(nodes_[n].mutex);
-      nodes_[n].made.push_back(std::move(made));
-    }
-    bool waits = false;
+  // The lane's next step, for both nodes.
+  Result<void> make(int lane) {
     {
       const std::lock_guard lock(mutex_);
-      ++lanes_[lane].ahead;
-      waits = lanes_[lane].waits;
+      ++unfinished_[lane];
     }
-    if (waits) note(begin(lane));
-  }
-
-  // Runs a lane's step on a node, with all messages of the node's stream up to that step's.
-  Result<void> send(int to, policy::LaneStep step, RankCommand command) {
-    Node& node = nodes_[to];
-    const std::lock_guard lock(node.mutex);
-    std::vector<Made> sent;
-    const bool there = std::ranges::find(node.made, step, &Made::step) != node.made.end();
-    while (there && (sent.empty() || sent.back().step != step)) {
-      sent.push_back(std::move(node.made.front()));
-      node.made.pop_front();
+    std::vector<NodeStep> messages = load_.next_of(lane);
+    for (int n = 0; n < 2; ++n) {
+      TRY(nodes_[n].message(std::move(messages[static_cast<size_t>(n)])));
+      turn(n);  // as an agent does after each message: it sends on what waits
     }
-    for (const Made& m : sent) command.messages.push_back(m.bytes);
-    command.runs = {step};
-    TRY(node.group->submit(command));
     return {};
-  }
-
-  Result<void> begin(int of) {
-    RankCommand command;
-    policy::LaneStep step{LaneId(of), 0};
-    std::vector<FedToken> feeds;
-    {
-      const std::lock_guard lock(mutex_);
-      Lane& lane = lanes_[of];
-      lane.waits = lane.ahead == 0;
-      if (lane.waits) return {};
-      --lane.ahead;
-      step.step = lane.begun++;
-      feeds = std::move(lane.feeds);
-    }
-    command.feeds = feeds;
-    return send(0, step, std::move(command));
   }
 
   // Whatever has happened on a node.
   void turn(int n) {
-    std::vector<GroupEvent> events;
-    {
-      Node& node = nodes_[n];
-      const std::lock_guard lock(node.mutex);
-      if (!node.running) return;
-      while (std::optional<GroupEvent> event = node.group->take())
-        events.push_back(std::move(*event));
-    }
-    for (GroupEvent& event : events) note(handle(n, event));
-  }
-  Result<void> handle(int node, GroupEvent& event) {
-    if (!event.ok()) return Error(Code::kInternal, event.error);
-    if (event.outputs.empty()) return {};  // sequences were admitted
-    StepOutput& output = event.outputs[0];
-    if (node == 0) {
-      RankCommand command;
-      command.hidden = {output.hidden};
-      command.hidden_width = 64;
-      return send(1, output.step, std::move(command));
-    }
-    const int lane = output.step.lane.value;
-    std::vector<FedToken> feeds;
-    feeds.reserve(output.rows.size());
-    for (const worker::RowResult& r : output.rows) {
-      feeds.push_back({r.slot, r.position, r.token.token});
-    }
-    {
+    for (RankEvent& event : nodes_[n].take()) {
+      Result<void> handled = handle(n, event);
+      if (handled) continue;
       const std::lock_guard lock(mutex_);
-      lanes_[lane].feeds = std::move(feeds);
+      if (!error_) error_ = std::move(handled).error();
+      wake_.notify_one();
     }
-    TRY(begin(lane));
-    const std::lock_guard lock(mutex_);
-    done_.push_back({std::move(output), net::steady_now()});
-    if (lanes_[lane].waits) wake_.notify_one();
-    return {};
   }
-  void note(Result<void> result) {
-    if (result) return;
+  Result<void> handle(int n, RankEvent& event) {
+    auto* done = std::get_if<RunEnded>(&event);
+    if (done == nullptr) return Error(Code::kInternal, "the ranks are lost");
+    if (done->error) return std::move(*done->error);
+    return n == 0 ? pass_on(*done) : feed_back(*done);
+  }
+  // A run has one step, of one lane, unless some other program kept a thread from its processor.
+  Result<void> pass_on(RunEnded& done) {
+    const std::vector<policy::RunPiece>& pieces = done.run.pieces;
+    size_t rows = 0;
+    for (const policy::RunPiece& piece : pieces) rows += static_cast<size_t>(piece.row_count());
+    const size_t width = done.run.hidden.size() / std::max<size_t>(rows, 1);
+    size_t at = 0;
+    for (const policy::RunPiece& piece : pieces) {
+      const size_t floats = static_cast<size_t>(piece.row_count()) * width;
+      const float* from = done.run.hidden.data() + at;
+      std::vector<float> hidden = pieces.size() == 1 ? std::move(done.run.hidden)
+                                                     : std::vector<float>(from, from + floats);
+      at += floats;
+      TRY(nodes_[1].input(piece.step, piece.row_count(), std::move(hidden)));
+    }
+    return nodes_[0].run_done({});
+  }
+  Result<void> feed_back(RunEnded& done) {
+    std::vector<FedToken> all;
+    std::vector<Finished> finished;
+    for (const policy::RunPiece& piece : done.run.pieces) {
+      std::vector<FedToken> tokens;
+      tokens.reserve(piece.rows.size());
+      Finished& f = finished.emplace_back(Finished{{piece.step, {}, 0, {}}, {}});
+      for (worker::RowResult& r : done.results) {
+        if (r.step != piece.step) continue;
+        tokens.push_back({r.slot, r.position, r.token.token});
+        f.output.rows.push_back(std::move(r));
+      }
+      all.insert(all.end(), tokens.begin(), tokens.end());
+      TRY(nodes_[0].feed(std::move(tokens)));
+      f.at = net::steady_now();
+    }
+    TRY(nodes_[1].run_done(std::move(all)));
     const std::lock_guard lock(mutex_);
-    if (!error_) error_ = std::move(result).error();
-    wake_.notify_one();
+    for (Finished& f : finished) {
+      const auto lane = static_cast<size_t>(f.output.step.lane.value);
+      done_.push_back(std::move(f));
+      if (--unfinished_[lane] == 0) wake_.notify_one();
+    }
+    return {};
   }
   // Once a round, a quarter of it after a step's end: every node is in the middle of something
   // then.
@@ -248,10 +321,10 @@ class SpmdPipeline final : public SpmdRun {
   std::mutex mutex_;
   std::condition_variable wake_;
   // Guarded by mutex_.
-  Lane lanes_[2];
+  int unfinished_[2]{};  // by lane: steps made
   std::deque<Finished> done_;
   std::optional<Error> error_;
-  Node nodes_[2];  // their groups' threads call turn()
+  PipelineNode nodes_[2];  // their ranks' threads call turn()
 };
 
 // --- driver: node 0 on this thread, node 1's driver on another ----------------------------------

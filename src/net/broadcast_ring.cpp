@@ -199,12 +199,10 @@ void YieldPhase::learn(bool paid) {
   skip = penalty;
 }
 
-namespace {
 Duration yield_of(const WaitPolicy& policy) {
   if (policy.yield_for >= Duration(0)) return policy.yield_for;
   return usable_cores() > 1 ? microseconds(50) : Duration(0);
 }
-}  // namespace
 
 // --- both ends
 // -------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ inline constexpr int kMaxRingReaders = 64;
 struct WaitPolicy {
   Duration yield_for = microseconds(-1);  // negative: 50 us, or none on a single core
 };
+Duration yield_of(const WaitPolicy& policy);
 struct YieldPhase {
   Duration yield_for;
   int penalty = 0, skip = 0;

@@ -59,14 +59,14 @@ void Peer::on_input(LaneStep step, int32_t rows, InputId input, std::vector<Peer
   run_next(out);
 }
 
-void Peer::on_feed(SlotGen slot, int32_t position, int32_t token, std::vector<PeerAction>& out) {
-  const Result<void> fed = mirror_.feed(slot, position, token);
+void Peer::on_feed(std::vector<FedToken> tokens, std::vector<PeerAction>& out) {
+  const Result<void> fed = mirror_.feed(tokens);
   if (!fed) {
     asked_ = true;
     out.push_back(AskFullForm{fed.error().to_string()});
     return;
   }
-  out.push_back(ForwardFeed{slot, position, token});
+  out.push_back(ForwardFeed{std::move(tokens)});
   run_next(out);
 }
 

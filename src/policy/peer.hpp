@@ -56,8 +56,7 @@ struct ForwardStep {  // to the ranks, before anything that follows
   NodeStep message;
 };
 struct ForwardFeed {
-  SlotGen slot;
-  int32_t position = 0, token = 0;
+  std::vector<FedToken> tokens;
 };
 struct RunSteps {
   std::vector<RunPiece> pieces;
@@ -77,8 +76,8 @@ class Peer {
   void on_message(NodeStep message, std::vector<PeerAction>& out);
   // Hidden rows of a step from the previous node of its lane.
   void on_input(LaneStep step, int32_t rows, InputId input, std::vector<PeerAction>& out);
-  // A token sampled by the last node of the lane, or here.
-  void on_feed(SlotGen slot, int32_t position, int32_t token, std::vector<PeerAction>& out);
+  // Tokens sampled by the last node of the lane, or here.
+  void on_feed(std::vector<FedToken> tokens, std::vector<PeerAction>& out);
   // The outstanding run ended, well or not; its outputs are the driver's business.
   void on_run_done(std::vector<PeerAction>& out);
 

@@ -43,6 +43,7 @@
 
 #include "base/ids.hpp"
 #include "base/result.hpp"
+#include "policy/token_table.hpp"
 #include "spec/sampling_params.hpp"
 
 namespace towline::policy {
@@ -170,7 +171,8 @@ struct MirrorLimits {
 };
 
 struct alignas(64) SlotState {
-  // What a row that goes on generating touches comes first, in one cache line.
+  // What a row that goes on generating touches comes first, in one cache line with the end of
+  // `tokens`; what an executor asks of it besides is in the second.
   bool live = false;
   uint16_t gen = 0;
   LaneId lane{-1};
@@ -181,10 +183,10 @@ struct alignas(64) SlotState {
   uint64_t share_ = 0;           // of the mirror's hash
   int64_t last_message_ = -1;    // that had a row of it
  public:
-  std::vector<int32_t> tokens;   // kUnknownToken where a feed has not arrived
-  std::vector<int32_t> blocks;   // KV blocks of positions [0, computed), 16 a block
+  TokenTable tokens;             // kUnknownToken where a feed has not arrived
   uint64_t serial = 0;           // changes with every fresh or resumed record: caches key on it
   SlotSpec spec;
+  std::vector<int32_t> blocks;   // KV blocks of positions [0, computed), 16 a block
  private:
   friend class StepMirror;
   uint64_t blocks_hash_ = 0, lane_hash_ = 0;  // terms of content_ that can go

@@ -37,8 +37,10 @@ void run_oldest(StepMirror& mirror, LaneStep step, Ran& ran) {
   for (StepRow row : *mirror.pending(step)) {
     const SlotState& s = *mirror.slot_at(row.slot);
     RanRow r{row, {}};
-    if (!s.tokens.empty())
-      r.tokens.assign(s.tokens.begin() + row.from, s.tokens.begin() + row.to());
+    if (!s.tokens.empty()) {
+      const std::span<const int32_t> known = s.tokens.all();
+      r.tokens.assign(known.begin() + row.from, known.begin() + row.to());
+    }
     r.row.flags &= StepRow::kSamples | StepRow::kEveryRow;  // how a token comes is no difference
     r.row.token = 0;
     rows.push_back(std::move(r));

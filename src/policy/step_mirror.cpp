@@ -107,6 +107,33 @@ uint64_t lane_hash(const LaneHop& hop) {
   return errorf(Code::kDataCorrupt, "slot {} has token {} at {}, not {}", slot, have, at, token);
 }
 
+// Nothing has touched a sequence since the step before: after a step of milliseconds each is a miss
+// in the caches. Asked for some rows ahead, these misses overlap. The token table is needed by few
+// (policy/token_table.hpp); its head is found through the slot, its end through the head.
+//
+// Inlined by force: g++ takes a function that only prefetches for one without effects.
+constexpr size_t kFetchSlot = 24, kFetchHead = 16, kFetchEnd = 8;  // rows ahead
+
+template <class SlotOf>
+[[gnu::always_inline]] inline void fetch_slot(const std::vector<SlotState>& slots, size_t n,
+                                              size_t i, SlotOf&& slot_of) {
+  if (i < n && slot_of(i) < slots.size()) __builtin_prefetch(&slots[slot_of(i)], 1);
+}
+
+template <class SlotOf>
+[[gnu::always_inline]] inline void fetch_table(const std::vector<SlotState>& slots, size_t n,
+                                               size_t i, SlotOf&& slot_of) {
+  const auto full = [&](size_t k) __attribute__((always_inline)) {
+    return k < n && slot_of(k) < slots.size() && slots[slot_of(k)].tokens.tail_is_full();
+  };
+  if (full(i + kFetchHead)) {
+    __builtin_prefetch(slots[slot_of(i + kFetchHead)].tokens.table_head(), 1);
+  }
+  if (full(i + kFetchEnd)) {
+    __builtin_prefetch(slots[slot_of(i + kFetchEnd)].tokens.table_end(), 1);
+  }
+}
+
 }  // namespace
 
 Result<void> StepMirror::apply(const NodeStep& message) { return apply_any(message); }
@@ -351,7 +378,7 @@ Result<void> StepMirror::resume(const ResumedSlot& resumed) {
                     resumed.slot.slot, s->tokens.size(), resumed.tokens_from);
     }
     s->tokens.resize(static_cast<size_t>(resumed.tokens_from));
-    s->tokens.insert(s->tokens.end(), resumed.tokens.begin(), resumed.tokens.end());
+    s->tokens.append(resumed.tokens);
   }
   if (resumed.lane.value >= 0 && lanes_.at(resumed.lane).hop.keeps_tokens() && s->tokens.empty()) {
     return errorf(Code::kDataCorrupt, "slot {} resumes where tokens are needed, without any",
@@ -393,16 +420,17 @@ Result<void> StepMirror::expand(const NodeStep& message, const Lane& lane,
   const uint32_t flags =
       lane.hop.keeps_tokens() ? StepRow::kSamples | StepRow::kFed : StepRow::kSamples;
   rows.reserve(slots.size() + message.rows.size());
+  const auto slot_of = [&](size_t i) { return slots[i].slot; };
+  for (size_t i = 0; i < kFetchSlot; ++i) fetch_slot(slots_, slots.size(), i, slot_of);
   for (size_t word = 0; word < message.implied.size(); ++word) {
     for (uint32_t bits = message.implied[word]; bits != 0; bits &= bits - 1) {
       const size_t i = word * 32 + static_cast<size_t>(std::countr_zero(bits));
+      fetch_slot(slots_, slots.size(), i + kFetchSlot, slot_of);
       const SlotState* s = i < slots.size() ? slot(slots[i]) : nullptr;
       if (s == nullptr) {
         return errorf(Code::kDataCorrupt, "it implies row {} of step {}, which has gone", i,
                       message.implied_step);
       }
-      // The row's token is written or read soon, and lies wherever its table does.
-      if (!s->tokens.empty()) __builtin_prefetch(&s->tokens.back(), 1);
       rows.push_back({slots[i].slot, s->computed, 1, flags, 0});
     }
   }
@@ -443,21 +471,20 @@ Result<void> StepMirror::apply_rows(const NodeStep& message) {
   if (rows.empty()) {
     return errorf(Code::kDataCorrupt, "step {} of lane {} has no rows", message.step, message.lane);
   }
-  // Slots and token tables of the rows that were written out: all misses at once, not one by one.
-  for (const StepRow& row : message.rows) {
-    if (row.slot < slots_.size()) __builtin_prefetch(&slots_[row.slot], 1);
-  }
-  for (const StepRow& row : message.rows) {
-    const SlotState* s = slot_at(row.slot);
-    if (s != nullptr && !s->tokens.empty()) __builtin_prefetch(&s->tokens.back(), 1);
-  }
   TRY(append_blocks(message, rows));
   sampling_.clear();
   sampling_.reserve(rows.size());
   int64_t total = 0;
-  for (const StepRow& row : rows) {
-    TRY(advance(row, lane, message.number));
-    total += row.count;
+  const auto slot_of = [&](size_t i) { return rows[i].slot; };
+  const size_t implied = rows.size() - message.rows.size();  // their slots are here
+  for (size_t i = implied; i < implied + kFetchSlot; ++i) {
+    fetch_slot(slots_, rows.size(), i, slot_of);
+  }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (i >= implied) fetch_slot(slots_, rows.size(), i + kFetchSlot, slot_of);
+    fetch_table(slots_, rows.size(), i, slot_of);
+    TRY(advance(rows[i], lane, message.number));
+    total += rows[i].count;
   }
   if (total > limits_.step_rows) {
     return errorf(Code::kDataCorrupt, "step {} has {} rows, at most {} are taken", message.step,
@@ -502,7 +529,7 @@ Result<void> StepMirror::take_token(const StepRow& row, SlotState& s) const {
   if (s.tokens[last] != kUnknownToken && s.tokens[last] != row.token) {
     return contradiction(row.slot, s.tokens[last], last, row.token);
   }
-  s.tokens[last] = row.token;
+  s.tokens.set(last, row.token);
   s.content_ += pair_hash(kTokenKind, static_cast<int64_t>(last), row.token);
   return {};
 }
@@ -523,33 +550,17 @@ Result<void> StepMirror::feed(SlotGen slot, int32_t position, int32_t token) {
   }
   if (s.tokens[at] == token) return {};
   if (s.tokens[at] != kUnknownToken) return contradiction(slot.slot, s.tokens[at], at, token);
-  s.tokens[at] = token;
+  s.tokens.set(at, token);
   fed_hash_ += pair_hash(kFedKind, position, token) * (2 * (slot.slot | uint64_t{slot.gen} << 32) + 1);
   return {};
 }
 
-// A sequence's newest token lies at the end of a table of its own, which nothing has touched since
-// the step before: after a step of milliseconds each is a miss in the caches and in the TLB. Asked
-// for some tokens ahead, these misses overlap.
 Result<void> StepMirror::feed(std::span<const FedToken> tokens) {
-  constexpr size_t kTable = 16, kSlot = 32;  // tokens ahead
-  // Inlined by force: g++ takes a function that only prefetches for one without effects.
-  const auto fetch_slot = [&](size_t i) __attribute__((always_inline)) {
-    if (i < tokens.size() && tokens[i].slot.slot < slots_.size()) {
-      __builtin_prefetch(&slots_[tokens[i].slot.slot], 1);
-    }
-  };
-  const auto fetch_token = [&](size_t i) __attribute__((always_inline)) {
-    if (i >= tokens.size() || tokens[i].slot.slot >= slots_.size()) return;
-    const std::vector<int32_t>& table = slots_[tokens[i].slot.slot].tokens;
-    // Often it is the one after the last: no row has announced it yet.
-    if (!table.empty()) __builtin_prefetch(&table.back() + 1, 1);
-  };
-  for (size_t i = 0; i < kSlot; ++i) fetch_slot(i);
-  for (size_t i = 0; i < kTable; ++i) fetch_token(i);
+  const auto slot_of = [&](size_t i) { return tokens[i].slot.slot; };
+  for (size_t i = 0; i < kFetchSlot; ++i) fetch_slot(slots_, tokens.size(), i, slot_of);
   for (size_t i = 0; i < tokens.size(); ++i) {
-    fetch_slot(i + kSlot);
-    fetch_token(i + kTable);
+    fetch_slot(slots_, tokens.size(), i + kFetchSlot, slot_of);
+    fetch_table(slots_, tokens.size(), i, slot_of);
     TRY(feed(tokens[i].slot, tokens[i].position, tokens[i].token));
   }
   return {};
@@ -575,8 +586,10 @@ bool StepMirror::tokens_ready(LaneStep step) const {
 
 bool StepMirror::tokens_known(const SlotState& s, const StepRow& row) {
   if (s.tokens.size() < static_cast<size_t>(row.to())) return false;
-  const auto to = s.tokens.begin() + row.to();
-  return std::find(s.tokens.begin() + row.from, to, kUnknownToken) == to;
+  for (int32_t p = row.from; p < row.to(); ++p) {
+    if (s.tokens[static_cast<size_t>(p)] == kUnknownToken) return false;
+  }
+  return true;
 }
 
 std::vector<StepRow> StepMirror::take_pending(LaneStep step) {

@@ -128,10 +128,10 @@ NodeStep StepSender::snapshot() const {
   for (uint32_t i = 0; i < mirror_.slots_.size(); ++i) {
     const SlotState& s = mirror_.slots_[i];
     if (!s.live) continue;
-    FreshSlot fresh{{i, s.gen}, s.lane, s.spec, s.computed, s.tokens, s.blocks};
     // What is not known yet is announced again by the row that needs it.
-    fresh.tokens.erase(std::ranges::find(fresh.tokens, kUnknownToken), fresh.tokens.end());
-    out.fresh.push_back(std::move(fresh));
+    const std::span<const int32_t> tokens = s.tokens.all();
+    out.fresh.push_back({{i, s.gen}, s.lane, s.spec, s.computed,
+                         {tokens.begin(), std::ranges::find(tokens, kUnknownToken)}, s.blocks});
   }
   return out;
 }

@@ -339,7 +339,7 @@ class FakeCluster {
         const SlotState& s = *node->peer->mirror().slot_at(row.slot);
         for (int32_t p = row.from; p < row.to(); ++p, ++at) {
           uint64_t h = piece.hop.embeds()
-                           ? FakeModel::embed(s.tokens.at(static_cast<size_t>(p)))
+                           ? FakeModel::embed(s.tokens[static_cast<size_t>(p)])
                            : hidden.at(at);
           for (int32_t l = piece.hop.layers.begin; l < piece.hop.layers.end; ++l) {
             cell(*node, s, p, l) = h;
@@ -375,7 +375,7 @@ class FakeCluster {
     if (!o_.host.batch.placeholders) return;
     std::vector<PeerAction> own;
     ++peer_events_;
-    node->peer->on_feed(slot, position, token, own);
+    node->peer->on_feed({{slot, position, token}}, own);
     perform(node, own);
     if (hop.first == node->id) return;
     const std::shared_ptr<Node> first = current(hop.first);
@@ -384,7 +384,7 @@ class FakeCluster {
       awake(first, [this, first, slot, position, token] {
         std::vector<PeerAction> actions;
         ++peer_events_;
-        first->peer->on_feed(slot, position, token, actions);
+        first->peer->on_feed({{slot, position, token}}, actions);
         perform(first, actions);
       });
     });

@@ -60,7 +60,14 @@ void GroupRanks::step(policy::NodeStep message, std::vector<uint8_t> bytes) {
   if (frame.messages.size() >= kMostWaiting) send();
 }
 
-void GroupRanks::feed(const policy::FedToken& token) { open_frame(false).feeds.push_back(token); }
+void GroupRanks::feed(std::vector<policy::FedToken> tokens) {
+  std::vector<policy::FedToken>& feeds = open_frame(false).feeds;
+  if (feeds.empty()) {
+    feeds = std::move(tokens);
+  } else {
+    feeds.insert(feeds.end(), tokens.begin(), tokens.end());
+  }
+}
 
 void GroupRanks::run(RankRun run) {
   open_frame(false).run = std::move(run);
@@ -107,6 +114,8 @@ Result<uint64_t> GroupRanks::submit(const Frame& frame) {
 void GroupRanks::send() {
   while (!waiting_.empty() && !lost_) {
     Frame& frame = waiting_.front();
+    // Tokens alone are for what comes next.
+    if (waiting_.size() == 1 && frame.open() && frame.messages.empty()) return;
     const Result<uint64_t> sent = submit(frame);
     if (!sent) {
       const Code code = sent.error().code();

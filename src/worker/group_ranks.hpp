@@ -2,9 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // GroupRanks: a RankGroup as the ranks of a node. The agent's messages, feeds and runs become
-// frames of the ring: what came since the last run travels with the next one, in the agent's order,
-// byte for byte as the coordinator sent it. What the ring has no room for waits here; it is
-// bounded, because a node has one run outstanding and the coordinator a few steps for each lane.
+// frames of the ring, in the agent's order, messages byte for byte as the coordinator sent them. A
+// run takes along what came just before it; a message whose run is not due yet goes to the ranks at
+// the agent's next take(), and is applied when the run comes: what is left to do between a step's
+// input and its computation is next to nothing. Tokens wait for what follows them. What the ring
+// has no room for waits here; it is bounded, because a node has one run outstanding and the
+// coordinator a few steps for each lane.
 //
 // A run that fails on one rank alone leaves that rank without the tokens that the others sampled:
 // what is in flight then is void, and a full form puts all in the same state again. The loss of a
@@ -33,7 +36,7 @@ class GroupRanks final : public NodeRanks {
 
   const Geometry& geometry() const override { return group_->geometry(); }
   void step(policy::NodeStep message, std::vector<uint8_t> bytes) override;
-  void feed(const policy::FedToken& token) override;
+  void feed(std::vector<policy::FedToken> tokens) override;
   void run(RankRun run) override;
   void call(uint64_t id, Method method, const Json& args) override;
   std::optional<RankEvent> take() override;

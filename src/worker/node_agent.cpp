@@ -402,9 +402,7 @@ class NodeAgent {
     } else if (static_cast<MessageKind>(frame.kind) == MessageKind::kTokenFeed) {
       protocol::TokenFeed feed;
       if (!protocol::decode(frame.payload, feed) || feed.epoch != epoch_) return;
-      for (const policy::FedToken& token : feed.tokens) {
-        peer_->on_feed(token.slot, token.position, token.token, actions);
-      }
+      peer_->on_feed(std::move(feed.tokens), actions);
     }
     perform(actions);
   }
@@ -414,7 +412,7 @@ class NodeAgent {
       if (auto* step = std::get_if<policy::ForwardStep>(&action)) {
         ranks_->step(std::move(step->message), std::move(message_));
       } else if (auto* feed = std::get_if<policy::ForwardFeed>(&action)) {
-        ranks_->feed({feed->slot, feed->position, feed->token});
+        ranks_->feed(std::move(feed->tokens));
       } else if (auto* drop = std::get_if<policy::DropInput>(&action)) {
         inputs_.erase(drop->input.value);
       } else if (auto* run = std::get_if<policy::RunSteps>(&action)) {
@@ -559,15 +557,20 @@ class NodeAgent {
     protocol::TokenFeed feed;
     feed.epoch = epoch_;
     feed.step = piece.step;
-    std::vector<policy::PeerAction> actions;
     for (const policy::RowResult& row : results.rows) {
-      if (!row.sampled) continue;
-      feed.tokens.push_back({row.slot, row.position, row.token.token});
-      peer_->on_feed(row.slot, row.position, row.token.token, actions);
+      if (row.sampled) feed.tokens.push_back({row.slot, row.position, row.token.token});
     }
+    if (feed.tokens.empty()) return;
+    // The first node waits for them, this one does not.
+    if (piece.hop.first != node_) {
+      links_->send(piece.hop.first, {MessageKind::kTokenFeed, protocol::encode(feed), nullptr, {}});
+    }
+    std::vector<policy::PeerAction> actions;
+    peer_->on_feed(std::move(feed.tokens), actions);
+    std::erase_if(actions, [](const policy::PeerAction& action) {  // the ranks know
+      return std::holds_alternative<policy::ForwardFeed>(action);
+    });
     perform(actions);
-    if (piece.hop.first == node_ || feed.tokens.empty()) return;
-    links_->send(piece.hop.first, {MessageKind::kTokenFeed, protocol::encode(feed), nullptr, {}});
   }
 
   void pass_on(const policy::RunPiece& piece,

@@ -56,7 +56,9 @@ class NodeRanks {
   virtual const Geometry& geometry() const = 0;
   // `bytes` is the message as it came. The agent's mirror has taken it.
   virtual void step(policy::NodeStep message, std::vector<uint8_t> bytes) = 0;
-  virtual void feed(const policy::FedToken& token) = 0;
+  // Tokens sampled elsewhere; what a run here samples, the ranks know. Nobody wakes for it: it is
+  // for what comes next.
+  virtual void feed(std::vector<policy::FedToken> tokens) = 0;
   virtual void run(RankRun run) = 0;
   virtual void call(uint64_t id, Method method, const Json& args) = 0;
   virtual std::optional<RankEvent> take() = 0;

@@ -78,10 +78,12 @@ class Node {
     std::vector<int32_t> out;
     if (run == nullptr) return out;
     std::vector<policy::PeerAction> actions;
+    std::vector<policy::FedToken> sampled;
     for (const RowResult& r : run->results) {
       out.push_back(r.token.token);
-      peer_->on_feed(r.slot, r.position, r.token.token, actions);
+      sampled.push_back({r.slot, r.position, r.token.token});
     }
+    peer_->on_feed(std::move(sampled), actions);
     perform(actions, {});
     return out;
   }
@@ -103,7 +105,7 @@ class Node {
       if (auto* step = std::get_if<policy::ForwardStep>(&action)) {
         ranks_->step(std::move(step->message), bytes);
       } else if (auto* feed = std::get_if<policy::ForwardFeed>(&action)) {
-        ranks_->feed({feed->slot, feed->position, feed->token});
+        ranks_->feed(std::move(feed->tokens));
       } else if (auto* run = std::get_if<policy::RunSteps>(&action)) {
         RankRun job;
         for (const policy::RunPiece& piece : run->pieces) {
@@ -240,6 +242,25 @@ std::string setting_name(const ::testing::TestParamInfo<Setting>& info) {
 INSTANTIATE_TEST_SUITE_P(Places, EveryNode,
                          ::testing::Values(Setting{1, false}, Setting{3, false}, Setting{2, true}),
                          setting_name);
+
+// A message is with the ranks before its run is given; tokens wait for what comes next.
+TEST(GroupRanks, MessagesGoAheadOfTheirRuns) {
+  Node n(2, true);
+  RankGroup& group = *n.group();
+  SteadyLoad load(4, 50, policy::DeltaForm::kImplied, true);
+  EXPECT_EQ(group.in_flight(), 0u);
+  n.take(load.admit());
+  EXPECT_FALSE(n.ranks().take().has_value());
+  EXPECT_EQ(group.in_flight(), 1u);
+  n.take(load.next());            // its tokens are of the prompt: it runs, in one frame
+  EXPECT_EQ(group.in_flight(), 2u);
+  EXPECT_EQ(n.tokens().size(), 4u);
+  n.ranks().feed({{{0, 1}, 50, NullExecutor::token_of(SeqId(0), 50, 32000)}});
+  EXPECT_FALSE(n.ranks().take().has_value());
+  EXPECT_EQ(group.in_flight(), 0u);
+  n.take(load.next());
+  EXPECT_EQ(n.tokens().size(), 4u);
+}
 
 // A dead rank is the end of the node, said once, with the cause.
 TEST(GroupRanks, DeathOfAnyRankLosesTheNode) {

@@ -52,7 +52,10 @@ void write_prepared(std::span<const RunItem> items, std::vector<uint8_t>& out) {
                       s.spec.sampling.temperature, s.spec.adapter, s.spec.prompt_length, row.from,
                       row.to, row.logits_from, row.samples ? 1u : 0u, blocks};
       put(out, &r, sizeof(r));
-      put(out, s.tokens.data() + row.from, static_cast<size_t>(row.count()) * sizeof(int32_t));
+      for (int32_t p = row.from; p < row.to; ++p) {
+        const int32_t token = s.tokens[static_cast<size_t>(p)];
+        put(out, &token, sizeof(token));
+      }
       put(out, s.blocks.data(), blocks * sizeof(int32_t));
     }
   }
@@ -98,10 +101,12 @@ Result<void> read_prepared(std::span<const uint8_t> bytes, std::vector<policy::S
       s.spec.sampling.temperature = r.temperature;
       s.tokens.resize(static_cast<size_t>(r.to));
       s.blocks.resize(r.blocks);
-      if (!take(s.tokens.data() + r.from, static_cast<size_t>(r.to - r.from) * sizeof(int32_t)) ||
-          !take(s.blocks.data(), r.blocks * sizeof(int32_t))) {
-        return cut_short;
+      for (int32_t p = r.from; p < r.to; ++p) {
+        int32_t token = 0;
+        if (!take(&token, sizeof(token))) return cut_short;
+        s.tokens.set(static_cast<size_t>(p), token);
       }
+      if (!take(s.blocks.data(), r.blocks * sizeof(int32_t))) return cut_short;
       rows.push_back({r.slot, nullptr, r.from, r.to, r.logits_from, r.samples != 0});
     }
   }

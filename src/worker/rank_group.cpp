@@ -46,7 +46,7 @@ Result<void> RankGroup::load_model() {
   }
   const GroupEvent event = std::move(ready_.front());
   ready_.pop_front();
-  oldest_step_.store(0);  // taken here: collectors are not to wake anybody for it
+  awaited_step_.store(next_awaited());  // taken here: collectors are not to wake anybody for it
   if (!event.ok() || event.id != id) return Error(event.code, event.error);
   for (const Json& answer : event.answer.items()) {
     ASSIGN_OR_RETURN(const Geometry rank, Geometry::parse(answer));
@@ -80,9 +80,9 @@ void RankGroup::stop(Duration drain) {
   team_->calls().close();
   takes_.fetch_add(1);
   takes_.notify_all();
-  for (std::atomic<uint64_t>* oldest : {&oldest_step_, &oldest_call_}) {
-    oldest->store(UINT64_MAX);
-    oldest->notify_all();
+  for (std::atomic<uint64_t>* awaited : {&awaited_step_, &awaited_call_}) {
+    awaited->store(UINT64_MAX);
+    awaited->notify_all();
   }
   for (std::thread& t : collectors_) t.join();
   collectors_.clear();
@@ -95,15 +95,15 @@ void RankGroup::stop(Duration drain) {
 void RankGroup::start_collectors() {
   // Ranks that are threads tell by themselves.
   if (!options_.team.notify || !options_.team.processes) return;
-  collectors_.emplace_back([this] { collect(team_->steps(), oldest_step_); });
-  collectors_.emplace_back([this] { collect(team_->calls(), oldest_call_); });
+  collectors_.emplace_back([this] { collect(team_->steps(), awaited_step_); });
+  collectors_.emplace_back([this] { collect(team_->calls(), awaited_call_); });
 }
 
-void RankGroup::collect(net::RingWriter& ring, std::atomic<uint64_t>& oldest) {
+void RankGroup::collect(net::RingWriter& ring, std::atomic<uint64_t>& awaited) {
   while (!stop_collecting_) {
-    const uint64_t sequence = oldest.load();
+    const uint64_t sequence = awaited.load();
     if (sequence == 0) {
-      oldest.wait(0);
+      awaited.wait(0);
       continue;
     }
     if (stop_collecting_ || !ring.wait_acks(sequence, kNever)) return;
@@ -111,6 +111,18 @@ void RankGroup::collect(net::RingWriter& ring, std::atomic<uint64_t>& oldest) {
     options_.team.notify();
     takes_.wait(before);  // what woke us is still there until it has been taken
   }
+}
+
+// The frame of the steps ring whose acks the owner is told of. A frame that runs nothing is not
+// worth a wake-up, if the owner need not hear that there is room in the ring again: with less than
+// half of it in flight, and nothing that runs, the next one is awaited, which is not sent yet. So is
+// it when nothing is in flight, which spares waking the collector for each frame that is sent.
+// Whatever is awaited has been sent, and is acknowledged some time, before the ring can be full.
+uint64_t RankGroup::next_awaited() const {
+  const auto told = std::ranges::find(steps_, false, &InFlight::quiet);
+  if (told != steps_.end()) return told->sequence;
+  const bool few = steps_.size() <= options_.team.ring.slots / 2;
+  return few ? team_->steps().published() + 1 : steps_.front().sequence;
 }
 
 // --- sending ------------------------------------------------------------------------------------
@@ -130,12 +142,9 @@ Result<uint64_t> RankGroup::submit(const RankCommand& command) {
   InFlight frame;
   frame.sequence = *sequence;
   frame.id = next_id_++;
+  frame.quiet = command.runs.empty();
   frame.replies.resize(static_cast<size_t>(team_->readers()));
   steps_.push_back(std::move(frame));
-  if (oldest_step_.load() == 0) {
-    oldest_step_.store(*sequence);
-    oldest_step_.notify_all();
-  }
   return steps_.back().id;
 }
 
@@ -162,10 +171,9 @@ Result<uint64_t> RankGroup::send_call(Method method, const Json& args, uint64_t 
   frame.method = row;
   frame.replies.resize(static_cast<size_t>(team_->readers()));
   flight.push_back(std::move(frame));
-  std::atomic<uint64_t>& oldest = in_band ? oldest_step_ : oldest_call_;
-  if (oldest.load() == 0) {
-    oldest.store(sequence);
-    oldest.notify_all();
+  if (!in_band && awaited_call_.load() == 0) {
+    awaited_call_.store(sequence);
+    awaited_call_.notify_all();
   }
   return id;
 }
@@ -187,8 +195,8 @@ std::optional<GroupEvent> RankGroup::take() {
   harvest(team_->calls(), calls_);
   look_for_deaths();
   send_waiting_phases();
-  oldest_step_.store(steps_.empty() ? 0 : steps_.front().sequence);
-  oldest_call_.store(calls_.empty() ? 0 : calls_.front().sequence);
+  awaited_step_.store(next_awaited());
+  awaited_call_.store(calls_.empty() ? 0 : calls_.front().sequence);
   takes_.fetch_add(1);
   takes_.notify_all();
   if (ready_.empty()) return std::nullopt;

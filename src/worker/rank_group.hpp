@@ -19,7 +19,8 @@
 // All ranks' hashes are compared at every step; ranks that disagree are a failure.
 //
 // With `notify` the caller sleeps elsewhere (a node's Inbox) and calls take() when told; without, it
-// sleeps in wait().
+// sleeps in wait(). Ranks that are processes do not wake it for a command without runs that went
+// well: that one is told of with the next.
 //
 // Threading: one owner thread calls everything; `notify` is called from threads of the group.
 #pragma once
@@ -95,6 +96,7 @@ class RankGroup {
     uint64_t sequence = 0;
     uint64_t id = 0;
     const MethodRow* method = nullptr;       // null: a step
+    bool quiet = false;                      // a step that runs nothing
     std::vector<std::optional<RankReply>> replies;  // by reader
     bool told = false;                       // its failure, before all had acknowledged
     std::optional<uint64_t> adapter;         // a phase of load_adapter(): its id
@@ -110,7 +112,8 @@ class RankGroup {
   Result<void> check_usable() const;
   Result<uint64_t> send_call(Method method, const Json& args, uint64_t id);
   void start_collectors();
-  void collect(net::RingWriter& ring, std::atomic<uint64_t>& oldest);
+  void collect(net::RingWriter& ring, std::atomic<uint64_t>& awaited);
+  uint64_t next_awaited() const;
   void harvest(net::RingWriter& ring, std::deque<InFlight>& flight);
   void take_replies(net::RingWriter& ring, std::deque<InFlight>& flight);
   void take_failures(net::RingWriter& ring, std::deque<InFlight>& flight);
@@ -138,7 +141,7 @@ class RankGroup {
   std::optional<Instant> stuck_since_;       // a rank failed, others have not acknowledged
 
   // Between the owner and the collector threads.
-  std::atomic<uint64_t> oldest_step_{0}, oldest_call_{0};  // waited for; 0: none
+  std::atomic<uint64_t> awaited_step_{0}, awaited_call_{0};  // sequence waited for; 0: none
   std::atomic<uint32_t> takes_{0};
   std::atomic<bool> stop_collecting_{false};
   std::vector<std::thread> collectors_;

@@ -237,6 +237,46 @@ TEST_P(RankGroups, NotifiesAnOwnerThatSleepsElsewhere) {
   EXPECT_EQ(group->in_flight(), 0u);
 }
 
+// The owner sleeps whenever the ring is full of commands that run nothing, of which it need not hear
+// one by one.
+TEST_P(RankGroups, AnOwnerThatFoundNoRoomIsToldOfIt) {
+  std::counting_semaphore<> bell(0);
+  RankGroupOptions o = options();
+  o.team.notify = [&] { bell.release(); };
+  const auto group = start(o);
+  ASSERT_TRUE(group);
+  SteadyLoad load(4, 50, DeltaForm::kImplied, true);
+  size_t events = 0;
+  const auto take_all = [&] {
+    while (const std::optional<GroupEvent> event = group->take()) {
+      EXPECT_TRUE(event->ok()) << event->error;
+      ++events;
+    }
+  };
+  const auto send = [&](const policy::NodeStep& message) {
+    Result<uint64_t> sent = submit(*group, message);
+    while (!sent && sent.error().code() == Code::kExhausted) {
+      bell.acquire();
+      take_all();
+      sent = submit(*group, message);
+    }
+    EXPECT_TRUE(sent);
+  };
+  send(load.admit());
+  for (int i = 0; i < 100; ++i) {
+    policy::NodeStep nothing;
+    nothing.opened.push_back({LaneId(1 + i), {0, 4}, NodeId(-1), NodeId(-1), NodeId(0)});
+    send(*load.sender().next(std::move(nothing)));
+    if (i % 7 == 0) take_all();
+  }
+  send(load.next());
+  while (events < 102) {
+    bell.acquire();
+    take_all();
+  }
+  EXPECT_EQ(group->in_flight(), 0u);
+}
+
 TEST(RankProcess, NobodyIsNotifiedOfWhatStartWaitedFor) {
   std::atomic<bool> listening = false;
   std::counting_semaphore<> bell(0);

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/solo_rank.hpp"
 
+#include <sched.h>
+
 #include <utility>
 
 #include "base/fmt.hpp"
@@ -23,36 +25,68 @@ Result<std::unique_ptr<SoloRank>> SoloRank::start(const NodeRanksOptions& option
   return self;
 }
 
+SoloRank::SoloRank(std::function<void()> wake)
+    : wake_(std::move(wake)), steps_(net::yield_of({})), calls_(Duration(0)) {}
+
 SoloRank::~SoloRank() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  ready_.notify_all();
+  steps_.end();
+  calls_.end();
   if (rank_.executor) rank_.executor->abort();
   if (step_thread_.joinable()) step_thread_.join();
   if (call_thread_.joinable()) call_thread_.join();
 }
 
-void SoloRank::give(std::deque<Command>& to, Command command) {
+// --- what a thread has to do --------------------------------------------------------------------
+
+void SoloRank::Queue::wake() {
+  given_.fetch_add(1);
+  given_.notify_one();
+}
+
+void SoloRank::Queue::give(Command command, bool wakes) {
   {
     const std::lock_guard lock(mutex_);
-    to.push_back(std::move(command));
+    waiting_.push_back(std::move(command));
   }
-  ready_.notify_all();
+  if (wakes) wake();
 }
+
+void SoloRank::Queue::end() {
+  ended_ = true;
+  wake();
+}
+
+bool SoloRank::Queue::take(std::vector<Command>& into) {
+  into.clear();
+  if (!there() && yields_.wanted()) {
+    const Instant until = net::steady_now() + yields_.yield_for;
+    Instant now{};
+    do {
+      ::sched_yield();
+      now = net::steady_now();
+    } while (!there() && now < until);
+    yields_.learn(there() && now <= until + yields_.yield_for * 2);
+  }
+  while (!there()) given_.wait(taken_);
+  taken_ = given_.load();
+  const std::lock_guard lock(mutex_);
+  into.swap(waiting_);
+  return !ended_;
+}
+
+// --- giving and taking --------------------------------------------------------------------------
 
 void SoloRank::step(policy::NodeStep message, std::vector<uint8_t>) {
-  give(steps_, std::move(message));
+  steps_.give(std::move(message), true);
 }
 
-void SoloRank::feed(const policy::FedToken& token) { give(steps_, token); }
-void SoloRank::run(RankRun run) { give(steps_, std::move(run)); }
+void SoloRank::feed(std::vector<policy::FedToken> tokens) { steps_.give(std::move(tokens), false); }
+void SoloRank::run(RankRun run) { steps_.give(std::move(run), true); }
 
 void SoloRank::call(uint64_t id, Method method, const Json& args) {
   const MethodRow* row = find_method(static_cast<uint16_t>(method));
   const bool in_band = row == nullptr || row->band == Band::kIn;
-  give(in_band ? steps_ : calls_, Call{id, method, args.dump()});
+  (in_band ? steps_ : calls_).give(Call{id, method, args.dump()}, true);
 }
 
 std::optional<RankEvent> SoloRank::take() {
@@ -71,17 +105,13 @@ void SoloRank::tell(RankEvent event) {
   wake_();
 }
 
-void SoloRank::serve(std::deque<Command>& from) {
-  for (;;) {
-    std::optional<Command> command;
-    {
-      std::unique_lock lock(mutex_);
-      ready_.wait(lock, [&] { return stop_ || !from.empty(); });
-      if (stop_) return;
-      command = std::move(from.front());
-      from.pop_front();
+void SoloRank::serve(Queue& from) {
+  std::vector<Command> commands;
+  while (from.take(commands)) {
+    for (Command& command : commands) {
+      if (from.ended()) return;
+      perform(std::move(command));
     }
-    perform(std::move(*command));
   }
 }
 
@@ -98,10 +128,10 @@ void SoloRank::perform(Command command) {
     return;
   }
   // The agent's mirror took it, so this one does: they hold the same.
-  if (const auto* step = std::get_if<policy::NodeStep>(&command)) {
-    (void)rank_.mirror->apply(*step);
-  } else if (const auto* fed = std::get_if<policy::FedToken>(&command)) {
-    (void)rank_.mirror->feed(fed->slot, fed->position, fed->token);
+  if (auto* step = std::get_if<policy::NodeStep>(&command)) {
+    (void)rank_.mirror->apply(std::move(*step));
+  } else if (const auto* fed = std::get_if<std::vector<policy::FedToken>>(&command)) {
+    (void)rank_.mirror->feed(*fed);
   } else {
     rank_.progress.phase.store(RankProgress::kCompute, std::memory_order_relaxed);
     RunEnded done = evaluate(std::get<RankRun>(std::move(command)));
@@ -116,10 +146,11 @@ void SoloRank::perform(Command command) {
 
 RunEnded SoloRank::evaluate(RankRun run) {
   RunEnded done;
-  std::vector<std::vector<Row>> rows(run.pieces.size());
-  std::vector<RunItem> items;
+  rows_.resize(run.pieces.size());
+  items_.clear();
   for (size_t i = 0; i < run.pieces.size(); ++i) {
     const policy::RunPiece& piece = run.pieces[i];
+    rows_[i].clear();
     for (const policy::StepRow& row : piece.rows) {
       const policy::SlotState* state = rank_.mirror->slot_at(row.slot);
       if (state == nullptr) {
@@ -127,14 +158,21 @@ RunEnded SoloRank::evaluate(RankRun run) {
         done.run = std::move(run);
         return done;
       }
-      rows[i].push_back({row.slot, state, row.from, row.to(), row.logits_from(), row.samples()});
+      rows_[i].push_back({row.slot, state, row.from, row.to(), row.logits_from(), row.samples()});
     }
     rank_.mirror->retire(piece.step);
-    items.push_back({piece.step, piece.hop, rows[i]});
+    items_.push_back({piece.step, piece.hop, rows_[i]});
   }
   const Instant begin = net::steady_now();
-  Result<void> ran = rank_.executor->run(items, run.hidden, done.results);
-  if (rank_.trace.recording()) rank_.trace.add(begin, net::steady_now(), items, ran.has_value());
+  Result<void> ran = rank_.executor->run(items_, run.hidden, done.results);
+  if (rank_.trace.recording()) rank_.trace.add(begin, net::steady_now(), items_, ran.has_value());
+  if (ran) {
+    sampled_.clear();
+    for (const RowResult& r : done.results) {
+      if (r.sampled) sampled_.push_back({r.slot, r.position, r.token.token});
+    }
+    ran = rank_.mirror->feed(sampled_);
+  }
   if (!ran) done.error = std::move(ran).error();
   done.run = std::move(run);
   return done;

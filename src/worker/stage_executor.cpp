@@ -286,7 +286,7 @@ Result<void> StageExecutor::run_layers(std::span<const RunItem> items, std::span
       for (const Row& row : items[i].rows) {
         std::span<const int32_t> tokens;
         if (segment.layers.begin == 0) {
-          tokens = std::span(row.state->tokens)
+          tokens = row.state->tokens.all()
                        .subspan(static_cast<size_t>(row.from), static_cast<size_t>(row.count()));
         }
         const int32_t adapter = row.state->spec.adapter;
@@ -366,7 +366,7 @@ void StageExecutor::want_row(const RunItem& item, const Row& row, int32_t first_
       has_any = true;
     }
   }
-  const auto tokens = std::span<const int32_t>(row.state->tokens);
+  const std::span<const int32_t> tokens = row.state->tokens.all();
   for (int32_t p = row.logits_from; p < row.to; ++p) {
     const bool samples = row.samples && p == row.to - 1;
     const bool scores = spec.prompt_logprobs && p + 1 < spec.prompt_length &&

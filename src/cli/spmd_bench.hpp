@@ -85,7 +85,8 @@ Result<SpmdFaults> measure_faults(int batch, int context);
 
 // What this machine takes to wake `readers` processes that slept, one futex word for all, and to be
 // woken by the last of them after they slept `work` each: the time beyond the longest sleep. There is
-// nothing in it but two wake-ups, so no control plane whose ends sleep can be faster (C2, C5).
+// nothing in it but two wake-ups. To compare C2 and C5 with, not a bound: it has the machine's noise
+// as they have, and an end that yields before it sleeps may be faster.
 struct WakeFloor {
   double p50_us = 0, p99_us = 0;
 };

@@ -14,7 +14,6 @@ namespace {
 struct Edge {
   int32_t to = 0;
   int32_t reverse = 0;  // index of the opposite edge
-  int32_t arc = -1;     // of the graph; -1: exists in the residual graph only
   double capacity = 0;
   double flow = 0;
   bool open() const { return flow < capacity; }
@@ -52,27 +51,29 @@ class Solver {
       if (graph.arcs[i].capacity > 0) arcs[next[graph.arcs[i].from]++] = static_cast<int32_t>(i);
     }
     edges_.resize(2 * arcs.size());
+    edge_of_.assign(graph.arcs.size(), -1);
     for (const int32_t i : arcs) {
       const plan::FlowArc& arc = graph.arcs[i];
       const int32_t forward = vertices_[arc.from].current++;
       const int32_t backward = vertices_[arc.to].current++;
-      edges_[forward] = {arc.to, backward, i, arc.capacity, 0};
-      edges_[backward] = {arc.from, forward, -1, 0, 0};
+      edges_[forward] = {arc.to, backward, arc.capacity, 0};
+      edges_[backward] = {arc.from, forward, 0, 0};  // in the residual graph only
+      edge_of_[i] = forward;
     }
     for (Vertex& v : vertices_) v.current = v.begin;
     ends_.reserve(edges_.size());
     for (const Edge& e : edges_) ends_.push_back(e.to);
   }
 
-  plan::MaxFlow solve(size_t arcs) {
+  plan::MaxFlow solve() {
     plan::MaxFlow result;
-    result.flow.assign(arcs, 0.0);
+    result.flow.assign(edge_of_.size(), 0.0);
     if (!start()) return result;
     drain_to_sink();
     return_to_source();
     result.value = vertices_[sink_].excess;
-    for (const Edge& e : edges_) {
-      if (e.arc >= 0 && e.flow > 0) result.flow[e.arc] = e.flow;
+    for (size_t arc = 0; arc < edge_of_.size(); ++arc) {
+      if (edge_of_[arc] >= 0) result.flow[arc] = std::max(0.0, edges_[edge_of_[arc]].flow);
     }
     return result;
   }
@@ -292,6 +293,7 @@ class Solver {
 
   std::vector<Vertex> vertices_;
   std::vector<Edge> edges_;
+  std::vector<int32_t> edge_of_;  // [arc of the graph]; -1: it can carry nothing
   std::vector<int32_t> ends_;  // [edge] Edge::to again: most of what a search through the graph reads
   std::vector<Level> levels_;
   int32_t source_, sink_, n_;
@@ -302,7 +304,7 @@ class Solver {
 }  // namespace
 
 plan::MaxFlow push_relabel_flow(const plan::FlowGraph& graph, int32_t source, int32_t sink) {
-  return Solver(graph, source, sink).solve(graph.arcs.size());
+  return Solver(graph, source, sink).solve();
 }
 
 }  // namespace towline::sim

@@ -78,7 +78,7 @@ policy::HostPlan StageEngine::State::plan() {
   max_flow = left.max_flow;
   ++report.replans;
   policy::HostPlan plan;
-  plan.links.reserve(left.links.size() + closed.size());
+  plan.links.resize(left.links.size());
   for (size_t i = 0; i < left.nodes.size(); ++i) {
     // Prompts are cut into chunks, so no node refuses one for its length.
     policy::HostNode node;
@@ -90,7 +90,7 @@ policy::HostPlan StageEngine::State::plan() {
   }
   std::fill(flow.begin(), flow.end(), 0.0);
   for (size_t i = 0; i < left.links.size(); ++i) {
-    plan.links.push_back({ids[i], left.links[i].from, left.links[i].to, left.flow[i], false});
+    plan.links[i] = {ids[i], left.links[i].from, left.links[i].to, left.flow[i], false};
     flow[ids[i]] = left.flow[i];
   }
   for (const int32_t i : closed) {

@@ -55,6 +55,13 @@ enum class ChannelState {
 };
 std::string_view state_name(ChannelState state);
 
+// Why a channel ended, for whoever may begin anew.
+enum class ChannelEnd {
+  kClosed,  // one side wanted it, or breaks the rules
+  kLost,    // the line broke, or nothing was heard for too long: the peer may well live
+  kGone,    // nobody, or another incarnation, is at the peer's address
+};
+
 struct ChannelStats {
   uint64_t frames_sent = 0, bytes_sent = 0;          // payloads, without what was sent again
   uint64_t frames_received = 0, bytes_received = 0;  // delivered to the Inbox

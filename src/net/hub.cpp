@@ -179,7 +179,10 @@ void Hub::on_hello(LineId line, RawFrame frame) {
 void Hub::on_welcome(LineId line, const ChannelPtr& channel, RawFrame frame) {
   if (frame.header.type == FrameType::kRefuse) {
     const std::string reason(frame.payload.begin(), frame.payload.end());
-    return fail(channel, Code::kPermissionDenied, format("refused by the peer: {}", reason));
+    // It lives, and does not know the conversation any more: it has given us up.
+    const bool resumes = channel->session_.state() != ChannelState::kOpening;
+    return fail(channel, Code::kPermissionDenied, format("refused by the peer: {}", reason),
+                resumes ? ChannelEnd::kLost : ChannelEnd::kClosed);
   }
   Result<Hello> hello =
       frame.header.type == FrameType::kWelcome
@@ -188,7 +191,7 @@ void Hub::on_welcome(LineId line, const ChannelPtr& channel, RawFrame frame) {
   if (!hello) return fail(channel, hello.error().code(), hello.error().message());
   const bool first = channel->session_.state() == ChannelState::kOpening;
   if (!first && hello->incarnation != channel->peer_.incarnation) {
-    return fail(channel, Code::kUnavailable, "the peer was restarted");
+    return fail(channel, Code::kUnavailable, "the peer was restarted", ChannelEnd::kGone);
   }
   attach(line, channel, *hello);
 }
@@ -235,8 +238,14 @@ void Hub::line_down(LineId line, LineEnd end, std::string reason) {
   if (!channel->greeted_) return dial_failed(channel, end, std::move(reason));
   channel->greeted_ = false;
   channel->session_.line_down(steady_now(), reason);
-  if (channel->dialed_ && channel->session_.wants_line()) channel->redial_at_ = steady_now();
+  if (channel->dialed_ && channel->session_.wants_line()) redial_now(*channel);
   flush(channel);
+}
+
+// A line may end while a sender's thread writes: the I/O thread must not sleep on.
+void Hub::redial_now(HubChannel& channel) {
+  channel.redial_at_ = steady_now();
+  wake_if_sooner(channel.redial_at_);
 }
 
 void Hub::dial_failed(const ChannelPtr& channel, LineEnd end, std::string reason) {
@@ -245,7 +254,8 @@ void Hub::dial_failed(const ChannelPtr& channel, LineEnd end, std::string reason
     return fail(channel, Code::kPermissionDenied, reason);
   }
   if (!opening && end == LineEnd::kRefused) {  // its address is gone, so the process is
-    return fail(channel, Code::kUnavailable, format("the peer is gone: {}", reason));
+    return fail(channel, Code::kUnavailable, format("the peer is gone: {}", reason),
+                ChannelEnd::kGone);
   }
   const Instant now = steady_now();
   channel->dial_error_ = reason;
@@ -256,8 +266,9 @@ void Hub::dial_failed(const ChannelPtr& channel, LineEnd end, std::string reason
   channel->backoff_ = std::min(channel->backoff_ * 2, kMaxBackoff);
 }
 
-void Hub::fail(const ChannelPtr& channel, Code code, std::string_view reason) {
+void Hub::fail(const ChannelPtr& channel, Code code, std::string_view reason, ChannelEnd end) {
   channel->fail_code_ = code;
+  channel->end_ = end;
   channel->session_.fail(steady_now(), reason);
   flush(channel);
 }
@@ -352,6 +363,7 @@ void Hub::flush(const ChannelPtr& channel) {
       event.kind = kind;
       event.reason = kind == Inbox::Event::kInterrupted ? channel->session_.interruption()
                                                         : channel->session_.close_reason();
+      event.end = channel->session_.lost() ? ChannelEnd::kLost : channel->end_;
       deliver(channel, std::move(event));
     };
     if (out.interrupted) tell(Inbox::Event::kInterrupted);
@@ -359,7 +371,7 @@ void Hub::flush(const ChannelPtr& channel) {
     if (out.closed) tell(Inbox::Event::kClosed);
     if (out.hang_up) {
       drop_line(*channel);
-      if (channel->dialed_ && channel->session_.wants_line()) channel->redial_at_ = steady_now();
+      if (channel->dialed_ && channel->session_.wants_line()) redial_now(*channel);
     }
   }
   if (channel->session_.finished()) forget(channel);

@@ -77,6 +77,7 @@ class HubChannel final : public Channel,
   Duration backoff_ = milliseconds(5);
   std::string dial_error_;
   Code fail_code_ = Code::kUnavailable;
+  ChannelEnd end_ = ChannelEnd::kClosed;  // unless the session was lost
   bool faulty_ = false;
   FaultyEgress egress_;
 };
@@ -129,8 +130,10 @@ class Hub final : public WireEvents, public std::enable_shared_from_this<Hub> {
   void on_hello(LineId line, RawFrame frame);
   void on_welcome(LineId line, const ChannelPtr& channel, RawFrame frame);
   void attach(LineId line, const ChannelPtr& channel, const Hello& hello);
+  void redial_now(HubChannel& channel);
   void dial_failed(const ChannelPtr& channel, LineEnd end, std::string reason);
-  void fail(const ChannelPtr& channel, Code code, std::string_view reason);
+  void fail(const ChannelPtr& channel, Code code, std::string_view reason,
+            ChannelEnd end = ChannelEnd::kClosed);
   void apply_faults(HubChannel& channel);
   void flush(const ChannelPtr& channel);  // carries out what the session wants
   void transmit(HubChannel& channel, const FrameBytes& frame);

@@ -49,6 +49,7 @@ class Inbox {
     ChannelId channel;
     Frame frame;
     std::string reason;
+    ChannelEnd end = ChannelEnd::kClosed;  // kClosed
     std::shared_ptr<Channel> opened;
   };
 

@@ -117,7 +117,7 @@ Result<void> Leadership::check() {
     if (lost_) return Error(Code::kUnavailable, reason_);
     if (told) return {};
     const Instant now = registry_now();
-    if (now - began >= options_.lease) continue;  // the process was stopped again
+    if (now - began >= options_.lease * 3 / 4) continue;  // the process was stopped again
     // No answer for so long: an outage, in which a leader goes on.
     trusted_until_ns_.store((now + options_.lease).ns, std::memory_order_release);
     return {};

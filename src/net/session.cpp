@@ -44,8 +44,9 @@ void Session::line_up(Instant now, const Hello& peer) {
   line_up_ = true;
   give_up_ = kNever;
   last_heard_ = now;
-  last_tick_ = now;
   last_out_ = now;
+  tick_due_ = now + options_.heartbeat;
+  window_granted_ = false;
   rto_backoff_ = 0;
   if (state_ == ChannelState::kOpening) {
     state_ = ChannelState::kOpen;
@@ -76,10 +77,13 @@ void Session::line_down(Instant now, std::string_view reason) {
   fruitless_breaks_ = progress_ == acked_ + received_ ? fruitless_breaks_ + 1 : 0;
   progress_ = acked_ + received_;
   if (options_.reconnect_window <= Duration(0) || fruitless_breaks_ >= kMaxFruitlessBreaks) {
-    fail(now, reason);
+    lose(now, reason);
     return;
   }
-  if (give_up_ == kNever) give_up_ = now + options_.reconnect_window;
+  if (give_up_ == kNever) {
+    give_up_ = now + options_.reconnect_window;
+    tick_due_ = now;
+  }
   if (state_ == ChannelState::kOpen) {
     state_ = ChannelState::kInterrupted;
     output.interrupted = true;
@@ -206,7 +210,7 @@ void Session::on_frame(Instant now, RawFrame frame) {
     case FrameType::kRefuse: {
       const std::string reason(frame.payload.begin(), frame.payload.end());
       line_up_ = false;  // nobody there to tell
-      fail(now, format("broken off by the peer: {}", reason));
+      lose(now, format("broken off by the peer: {}", reason));
       return;
     }
     case FrameType::kHello:
@@ -328,6 +332,11 @@ void Session::fail(Instant now, std::string_view reason) {
   output.hang_up = true;
 }
 
+void Session::lose(Instant now, std::string_view reason) {
+  if (!finished_ && state_ != ChannelState::kClosed) lost_ = true;
+  fail(now, reason);
+}
+
 Duration Session::rto() const {
   const Duration base = srtt_ == Duration(0) ? milliseconds(300)
                                              : srtt_ + rttvar_ * 4 + options_.ack_delay;
@@ -341,17 +350,32 @@ Instant Session::rto_due() const {
 
 void Session::tick(Instant now) {
   if (finished_) return;
-  if (now - last_tick_ > options_.peer_timeout / 2) {  // we were stopped ourselves
+  grant_after_stop(now);
+  take_time(now);
+  tick_due_ = next_deadline();
+}
+
+// What the peer sent meanwhile may lie unread; if it was stopped as well, it goes on now.
+void Session::grant_after_stop(Instant now) {
+  if (now <= tick_due_) return;
+  const Duration late = now - tick_due_;
+  if (late > options_.peer_timeout / 4) {
     last_heard_ = std::max(last_heard_, now - options_.peer_timeout / 2);
   }
-  last_tick_ = now;
+  if (!line_up_ && give_up_ != kNever && !window_granted_ && late > options_.reconnect_window / 2) {
+    give_up_ = std::max(give_up_, now + options_.reconnect_window / 2);
+    window_granted_ = true;
+  }
+}
+
+void Session::take_time(Instant now) {
   if (now >= linger_until_) {
     finished_ = true;
     output.hang_up = true;
     return;
   }
   if (!line_up_) {
-    if (now >= give_up_) fail(now, down_reason_);
+    if (now >= give_up_) lose(now, down_reason_);
     return;
   }
   if (now >= last_heard_ + options_.peer_timeout) {

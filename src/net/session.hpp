@@ -15,7 +15,8 @@
 //   give up      when the line does not come back in time, or breaks kMaxFruitlessBreaks times in a
 //                row without a new frame having passed (a frame that breaks the line would for ever)
 //   heartbeat    an empty kAck when nothing was sent for a while; silence for peer_timeout is death.
-//                A driver that was itself stopped for long grants the peer half the time anew
+//   own stops    time in which the driver itself was stopped (it ticks much later than it was to) is
+//                not the peer's: it has half of peer_timeout, or of reconnect_window, anew
 //   end          kBye is numbered like data, so all that was sent before it arrives first
 #pragma once
 
@@ -77,6 +78,7 @@ class Session {
 
   ChannelState state() const { return state_; }
   const std::string& close_reason() const { return reason_; }
+  bool lost() const { return lost_; }  // closed because the line did not come back, or the peer's did not
   const std::string& interruption() const { return down_reason_; }  // why the line broke last
   bool finished() const { return finished_; }  // nothing more will come of it
   bool wants_line() const { return !finished_ && !line_up_; }
@@ -104,13 +106,16 @@ class Session {
   void take_in_order(Instant now, RawFrame frame);
   void ack_soon(Instant now);
   void close_locally(std::string_view reason);
+  void lose(Instant now, std::string_view reason);
+  void grant_after_stop(Instant now);
+  void take_time(Instant now);
   Duration rto() const;
   Instant rto_due() const;
 
   SessionOptions options_;
   ChannelState state_ = ChannelState::kOpening;
   std::string reason_;
-  bool finished_ = false;
+  bool finished_ = false, lost_ = false;
 
   // The line.
   bool line_up_ = false;
@@ -119,7 +124,9 @@ class Session {
   int fruitless_breaks_ = 0;   // in a row
   Instant give_up_ = kNever;     // end of the reconnect window
   Instant linger_until_ = kNever;
-  Instant last_out_, last_heard_, last_tick_;
+  Instant last_out_, last_heard_;
+  Instant tick_due_ = kNever;    // what next_deadline() said when the time was looked at last
+  bool window_granted_ = false;  // anew, once a break
 
   // Sending. Invariant: peer_consumed_ <= acked_ < next_seq_.
   uint64_t next_seq_ = 1;

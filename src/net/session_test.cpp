@@ -186,6 +186,42 @@ TEST(Session, AStoppedDriverDoesNotCondemnThePeerAtOnce) {
   w.now = w.now + seconds(50);  // we were stopped: no tick for 50 s
   w.a.tick(w.now);
   EXPECT_EQ(w.a.state(), ChannelState::kOpen);
+  // It is not believed for ever.
+  w.b = Session(o);
+  while (w.closed[0] == 0 && w.advance(w.now + seconds(100))) {
+  }
+  EXPECT_TRUE(w.a.lost());
+  EXPECT_LE(w.now - Instant{51'000'000'000}, o.peer_timeout / 2 + o.reconnect_window);
+}
+
+// With the least peer_timeout there is, each sleep is half of it: that is no stop of our own.
+TEST(Session, SleepingUntilTheNextHeartbeatIsNoStop) {
+  SessionOptions o;
+  o.peer_timeout = o.heartbeat * 2;
+  const Instant begin{1'000'000'000};
+  Instant now = begin;
+  Session s(o);
+  s.line_up(now, hello_of(s, o));
+  while (!s.finished() && now < begin + seconds(100)) {
+    now = s.next_deadline() + milliseconds(1);  // nobody wakes in time
+    s.tick(now);
+    s.output = {};
+  }
+  EXPECT_TRUE(s.lost());
+  EXPECT_LE(now - begin, o.peer_timeout * 2);
+}
+
+TEST(Session, AStoppedDriverGivesABrokenLineHalfItsTimeAnewButOnce) {
+  SessionOptions o;
+  World w(o, {});
+  w.cut();
+  w.now = w.now + seconds(1);
+  w.a.tick(w.now);
+  EXPECT_EQ(w.a.state(), ChannelState::kInterrupted) << "its answer may lie unread";
+  w.now = w.now + seconds(1);
+  w.a.tick(w.now);
+  EXPECT_EQ(w.a.state(), ChannelState::kClosed);
+  EXPECT_TRUE(w.a.lost());
 }
 
 TEST(Session, ALineThatDoesNotComeBackEndsWithItsReason) {
@@ -213,6 +249,7 @@ TEST(Session, GoodbyeArrivesAfterAllThatWasSent) {
   }
   EXPECT_EQ(w.delivered[1].size(), 4u);
   EXPECT_EQ(w.b.close_reason(), "closed by the peer: done");
+  EXPECT_FALSE(w.a.lost() || w.b.lost()) << "it was wanted";
   EXPECT_TRUE(w.a.finished());
   EXPECT_TRUE(w.b.finished());
 }

@@ -156,6 +156,11 @@ class StreamConnection final : public Connection,
     }
   }
 
+  void forgive(Duration time) override {
+    if (read_deadline_ != kNever) read_deadline_ = read_deadline_ + time;
+    if (write_deadline_ != kNever) write_deadline_ = write_deadline_ + time;
+  }
+
   void drain() override {
     close_after_ = true;
     // One that has not asked anything yet is about to: it shall get its answer.

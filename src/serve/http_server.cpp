@@ -57,6 +57,8 @@ Result<asio::ssl::context> make_tls(const HttpServerOptions& options) {
   return tls;
 }
 
+constexpr Duration kHeldUp = seconds(1);  // a sweep that comes so late: our own process was stopped
+
 }  // namespace
 
 Result<void> HttpServer::State::listen() {
@@ -143,10 +145,16 @@ void HttpServer::State::cut_furthest_behind() {
 void HttpServer::State::arm_sweep() {
   if (sweeping || closed) return;
   sweeping = true;
-  loop.after(options.sweep_interval, [self = shared_from_this()] {
+  const Instant due = loop.now() + options.sweep_interval;
+  loop.after(options.sweep_interval, [self = shared_from_this(), due] {
     self->sweeping = false;
+    // One reading of the clock for both: a stop of this process is not the clients' silence.
+    const Instant now = self->loop.now();
     const auto all = self->connections;  // a sweep may remove some
-    for (const auto& connection : all) connection->sweep(self->loop.now());
+    for (const auto& connection : all) {
+      if (now - due > kHeldUp) connection->forgive(now - due);
+      connection->sweep(now);
+    }
     if (!self->connections.empty()) self->arm_sweep();
   });
 }

@@ -25,6 +25,7 @@ class Connection : public HttpConnection {
  public:
   virtual void start() = 0;
   virtual void sweep(Instant now) = 0;
+  virtual void forgive(Duration time) = 0;  // the server did not listen for so long
   virtual void drain() = 0;
   virtual void cut() = 0;  // closes at once; the exchange sees a disconnect
   virtual size_t unsent() const = 0;  // bytes of answers that the peer has not taken yet

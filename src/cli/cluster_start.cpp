@@ -316,7 +316,7 @@ class ClusterRun {
   void announce() const { start_.json ? announce_json() : announce_table(); }
 
   void announce_json() const {
-    const Json status = engine_->status();
+    const Json status = engine_->status().value_or(Json());
     Json workers = Json::array();
     for (const StartedNode& node : nodes_) {
       Json worker = Json::object({{"name", node.name}});
@@ -343,7 +343,7 @@ class ClusterRun {
   }
 
   void announce_table() const {
-    const Json status = engine_->status();
+    const Json status = engine_->status().value_or(Json());
     std::puts("node              layers     rows/s planned   pid");
     for (const StartedNode& node : nodes_) {
       double flow = 0;

@@ -11,6 +11,8 @@
 namespace towline::cli {
 namespace {
 
+constexpr int kMoreForTheCoordinator = 15;  // seconds
+
 struct CallOptions {
   ClusterClient client{.api_key = {}, .ca = {}, .patience_seconds = 60};
   std::string method, args = "{}";
@@ -37,9 +39,13 @@ Result<int> run(std::span<const std::string> args) {
   CallOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
-  TRY(parse_json(o.args, "--args"));
+  ASSIGN_OR_RETURN(Json asked, parse_json(o.args, "--args"));
+  if (!asked.is_object()) return Error(Code::kInvalidArgument, "--args must be a JSON object");
+  // The coordinator says which node did not answer; it has the first word.
+  if (asked["timeout_s"].is_null()) asked.set("timeout_s", int64_t{o.client.patience_seconds});
+  o.client.patience_seconds += kMoreForTheCoordinator;
   ASSIGN_OR_RETURN(const std::string body,
-                   o.client.ask("POST", "/cluster/call/" + o.method, o.args));
+                   o.client.ask("POST", "/cluster/call/" + o.method, asked.dump()));
   ASSIGN_OR_RETURN(const Json answers, parse_json(body, "the answer"));
   bool all = true;
   for (const auto& [node, answer] : answers.members()) {

@@ -36,6 +36,9 @@ OptionTable table(WorkerOptions& o) {
   t.value("listen", &o.start.agent.listen,
           "address for the other nodes; default: a free port of the interface that leads to the "
           "coordinator");
+  t.value("advertise", &o.start.agent.advertise,
+          "the address that other nodes dial, if it is another one (NAT or a container that "
+          "forwards a port to --listen)");
   t.flag("outbound-only", &o.start.agent.outbound_only,
          "nobody can dial this node (NAT, firewall): it dials the coordinator and all other nodes");
   t.value("model", &o.start.agent.model,
@@ -111,9 +114,9 @@ Result<void> settle(WorkerOptions& o) {
     return Error(Code::kInvalidArgument,
                  "--rejoin belongs to --connect; with --registry it is --connect-seconds");
   }
-  if (agent.outbound_only && !agent.listen.empty()) {
-    return Error(Code::kInvalidArgument,
-                 "--outbound-only means that nobody dials this node: leave out --listen");
+  if (agent.outbound_only && !(agent.listen.empty() && agent.advertise.empty())) {
+    return Error(Code::kInvalidArgument, "--outbound-only means that nobody dials this node: leave "
+                                         "out --listen and --advertise");
   }
   return {};
 }

@@ -13,6 +13,8 @@ namespace {
 
 // More than this many steps of one node in flight would pass what its mirror takes.
 constexpr int32_t kPendingSteps = 256;
+constexpr Duration kHealEvery = seconds(1);
+constexpr int64_t kHangRuns = 20;  // a node that ends none in the time of so many hangs
 
 MirrorLimits mirror_limits(const CoordinatorOptions& options, LayerRange layers, int32_t blocks) {
   MirrorLimits limits;
@@ -50,13 +52,10 @@ void Coordinator::step(Instant now, const CoordinatorEvent& event,
   now_ = now;
   out_ = &out;
   std::visit([this](const auto& e) { on(e); }, event);
-  for (const auto& [node, reason, silent] : membership_.overdue(now)) {
-    out.push_back(FenceNode{node, membership_.member(node).incarnation, reason, silent});
-    lose_node(node, reason);
-  }
+  heal_links();
   do {
     settle();
-    if (host_.next_deadline() <= now) tell(Tick{});
+    if (host_.next_deadline() <= host_time(now)) tell(Tick{});
     flush_drafts();
   } while (plan_stale_);  // a node could not be told: each time there are fewer of them
   if (std::exchange(plan_asked_, false)) ask_plan();
@@ -71,7 +70,9 @@ void Coordinator::step(Instant now, const CoordinatorEvent& event,
 }
 
 Instant Coordinator::next_deadline() const {
-  return std::min(membership_.next_deadline(), host_.next_deadline());
+  const Instant heal = links_may_heal_ ? heal_at_ : kNever;
+  const Instant host = host_.next_deadline();
+  return std::min({membership_.next_deadline(), host == kNever ? host : host + stood_still_, heal});
 }
 
 void Coordinator::note(CoordinatorNote::Level level, std::string text) {
@@ -116,6 +117,7 @@ void Coordinator::on(const NodeHello& hello) {
   if (answer.verdict == Membership::Verdict::kAlreadyHere) {
     return refuse(format("node {} is here already", hello.name));
   }
+  membership_.set_hang(answer.node, hello.longest_run * kHangRuns);
   Node& node = nodes_[static_cast<size_t>(answer.node.value)];
   const int32_t incarnations = node.incarnations;
   node = Node{};
@@ -125,13 +127,22 @@ void Coordinator::on(const NodeHello& hello) {
   node.max_rows = hello.max_rows;
   node.sender.emplace(mirror_limits(options_, hello.layers, hello.kv_blocks), options_.epoch,
                       options_.form);
-  std::erase_if(broken_, [&](const auto& link) {
-    return link.first == answer.node || link.second == answer.node;
-  });
   out_->push_back(WelcomeNode{hello.caller, answer.node, options_.epoch});
   note(CoordinatorNote::kInfo, format("node {} joined with layers [{}, {}) and {} KV blocks", hello.name,
                                hello.layers.begin, hello.layers.end, hello.kv_blocks));
   need_plan();
+}
+
+void Coordinator::on(const ClockTick&) {
+  for (const auto& [node, reason, silent] : membership_.overdue(now_)) {
+    out_->push_back(FenceNode{node, membership_.member(node).incarnation, reason, silent});
+    lose_node(node, reason);
+  }
+}
+
+void Coordinator::on(const StoodStill& still) {
+  membership_.forgive(still.time);
+  stood_still_ += still.time;
 }
 
 void Coordinator::on(const NodeGone& gone) {
@@ -150,20 +161,78 @@ void Coordinator::lose_node(NodeId id, const std::string& reason) {
   node.lost = reason;
   node.sender.reset();
   node.draft = NodeStep{};
+  forget_links(id);
   need_plan();
   open_links_.clear();
 }
 
 void Coordinator::need_plan() { plan_asked_ = awaiting_plan_ = plan_stale_ = true; }
 
-void Coordinator::on(const LinkBroken& broken) {
-  if (!membership_.is_alive(broken.from) || !membership_.is_alive(broken.to)) return;
-  if (!broken_.emplace(broken.from, broken.to).second) return;
-  note(CoordinatorNote::kWarn, format("node {} cannot reach node {}: {}", name_of(broken.from),
-                                      name_of(broken.to), broken.reason));
+// --- links --------------------------------------------------------------------------------------
+
+void Coordinator::on(const LinkReport& report) {
+  if (!membership_.is_current(report.from, report.incarnation)) return;
+  Links named, fresh;
+  const auto take = [&](NodeId from, NodeId to, const std::string& reason) {
+    named.emplace(from, to);
+    if (!broken_.emplace(from, to).second) return;
+    fresh.emplace(from, to);
+    note(CoordinatorNote::kWarn,
+         format("node {} cannot reach node {}: {}", name_of(from), name_of(to), reason));
+  };
+  for (const LinkReport::Broken& link : report.broken) {
+    if (link.to == report.from || !membership_.is_current(link.to, link.incarnation)) continue;
+    take(report.from, link.to, link.reason);
+    if (link.both) take(link.to, report.from, link.reason);
+  }
+  links_may_heal_ = true;
+  if (named.empty()) {
+    named_broken_.erase(report.from);
+  } else {
+    named_broken_[report.from] = std::move(named);
+  }
+  if (!fresh.empty()) links_broke(fresh);
+}
+
+void Coordinator::links_broke(const Links& links) {
   need_plan();
   open_links_.clear();
+  settle();  // lanes with a hop over one of them are closed
+  // Tokens that were on the way to the first node of a lane are lost.
+  std::vector<LaneId> fed;
+  for (const auto& [id, lane] : lanes_) {
+    if (lane.way.empty() || !links.contains({lane.way.back().node, lane.way.front().node})) continue;
+    if (feeds_break(lane)) fed.push_back(id);
+  }
+  if (!fed.empty()) begin_again(fed, {}, "sampled tokens did not reach its first node");
 }
+
+void Coordinator::heal_links() {
+  if (!links_may_heal_ || now_ < heal_at_) return;
+  links_may_heal_ = false;
+  const size_t healed = std::erase_if(broken_, [&](const auto& link) {
+    for (const auto& [node, links] : named_broken_) {
+      if (links.contains(link)) return false;
+    }
+    note(CoordinatorNote::kInfo, format("node {} reaches node {} again", name_of(link.first),
+                                        name_of(link.second)));
+    return true;
+  });
+  if (healed == 0) return;
+  heal_at_ = now_ + kHealEvery;
+  need_plan();
+}
+
+// What was said of a node or by it ends with its incarnation.
+void Coordinator::forget_links(NodeId node) {
+  const auto touches = [&](const auto& link) { return link.first == node || link.second == node; };
+  std::erase_if(broken_, touches);
+  named_broken_.erase(node);
+  for (auto& [other, links] : named_broken_) std::erase_if(links, touches);
+  std::erase_if(named_broken_, [](const auto& entry) { return entry.second.empty(); });
+}
+
+// --- plans --------------------------------------------------------------------------------------
 
 void Coordinator::on(const DrainNode& drain) {
   Node* node = node_at(drain.node);
@@ -215,6 +284,7 @@ void Coordinator::on(const PlanMade& plan) {
 void Coordinator::on(const SyncNeeded& sync) {
   Node* node = node_at(sync.node);
   if (node == nullptr || !node->sender) return;
+  membership_.heard_of(now_, sync.node);
   note(CoordinatorNote::kWarn, format("node {} needs the full form", name_of(sync.node)));
   // What is in flight there cannot be told apart from what it lost: those lanes begin again.
   std::vector<LaneId> through;

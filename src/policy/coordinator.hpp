@@ -24,6 +24,11 @@
 // sequence that no way is left for waits `wait_for_nodes`, then fails with the reason. It fails too
 // after `most_routes` ways.
 //
+// Nodes say which others they cannot reach: such a link is not used, the nodes are. When nobody names
+// it any more it is used again, by what is routed from then on; lanes over it stay closed. Links heal
+// together, once a second at most, so that one that comes and goes does not make plans all the time.
+// Where a lane's last node cannot reach its first, the coordinator passes sampled tokens on.
+//
 // Decisions are a function of the events alone. With `journal`, what the Host is told is given to
 // the driver as records (host_journal.hpp); a replay of these gives the same decisions, bit for bit.
 // Malformed input of nodes is an event to answer, never a CHECK.
@@ -123,7 +128,12 @@ class Coordinator {
   // A request that runs, or one of the last few hundred that ended; null if it is forgotten.
   const RequestTrace* trace(RequestId id) const;
   const Membership& membership() const { return membership_; }
+  using Links = std::set<std::pair<NodeId, NodeId>>;
+  const Links& broken_links() const { return broken_; }  // between nodes that are here; not used
   const Host& host() const { return host_; }
+  // The Host's clock, by which requests wait for nodes, stands still while the driver does. Its records
+  // are of this time.
+  Instant host_time(Instant now) const { return now - stood_still_; }
   // With `journal`: the digest of all of the Host's actions so far, for the end of the journal.
   HostRecord seen_so_far() const;
 
@@ -177,12 +187,12 @@ class Coordinator {
   };
 
   // Events (coordinator.cpp).
-  void on(const ClockTick&) {}
-  void on(const StoodStill& still) { membership_.forgive(still.time); }
+  void on(const ClockTick&);
+  void on(const StoodStill& still);
   void on(const NodeHello& hello);
   void on(const NodeGone& gone);
   void on(const NodeBeat& beat);
-  void on(const LinkBroken& broken);
+  void on(const LinkReport& report);
   void on(const PlanMade& plan);
   void on(const CoordinatorRequest& request);
   void on(const CancelRequest& cancel);
@@ -196,6 +206,10 @@ class Coordinator {
   void note(CoordinatorNote::Level level, std::string text);
   Node* node_at(NodeId node);
   const std::string& name_of(NodeId node) const { return membership_.member(node).name; }
+
+  void links_broke(const Links& links);
+  void heal_links();
+  void forget_links(NodeId node);
 
   // The Host (coordinator_host.cpp).
   static HostOptions host_options(const CoordinatorOptions& options);
@@ -228,6 +242,7 @@ class Coordinator {
   bool send_full(NodeId node);
   void flush_drafts();
   void learn(const Lane& lane, SlotGen slot, int32_t position, int32_t token);
+  bool feeds_break(const Lane& lane) const;
   void note_iteration(Request& request, const StepEntry& entry, bool result);
   Sampled accept(Request& request, const StepEntry& entry, const RowResult* result);
   void note_prompt(Request& request, const StepEntry& entry, const RowResult* result);
@@ -239,7 +254,10 @@ class Coordinator {
   CoordinatorOptions options_;
   Membership membership_;
   std::vector<Node> nodes_;                     // [NodeId]
-  std::set<std::pair<NodeId, NodeId>> broken_;  // links
+  Links broken_;                                // not used
+  std::map<NodeId, Links> named_broken_;        // by whom; not empty. Others in broken_ heal soon
+  bool links_may_heal_ = false;
+  Instant heal_at_{};                           // not before
   Host host_;
 
   // The plan in force: links for newcomers, none while another is awaited after a loss.
@@ -265,6 +283,8 @@ class Coordinator {
   int64_t steps_ = 0, tokens_ = 0, prompt_tokens_ = 0, last_rows_ = 0, reroutes_ = 0;
   Digest digest_;                               // of the Host's actions, with `journal`
   int64_t told_ = 0, acted_ = 0;
+
+  Duration stood_still_{};                      // the driver, in all
 
   // Of the event being handled.
   Instant now_{};

@@ -31,6 +31,7 @@ struct NodeHello {
   LayerRange layers;         // whose weights it holds
   int32_t kv_blocks = 0;     // of 16 tokens in all of its layers
   int32_t max_rows = 0;      // of one run
+  Duration longest_run{};    // about, of so many rows; 0: not known
 };
 // The conversation with it ended.
 struct NodeGone {
@@ -44,10 +45,18 @@ struct NodeBeat {
   uint64_t incarnation = 0;
   int64_t runs = 0;
 };
-// `from` cannot reach `to` any more, though both reach the coordinator.
-struct LinkBroken {
-  NodeId from, to;
-  std::string reason;
+// All nodes that this one cannot reach now, though both reach the coordinator. A link that is not
+// named any more has healed. What is said of an incarnation that is not there does not count.
+struct LinkReport {
+  NodeId from;
+  uint64_t incarnation = 0;
+  struct Broken {
+    NodeId to;
+    uint64_t incarnation = 0;
+    bool both = false;       // nor can that one reach this one
+    std::string reason;
+  };
+  std::vector<Broken> broken;
 };
 // The answer to AskPlan: links that may be used and what should flow over them. Nodes are NodeIds;
 // links to nodes that have gone meanwhile are ignored.
@@ -89,6 +98,8 @@ struct SyncNeeded {
 struct DrainNode {
   NodeId node;
 };
+// The time, and that all messages have been told which had come when a deadline passed: only now is
+// anybody's silence judged, since signs of life may lie unread before.
 struct ClockTick {};
 // The driver did not look at its messages for so long (its process was stopped, its machine was
 // suspended): signs of life may lie unread, and the nodes may have stood still as well.
@@ -97,8 +108,8 @@ struct StoodStill {
 };
 
 using CoordinatorEvent =
-    std::variant<ClockTick, StoodStill, NodeHello, NodeGone, NodeBeat, LinkBroken, PlanMade, CoordinatorRequest,
-                 CancelRequest, StepResults, StepFailed, SyncNeeded, DrainNode>;
+    std::variant<ClockTick, StoodStill, NodeHello, NodeGone, NodeBeat, LinkReport, PlanMade,
+                 CoordinatorRequest, CancelRequest, StepResults, StepFailed, SyncNeeded, DrainNode>;
 
 // --- actions ------------------------------------------------------------------------------------
 
@@ -127,6 +138,12 @@ struct AskPlan {
 struct SendStep {
   NodeId node;
   NodeStep message;
+};
+// Tokens that the last node of a lane could not feed to its first one itself.
+struct SendFeed {
+  NodeId node;
+  LaneStep step;
+  std::vector<FedToken> tokens;
 };
 
 enum class CoordinatorFinish : uint8_t { kNone, kStop, kLength, kCancelled, kError };
@@ -172,7 +189,7 @@ struct CoordinatorNote {
 };
 
 using CoordinatorAction =
-    std::variant<WelcomeNode, RefuseNode, FenceNode, AskPlan, SendStep, RequestUpdate, HostRecord,
-                 IterationNote, WayNote, CoordinatorNote>;
+    std::variant<WelcomeNode, RefuseNode, FenceNode, AskPlan, SendStep, SendFeed, RequestUpdate,
+                 HostRecord, IterationNote, WayNote, CoordinatorNote>;
 
 }  // namespace towline::policy

@@ -78,7 +78,7 @@ void Coordinator::tell(const HostEvent& event) {
     record(HostRecord::Kind::kEvent, encode_event(event));
   }
   std::vector<HostAction> actions;
-  host_.step(now_, event, actions);
+  host_.step(host_time(now_), event, actions);
   if (options_.journal) {
     digest_actions(host_, actions, digest_);
     acted_ += static_cast<int64_t>(actions.size());

@@ -88,6 +88,26 @@ class Liars {
     }
     tell(results);
   }
+  // Of anybody's links, known and unknown ones; often of none.
+  void report_links() {
+    LinkReport report{anyone(), static_cast<uint64_t>(rng_.between(1, 12)), {}};
+    for (uint64_t i = rng_.below(4); i > 0; --i) {
+      report.broken.push_back({anyone(), static_cast<uint64_t>(rng_.between(1, 12)),
+                               rng_.below(2) == 0, "cut"});
+    }
+    const auto& members = coordinator_.membership();
+    const auto now_there = [&](NodeId node, uint64_t* incarnation) {
+      if (members.is_alive(node)) *incarnation = members.member(node).incarnation;
+    };
+    if (rng_.below(4) != 0) {
+      now_there(report.from, &report.incarnation);
+      for (LinkReport::Broken& link : report.broken) now_there(link.to, &link.incarnation);
+    }
+    tell(report);
+    for (const auto& [from, to] : coordinator_.broken_links()) {
+      EXPECT_TRUE(from != to && members.is_alive(from) && members.is_alive(to));
+    }
+  }
   NodeId anyone() { return NodeId(static_cast<int32_t>(rng_.between(-2, 6))); }
   bool quiet() const { return told_.empty(); }
 
@@ -163,8 +183,9 @@ class Liars {
     if (update.finish != CoordinatorFinish::kNone) ++ends[update.id.value];
     EXPECT_EQ(update.error.empty(), update.finish != CoordinatorFinish::kError);
   }
-  void act(HostRecord& record) { records_.emplace_back(now, record); }
+  void act(HostRecord& record) { records_.emplace_back(coordinator_.host_time(now), record); }
   void act(IterationNote&) { ++iterations; }
+  void act(SendFeed& feed) { EXPECT_FALSE(feed.tokens.empty()); }
   void act(WelcomeNode&) {}
   void act(RefuseNode&) {}
   void act(FenceNode&) {}
@@ -197,11 +218,17 @@ void one_event(Liars& world, Rng& rng, int64_t& next) {
   } else if (dice == 18) {
     world.tell(NodeGone{world.anyone(), static_cast<uint64_t>(rng.between(1, 12)), "it left"});
   } else if (dice == 19) {
-    world.tell(LinkBroken{world.anyone(), world.anyone(), "cut"});
+    world.report_links();
   } else if (dice == 20) {
     world.tell(SyncNeeded{world.anyone()});
   } else if (dice == 21 && rng.below(4) == 0) {
     world.tell(DrainNode{world.anyone()});
+  } else if (dice == 22) {
+    world.tell(ClockTick{});
+  } else if (dice == 23 && rng.below(8) == 0) {
+    const Duration stop = seconds(rng.between(1, 100));
+    world.now = world.now + stop;
+    world.tell(StoodStill{stop});
   } else if (dice < 40) {
     for (int32_t i = 0; i < 5; ++i) {
       for (uint64_t inc = 1; inc <= 12; ++inc) {

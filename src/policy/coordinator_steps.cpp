@@ -192,6 +192,7 @@ void Coordinator::flush_drafts() {
 // --- results ------------------------------------------------------------------------------------
 
 void Coordinator::on(const StepResults& results) {
+  membership_.heard_of(now_, results.node);
   Lane* const known = lane_on_wire(results.step);
   if (known == nullptr || known->way.back().node != results.node) return;
   Lane& lane = *known;
@@ -212,6 +213,7 @@ void Coordinator::on(const StepResults& results) {
   std::map<SlotGen, const RowResult*> by_slot;
   for (const RowResult& row : results.rows) by_slot[row.slot] = &row;
   std::vector<Sampled> sampled;
+  SendFeed feed{lane.way.front().node, results.step, {}};
   for (size_t i = 0; i < step.entries.size(); ++i) {
     const StepEntry& entry = step.entries[i];
     Request& r = requests_.at(entry.seq);
@@ -223,8 +225,10 @@ void Coordinator::on(const StepResults& results) {
     sampled.push_back(accept(r, entry, row));
     if (options_.batch.placeholders && !sampled.back().failed) {
       learn(lane, flight.slots[i], entry.to, sampled.back().token);
+      feed.tokens.push_back({flight.slots[i], entry.to, sampled.back().token});
     }
   }
+  if (feeds_break(lane) && !feed.tokens.empty()) out_->push_back(std::move(feed));
   ++steps_;
   last_rows_ = step.rows();
   tokens_ += last_rows_;
@@ -237,6 +241,12 @@ void Coordinator::learn(const Lane& lane, SlotGen slot, int32_t position, int32_
     Node& node = nodes_[static_cast<size_t>(id.value)];
     if (node.sender) (void)node.sender->learn(slot, position, token);
   }
+}
+
+// The lane's last node cannot feed its first.
+bool Coordinator::feeds_break(const Lane& lane) const {
+  return options_.batch.placeholders && lane.way.size() > 1 &&
+         broken_.contains({lane.way.back().node, lane.way.front().node});
 }
 
 void Coordinator::note_iteration(Request& r, const StepEntry& entry, bool result) {
@@ -319,6 +329,7 @@ RequestUpdate& Coordinator::update_of(const Request& r) {
 }
 
 void Coordinator::on(const StepFailed& failed) {
+  membership_.heard_of(now_, failed.node);
   const Lane* lane = lane_on_wire(failed.step);
   if (lane == nullptr) return;
   const int32_t ticket = lane->flights.at(failed.step.step).ticket;

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <vector>
 
@@ -186,8 +187,12 @@ TEST(Coordinator, DeathsStopsAndReturnsChangeNoToken) {
     cluster.run_until(Instant{} + seconds(1));
     const auto expected = submit_some(cluster, o.model, rng, 20, seconds(3));
     for (int64_t i = rng.between(1, 6); i > 0; --i) {
-      const size_t node = rng.below(o.nodes.size());
+      const size_t node = rng.below(o.nodes.size()), other = rng.below(o.nodes.size());
       const uint64_t what = rng.below(4);
+      const Duration cut = milliseconds(rng.between(1, 3000));
+      cluster.schedule(milliseconds(rng.between(0, 6000)), [&cluster, node, other, cut, what] {
+        cluster.cut_link(node, other, cut, what == 0);
+      });
       cluster.schedule(milliseconds(rng.between(0, 6000)), [&cluster, node, what] {
         if (what == 0) {
           cluster.stop_for(node, seconds(5));
@@ -214,6 +219,152 @@ TEST(Coordinator, DeathsStopsAndReturnsChangeNoToken) {
     EXPECT_GT(failures, 0);
     EXPECT_LT(failures, requests / 3);
   }
+}
+
+// Nobody is lost for a link, nobody is waited for in vain, and what heals is used again.
+TEST(Coordinator, LinksThatBreakAndHealChangeNoTokenAndLoseNobody) {
+  int64_t reroutes = 0, healed = 0, passed_on = 0;
+  for_seeds(120, [&](Rng& rng) {
+    FakeCluster::Options o = options_for(rng);
+    add_nodes(o, rng, 2);
+    if (o.nodes.size() < 2) add_node(o, rng, 0, o.model.layers);
+    o.host.wait_for_nodes = seconds(60);
+    o.host.most_routes = 1000;
+    FakeCluster cluster(o, rng);
+    for (size_t i = 0; i < o.nodes.size(); ++i) cluster.start_node(i);
+    cluster.run_until(Instant{} + seconds(1));
+    const auto expected = submit_some(cluster, o.model, rng, 20, seconds(2));
+    for (int64_t i = rng.between(1, 30); i > 0; --i) {
+      const size_t from = rng.below(o.nodes.size()), to = rng.below(o.nodes.size());
+      const Duration length = milliseconds(rng.between(1, rng.below(3) == 0 ? 4000 : 200));
+      const bool both = rng.below(3) == 0;
+      cluster.schedule(milliseconds(rng.between(0, 3000)), [&cluster, from, to, length, both] {
+        cluster.cut_link(from, to, length, both);
+      });
+    }
+    ASSERT_TRUE(cluster.finish(seconds(600))) << "a request hangs";
+    EXPECT_EQ(check(cluster, expected), 0);
+    expect_nothing_left(cluster, o.nodes.size());
+    EXPECT_TRUE(cluster.host().broken_links().empty());
+    EXPECT_TRUE(cluster.host().can_route());
+    for (const std::string& note : cluster.notes()) {
+      EXPECT_EQ(note.find("is lost"), std::string::npos) << note;
+      healed += note.find(" again") != std::string::npos ? 1 : 0;
+    }
+    reroutes += cluster.host().load().reroutes;
+    passed_on += cluster.feeds_passed_on();
+  });
+  if (std::getenv("TOWLINE_SEED") != nullptr) return;
+  EXPECT_GT(reroutes, 500);
+  EXPECT_GT(healed, 300);
+  EXPECT_GT(passed_on, 100);
+}
+
+TEST(Coordinator, TheOnlyWayWaitsForItsLink) {
+  Rng rng(11);
+  FakeCluster::Options o = options_for(rng);
+  o.model.layers = o.host.total_layers = 4;
+  o.host.wait_for_nodes = seconds(100);
+  add_node(o, rng, 0, 2);
+  add_node(o, rng, 2, 4);
+  FakeCluster cluster(o, rng);
+  cluster.start_node(0);
+  cluster.start_node(1);
+  cluster.run_until(Instant{} + seconds(1));
+  Expected e = make_request(1, o.model, rng);
+  cluster.expected = 1;
+  cluster.cut_link(0, 1, seconds(20), false);
+  cluster.run_until(cluster.now() + seconds(1));
+  EXPECT_FALSE(cluster.host().can_route());
+  EXPECT_EQ(cluster.host().broken_links().size(), 1u);
+  cluster.submit(e.request);
+  cluster.run_until(cluster.now() + seconds(18));
+  EXPECT_TRUE(!cluster.host().idle() && cluster.outcomes().empty());
+  ASSERT_TRUE(cluster.finish(seconds(60)));
+  EXPECT_EQ(cluster.outcomes().at(RequestId(1)).tokens, e.tokens);
+}
+
+TEST(Coordinator, WhileTheDriverStandsStillNobodyWaitsInVain) {
+  CoordinatorOptions o;
+  o.total_layers = 2;
+  o.wait_for_nodes = seconds(10);
+  Coordinator host(o);
+  std::vector<CoordinatorAction> actions;
+  Instant now{1'000'000'000};
+  const auto ends = [&](const CoordinatorEvent& event) {
+    actions.clear();
+    host.step(now, event, actions);
+    return std::ranges::count_if(actions, [](const CoordinatorAction& action) {
+      return std::holds_alternative<RequestUpdate>(action);
+    });
+  };
+  EXPECT_EQ(ends(CoordinatorRequest{RequestId(1), {1, 2, 3}, {}, 4, {}, 0, 0}), 0);
+  now = now + seconds(9);
+  EXPECT_EQ(ends(ClockTick{}), 0);
+  now = now + seconds(100);
+  EXPECT_EQ(ends(StoodStill{seconds(100)}), 0);
+  EXPECT_EQ(ends(ClockTick{}), 0);
+  EXPECT_EQ(host.next_deadline(), now + seconds(1));
+  now = host.next_deadline();
+  EXPECT_EQ(ends(ClockTick{}), 1);
+}
+
+// A link that comes and goes ten times a second makes two plans a second, not twenty.
+TEST(Coordinator, AFlappingLinkDoesNotMakePlansAllTheTime) {
+  CoordinatorOptions o;
+  o.total_layers = 2;
+  o.batch.step_tokens = 8;
+  o.membership.lease = seconds(1000);
+  Coordinator host(o);
+  std::vector<CoordinatorAction> actions;
+  Instant now{};
+  int64_t plans = 0;
+  const auto tell = [&](const CoordinatorEvent& event) {
+    actions.clear();
+    host.step(now, event, actions);
+    for (const CoordinatorAction& action : actions) {
+      const auto* ask = std::get_if<AskPlan>(&action);
+      if (ask == nullptr) continue;
+      ++plans;
+      EXPECT_EQ(ask->broken.empty(), host.broken_links().empty());
+    }
+  };
+  tell(NodeHello{1, "a", 7, {0, 1}, 8, 8});
+  tell(NodeHello{2, "b", 8, {1, 2}, 8, 8});
+  LinkReport broken{NodeId(0), 7, {{NodeId(1), 8, false, "cut"}}}, fine{NodeId(0), 7, {}};
+  plans = 0;
+  for (int i = 0; i < 100; ++i) {
+    now = now + milliseconds(50);
+    tell(broken);
+    EXPECT_EQ(host.broken_links().size(), 1u);
+    now = now + milliseconds(50);
+    tell(fine);
+  }
+  EXPECT_GE(plans, 10);
+  EXPECT_LE(plans, 22);
+  // In the end it heals without another word, when the machine asked to be woken.
+  if (!host.broken_links().empty()) {
+    EXPECT_LE(host.next_deadline(), now + seconds(1));
+    now = host.next_deadline();
+    tell(ClockTick{});
+  }
+  EXPECT_TRUE(host.broken_links().empty());
+  // Both ends name both directions: it is whole when neither does. Another incarnation is whole.
+  const LinkReport a{NodeId(0), 7, {{NodeId(1), 8, true, "cut"}}};
+  const LinkReport b{NodeId(1), 8, {{NodeId(0), 7, true, "cut"}}};
+  tell(a);
+  tell(b);
+  EXPECT_EQ(host.broken_links().size(), 2u);
+  now = now + seconds(2);
+  tell(fine);
+  EXPECT_EQ(host.broken_links().size(), 2u);
+  tell(LinkReport{NodeId(1), 8, {}});
+  EXPECT_EQ(host.broken_links().size(), 0u);
+  tell(a);
+  tell(NodeHello{3, "b", 9, {1, 2}, 8, 8});
+  EXPECT_EQ(host.broken_links().size(), 0u);
+  tell(a);
+  EXPECT_EQ(host.broken_links().size(), 0u);
 }
 
 TEST(Coordinator, WithoutAWayARequestFailsAndSaysWhy) {

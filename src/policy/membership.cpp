@@ -27,6 +27,7 @@ Membership::Hello Membership::hello(Instant now, const std::string& name, uint64
   m.heard = m.progressed = now;
   m.runs = 0;
   m.busy = false;
+  m.hang = limits_.hang;
   return {Verdict::kWelcome, node, replaced};
 }
 
@@ -39,6 +40,14 @@ bool Membership::beat(Instant now, NodeId node, uint64_t incarnation, int64_t ru
     m.progressed = now;
   }
   return true;
+}
+
+void Membership::set_hang(NodeId node, Duration hang) {
+  if (known(node)) at(node).hang = std::max(hang, limits_.hang);
+}
+
+void Membership::heard_of(Instant now, NodeId node) {
+  if (is_alive(node)) at(node).heard = now;
 }
 
 void Membership::set_busy(Instant now, NodeId node, bool busy) {
@@ -73,7 +82,7 @@ std::vector<Membership::Overdue> Membership::overdue(Instant now) const {
     if (!m.alive) continue;
     if (now >= m.heard + limits_.lease) {
       late.push_back({NodeId(i), format("nothing heard for {:.1f} s", to_seconds(now - m.heard)), true});
-    } else if (m.busy && now >= m.progressed + limits_.hang) {
+    } else if (m.busy && now >= m.progressed + m.hang) {
       late.push_back({NodeId(i), format("no progress for {:.1f} s with work to do",
                                         to_seconds(now - m.progressed))});
     }
@@ -86,7 +95,7 @@ Instant Membership::next_deadline() const {
   for (const Member& m : members_) {
     if (!m.alive) continue;
     next = std::min(next, m.heard + limits_.lease);
-    if (m.busy) next = std::min(next, m.progressed + limits_.hang);
+    if (m.busy) next = std::min(next, m.progressed + m.hang);
   }
   return next;
 }

@@ -5,7 +5,7 @@
 // ever, and an incarnation, which is drawn anew whenever its process starts.
 //
 //   hello     -> the name's NodeId; an older living incarnation of it is declared dead first
-//   beat      -> its lease is renewed
+//   beat      -> its lease is renewed, as by anything else that is heard of it
 //   silence longer than the lease, or work outstanding without any progress for `hang` -> dead
 //   an incarnation that was declared dead stays dead: it is fenced, whatever it says later
 //
@@ -42,6 +42,7 @@ class Membership {
     int64_t runs = 0;         // as last told
     Instant progressed{};     // last change of `runs`, or when work began
     bool busy = false;        // has work outstanding
+    Duration hang{};          // without progress
   };
   explicit Membership(MembershipLimits limits) : limits_(limits) {}
 
@@ -57,6 +58,10 @@ class Membership {
   Hello hello(Instant now, const std::string& name, uint64_t incarnation);
   // False if that incarnation is not the living one.
   bool beat(Instant now, NodeId node, uint64_t incarnation, int64_t runs);
+  // Any other sign of life of the living incarnation; not of progress.
+  void heard_of(Instant now, NodeId node);
+  // No less than the limits say; slow ones need more for a run.
+  void set_hang(NodeId node, Duration hang);
   // Work was given, or all of it is done.
   void set_busy(Instant now, NodeId node, bool busy);
   // This incarnation is not to be let in: it belonged to an earlier life of the coordinator.

@@ -79,6 +79,10 @@ TEST(Membership, AHungNodeBeatsButMakesNoProgress) {
   for (int64_t t = 30; t <= 35; ++t) m.beat(at(t), a, 1, 1);
   ASSERT_EQ(m.overdue(at(35)).size(), 1u);
   EXPECT_FALSE(m.overdue(at(35))[0].silent);
+  m.set_hang(a, seconds(11));  // a slow one
+  EXPECT_TRUE(m.overdue(at(35)).empty());
+  m.set_hang(a, seconds(1));  // never less than the limit
+  EXPECT_EQ(m.overdue(at(35)).size(), 1u);
   m.set_busy(at(35), a, false);
   EXPECT_TRUE(m.overdue(at(35)).empty());
 }

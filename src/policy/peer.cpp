@@ -54,6 +54,7 @@ void Peer::on_input(LaneStep step, int32_t rows, InputId input, std::vector<Peer
         std::ranges::min_element(inputs_, {}, [](const auto& e) { return e.second.order; });
     out.push_back(DropInput{oldest->second.input});
     inputs_.erase(oldest);
+    begin_anew("more hidden rows wait for their messages than are kept", out);
   }
   inputs_[step] = {input, rows, next_order_++};
   run_next(out);
@@ -78,6 +79,14 @@ void Peer::on_run_done(std::vector<PeerAction>& out) {
 
 void Peer::on_state_lost(const std::string& reason, std::vector<PeerAction>& out) {
   halted_ = true;
+  asked_ = true;
+  out.push_back(AskFullForm{reason});
+}
+
+// The lane of an input that was dropped would wait for it for ever: before a full form is sent, the
+// lanes through this node are closed.
+void Peer::begin_anew(const std::string& reason, std::vector<PeerAction>& out) {
+  if (asked_) return;
   asked_ = true;
   out.push_back(AskFullForm{reason});
 }
@@ -117,6 +126,7 @@ void Peer::run_next(std::vector<PeerAction>& out) {
         out.push_back(DropInput{input->second.input});
         inputs_.erase(input);
         rows -= c.rows;
+        begin_anew("hidden rows came in another number than their step has", out);
         continue;
       }
       piece.input = input->second.input;

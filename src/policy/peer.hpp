@@ -12,8 +12,9 @@
 // leave the other nodes idle. Steps of a lane run in the order in which they were sent.
 //
 // Inputs may come before the message that explains them; they wait, bounded in number. Inputs of
-// lanes that are closed, duplicates and old epochs are dropped. Input data stays with the driver;
-// here it is a number.
+// lanes that are closed, duplicates and old epochs are dropped. Where one is dropped that may be
+// needed (too many wait, or it has another number of rows than its step) the full form is asked for.
+// Input data stays with the driver; here it is a number.
 //
 // A pure machine: no clock, no I/O; copyable.
 #pragma once
@@ -101,6 +102,7 @@ class Peer {
   bool is_ready(LaneStep step) const;
   bool has_gone(LaneId lane) const;
   void drop_stale_inputs(std::vector<PeerAction>& out);
+  void begin_anew(const std::string& reason, std::vector<PeerAction>& out);
   void run_next(std::vector<PeerAction>& out);
 
   PeerLimits limits_;

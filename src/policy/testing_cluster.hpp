@@ -3,7 +3,7 @@
 //
 // FakeCluster: policy::Coordinator and any number of policy::Peers over a network that delays every
 // message at random (in order between any two), with nodes that die, stop for a while and come
-// back, in virtual time. Test code only.
+// back, and links between nodes that break and heal, in virtual time. Test code only.
 //
 // The model is fake but honest: every layer writes a number for every row into the KV block that
 // the coordinator named, and a row's value depends on the numbers of all rows before it, read
@@ -115,6 +115,14 @@ class FakeCluster {
   void stop_for(size_t i, Duration time) {
     if (nodes_[i]) nodes_[i]->frozen_until = now_ + time;
   }
+  // What node i sends to node j is lost for this long, and with `both` what j sends to i. Whoever
+  // sends there notices a little later, drops from then on what it has for the other, and says so;
+  // and a little after the end that the other can be reached again.
+  void cut_link(size_t i, size_t j, Duration time, bool both) {
+    if (i == j || !nodes_.contains(i) || !nodes_.contains(j)) return;
+    cut_one_way(nodes_.at(i), nodes_.at(j), time, both);
+    if (both) cut_one_way(nodes_.at(j), nodes_.at(i), time, both);
+  }
   bool alive(size_t i) const { return nodes_.contains(i) && !nodes_.at(i)->dead; }
 
   void submit(CoordinatorRequest request) { later(delay(), [this, request] { tell(request); }); }
@@ -149,6 +157,7 @@ class FakeCluster {
   const std::map<RequestId, Outcome>& outcomes() const { return outcomes_; }
   const Coordinator& host() const { return host_; }
   int64_t peer_events() const { return peer_events_; }  // told to the nodes' machines
+  int64_t feeds_passed_on() const { return feeds_passed_on_; }  // by the coordinator
   const Peer* peer(size_t i) const { return nodes_.at(i)->peer ? &*nodes_.at(i)->peer : nullptr; }
   size_t inputs_kept(size_t i) const { return nodes_.at(i)->inputs.size(); }
   Instant now() const { return now_; }
@@ -167,6 +176,8 @@ class FakeCluster {
     std::vector<uint64_t> cells;                     // [block][offset][layer]
     std::map<int64_t, std::vector<uint64_t>> inputs; // hidden rows by InputId
     int64_t next_input = 0;
+    std::map<uint64_t, Instant> cut;                 // incarnation that frames do not reach: until
+    std::map<uint64_t, bool> unreachable;            // incarnation that it knows of: both ways
   };
   struct Pending {
     Instant at;
@@ -189,6 +200,47 @@ class FakeCluster {
     Instant& last = line_[{from, to}];
     last = std::max(last, now_ + delay());
     at(last, std::move(task));
+  }
+  void cut_one_way(const std::shared_ptr<Node>& from, const std::shared_ptr<Node>& to, Duration time,
+                   bool both) {
+    Instant& until = from->cut[to->incarnation];
+    until = std::max(until, now_ + time);
+    later(delay(), [this, from, to, both] {
+      awake(from, [this, from, to, both] {
+        if (!from->cut.contains(to->incarnation)) return;  // known to be over
+        from->unreachable[to->incarnation] = both;
+        report(from);
+      });
+    });
+    later(time + milliseconds(20) + delay(), [this, from, to] {
+      awake(from, [this, from, to] {
+        const auto cut = from->cut.find(to->incarnation);
+        if (cut == from->cut.end() || cut->second > now_) return;
+        from->cut.erase(cut);
+        from->unreachable.erase(to->incarnation);
+        report(from);
+      });
+    });
+  }
+  void report(const std::shared_ptr<Node>& node) {
+    LinkReport report{node->id, node->incarnation, {}};
+    for (const auto& [incarnation, both] : node->unreachable) {
+      for (const auto& [i, other] : nodes_) {
+        if (other->incarnation != incarnation) continue;
+        report.broken.push_back({other->id, incarnation, both, "cut"});
+      }
+    }
+    transmit(node->id.value, -1, [this, node, report] {
+      if (!node->fenced) tell(report);
+    });
+  }
+  // Between nodes, over a link that may be cut.
+  void transmit_over(const std::shared_ptr<Node>& from, const std::shared_ptr<Node>& to,
+                     std::function<void()> task) {
+    if (from->unreachable.contains(to->incarnation)) return;
+    transmit(from->id.value, to->id.value, [from, to, task = std::move(task)] {
+      if (!from->cut.contains(to->incarnation)) task();
+    });
   }
   bool unsubmitted() const { return static_cast<int64_t>(outcomes_.size()) < expected; }
 
@@ -225,6 +277,7 @@ class FakeCluster {
       transmit(node->id.value, -1, [this, node] {
         if (!node->fenced) tell(NodeBeat{node->id, node->incarnation, node->peer->runs()});
       });
+      report(node);
     }
     later(o_.beat, [this, node] { beat(node); });
   }
@@ -294,6 +347,20 @@ class FakeCluster {
         node->peer->on_message(message, actions);
         perform(node, actions);
       });
+    });
+  }
+  void act(SendFeed& send) {
+    const std::shared_ptr<Node> node = current(send.node);
+    if (!node) return;
+    ++feeds_passed_on_;
+    transmit(-1, send.node.value, [this, node, tokens = send.tokens] { take_feed(node, tokens); });
+  }
+  void take_feed(const std::shared_ptr<Node>& node, const std::vector<FedToken>& tokens) {
+    awake(node, [this, node, tokens] {
+      std::vector<PeerAction> actions;
+      ++peer_events_;
+      node->peer->on_feed(tokens, actions);
+      perform(node, actions);
     });
   }
   // Runs the task when the node is not stopped; in order.
@@ -380,37 +447,31 @@ class FakeCluster {
     if (hop.first == node->id) return;
     const std::shared_ptr<Node> first = current(hop.first);
     if (!first) return;
-    transmit(node->id.value, hop.first.value, [this, first, slot, position, token] {
-      awake(first, [this, first, slot, position, token] {
-        std::vector<PeerAction> actions;
-        ++peer_events_;
-        first->peer->on_feed({{slot, position, token}}, actions);
-        perform(first, actions);
-      });
+    transmit_over(node, first, [this, first, slot, position, token] {
+      take_feed(first, {{slot, position, token}});
     });
   }
   void pass_on(const std::shared_ptr<Node>& node, const RunPiece& piece,
                std::vector<uint64_t> hidden) {
     const std::shared_ptr<Node> next = current(piece.hop.next);
     if (!next) return;
-    transmit(node->id.value, piece.hop.next.value,
-             [this, next, step = piece.step, hidden = std::move(hidden)] {
-               awake(next, [this, next, step, hidden] {
-                 const InputId id(next->next_input++);
-                 next->inputs[id.value] = hidden;
-                 std::vector<PeerAction> actions;
-                 ++peer_events_;
-                 next->peer->on_input(step, static_cast<int32_t>(hidden.size()), id, actions);
-                 perform(next, actions);
-               });
-             });
+    transmit_over(node, next, [this, next, step = piece.step, hidden = std::move(hidden)] {
+      awake(next, [this, next, step, hidden] {
+        const InputId id(next->next_input++);
+        next->inputs[id.value] = hidden;
+        std::vector<PeerAction> actions;
+        ++peer_events_;
+        next->peer->on_input(step, static_cast<int32_t>(hidden.size()), id, actions);
+        perform(next, actions);
+      });
+    });
   }
 
   Options o_;
   Rng& rng_;
   Coordinator host_;
   Instant now_{};
-  int64_t order_ = 0, told_ = 0, peer_events_ = 0;
+  int64_t order_ = 0, told_ = 0, peer_events_ = 0, feeds_passed_on_ = 0;
   uint64_t incarnations_ = 0;
   std::priority_queue<Pending> events_;
   std::map<std::pair<int64_t, int64_t>, Instant> line_;

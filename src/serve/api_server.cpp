@@ -314,12 +314,13 @@ void ApiServer::State::explain(const Exchange& exchange, const std::string& aske
 }
 
 HttpResponse ApiServer::State::cluster_response() const {
-  Json status = context.hub.generator().status();
-  if (status.is_null()) {
+  const Result<Json> status = context.hub.generator().status();
+  if (!status) return error_response(from_error(status.error()));
+  if (status->is_null()) {
     return error_response(plain_error(404, "not_found_error", "no_cluster",
                                       "this server is one process, not a cluster"));
   }
-  return json_response(status);
+  return json_response(*status);
 }
 
 void ApiServer::State::tokenize(const Exchange& exchange, const ApiRequest& request) {

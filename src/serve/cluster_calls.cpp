@@ -32,6 +32,18 @@ constexpr auto kQuestions = std::to_array<Question>({{"health", Method::kHealth}
                                                      {"warm_up", Method::kWarmUp},
                                                      {"profile", Method::kProfile}});
 
+// 0: the method's own.
+Result<Duration> patience_in(const Json& args) {
+  const Json& asked = args["timeout_s"];
+  if (asked.is_null()) return Duration{};
+  const double most = asked.as_double(0);
+  if (!(most >= 0.001 && most <= 86400)) {
+    return errorf(Code::kInvalidArgument, "timeout_s {} is no time from 0.001 to 86400 seconds",
+                  asked.dump());
+  }
+  return Duration(static_cast<int64_t>(most * 1e9));
+}
+
 }  // namespace
 
 void ClusterEngine::start_calls() {
@@ -85,12 +97,13 @@ Result<void> ClusterEngine::load_adapter(const std::string& name, const std::str
 }
 
 Result<void> ClusterEngine::unload_adapter(const std::string& name) {
-  const auto outcome = ask<std::optional<Error>>([this, name]() -> std::optional<Error> {
+  const auto told = ask<std::optional<Error>>([this, name]() -> std::optional<Error> {
     const Result<void> unloaded = adapters_->unload(name);
     publish_adapters();
     return unloaded ? std::nullopt : std::optional<Error>(unloaded.error());
   });
-  return outcome ? Result<void>(*outcome) : Result<void>();
+  if (!told) return busy();
+  return *told ? Result<void>(**told) : Result<void>();
 }
 
 std::vector<std::string> ClusterEngine::adapters() const {
@@ -132,9 +145,12 @@ Result<void> ClusterEngine::call(const std::string& method, const Json& args, Ca
     });
     return {};
   }
+  ASSIGN_OR_RETURN(const Duration patience, patience_in(args));
   if (method == "sleep" || method == "wake") {
     const bool sleeps = method == "sleep";
-    post([this, sleeps, args, done = std::move(done)] { sleep_or_wake(sleeps, args, done); });
+    post([this, sleeps, args, patience, done = std::move(done)] {
+      sleep_or_wake(sleeps, args, patience, done);
+    });
     return {};
   }
   const auto* question = std::ranges::find(kQuestions, method, &Question::name);
@@ -143,16 +159,18 @@ Result<void> ClusterEngine::call(const std::string& method, const Json& args, Ca
     for (const Question& q : kQuestions) known += format(", {}", q.name);
     return errorf(Code::kNotFound, "there is no call '{}'; there are {}", method, known);
   }
-  post([this, wanted = question->method, args, done = std::move(done)] {
-    calls_->call(callers(), wanted, args,
-                 [this, done](const NodeCalls::Answers& answers) { done(by_node(answers)); });
+  post([this, wanted = question->method, args, patience, done = std::move(done)] {
+    calls_->call(
+        callers(), wanted, args,
+        [this, done](const NodeCalls::Answers& answers) { done(by_node(answers)); }, patience);
   });
   return {};
 }
 
 // Asleep, a cluster refuses requests. Only an idle one goes to sleep: KV contents are given back.
 // It sleeps as a whole or not at all.
-void ClusterEngine::sleep_or_wake(bool sleeps, const Json& args, const CallDone& done) {
+void ClusterEngine::sleep_or_wake(bool sleeps, const Json& args, Duration patience,
+                                  const CallDone& done) {
   if (sleeps && unfinished_.load(std::memory_order_acquire) > 0) {
     return done(errorf(Code::kUnavailable,
                        "{} requests are running or waiting; a cluster sleeps when "
@@ -174,7 +192,8 @@ void ClusterEngine::sleep_or_wake(bool sleeps, const Json& args, const CallDone&
                                   asleep_.store(false, std::memory_order_release);
                                 done(*fault);
                               });
-               });
+               },
+               patience);
 }
 
 // What failed where, with the code of the first; nothing if all went well.

@@ -3,6 +3,7 @@
 #include "serve/cluster_engine.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <optional>
 #include <utility>
@@ -22,6 +23,7 @@ constexpr Duration kHelloPatience = seconds(10);
 constexpr size_t kComplaintsKept = 32;
 constexpr Duration kSendPatience = seconds(2);  // a node that takes nothing for so long is lost
 constexpr double kMostRate = 1e12;              // rows/s through a layer that a node may claim
+constexpr double kLongestRun = 3600;            // seconds, of what a node's speed is believed
 constexpr Duration kLongestSleep = seconds(1);
 constexpr Duration kStandstill = seconds(2);    // between two looks at the inbox: we were held up
 
@@ -39,6 +41,13 @@ FinishReason finish_reason(policy::CoordinatorFinish finish) {
       break;
   }
   return FinishReason::kError;
+}
+
+// As the roster has it; 0, which is nobody's, if it is none.
+uint64_t incarnation_of(const std::string& hex) {
+  uint64_t value = 0;
+  (void)std::from_chars(hex.data(), hex.data() + hex.size(), value, 16);
+  return value;
 }
 
 GeneratedToken generated(policy::ScoredToken&& token) {
@@ -118,13 +127,14 @@ std::vector<std::string> ClusterEngine::complaints() const {
 
 // --- the caller's side --------------------------------------------------------------------------
 
-void ClusterEngine::post(std::function<void()> task) const {
+bool ClusterEngine::post(std::function<void()> task) const {
   {
     const std::lock_guard lock(mutex_);
-    if (ended_) return;
+    if (ended_) return false;
     commands_.push_back(std::move(task));
   }
   inbox_.wake();
+  return true;
 }
 
 Result<void> ClusterEngine::submit(GenerationRequest request) {
@@ -181,12 +191,18 @@ GeneratorStats ClusterEngine::stats() const {
   return stats_;
 }
 
-Json ClusterEngine::status() const {
-  return ask<Json>([this] { return status_now(); });
+Result<Json> ClusterEngine::status() const {
+  std::optional<Json> now = ask<Json>([this] { return status_now(); });
+  if (!now) return busy();
+  return *std::move(now);
 }
 
 Json ClusterEngine::explain(RequestId id) const {
-  return ask<Json>([this, id] { return explain_now(id); });
+  return ask<Json>([this, id] { return explain_now(id); }).value_or(Json());
+}
+
+Error ClusterEngine::busy() {
+  return Error(Code::kUnavailable, "the coordinator is busy or ending; try again");
 }
 
 Result<void> ClusterEngine::drain_node(const std::string& name) {
@@ -204,7 +220,8 @@ Result<void> ClusterEngine::drain_node(const std::string& name) {
     }
     return errorf(Code::kNotFound, "there is no node '{}'; there are {}", name, known);
   });
-  return refused ? Result<void>(*refused) : Result<void>();
+  if (!refused) return busy();
+  return *refused ? Result<void>(**refused) : Result<void>();
 }
 
 // --- the coordinator's thread -------------------------------------------------------------------
@@ -223,11 +240,10 @@ void ClusterEngine::loop() {
     }
     look();
     for (const auto& command : commands) command();
-    if (event && event->kind != net::Inbox::Event::kWake) {
-      on_event(*event);
-    } else if (looked_ >= host_->next_deadline()) {
-      tell_host(policy::ClockTick{});
-    }
+    const bool message = event && event->kind != net::Inbox::Event::kWake;
+    if (message) on_event(*event);
+    tick(message);
+    if (std::exchange(roster_stale_, false)) send_roster();
     publish_stats();
     measure_flow();
     drop_silent();
@@ -242,7 +258,7 @@ void ClusterEngine::loop() {
   for (const auto& command : commands) command();
   for (auto& [caller, guest] : guests_) guest.channel->close(protocol::kClusterEnds);
   if (!events_.empty()) sink_(std::exchange(events_, {}));
-  records_.end(net::steady_now(), host_->seen_so_far());
+  records_.end(host_->host_time(now_), host_->seen_so_far());
 }
 
 // The only reading of the clock that the host is given. Whoever was silent while we did not listen is not
@@ -256,7 +272,26 @@ void ClusterEngine::look() {
   log_warn("cluster", "this process stood still; silence meanwhile does not count",
            {{"seconds", format("{:.1f}", to_seconds(gap))}});
   for (auto& [caller, guest] : guests_) guest.since = guest.since + gap;
+  calls_->forgive(gap);
   carry_out(policy::StoodStill{gap});
+}
+
+// What had come when a deadline passed is read before anybody is judged by it.
+void ClusterEngine::tick(bool read_one) {
+  if (looked_ < std::min(host_->next_deadline(), calls_->next_deadline())) {
+    calls_->tick(looked_);
+    unread_.reset();
+    return;
+  }
+  if (!unread_) {
+    unread_ = inbox_.size();
+  } else if (read_one && *unread_ > 0) {
+    --*unread_;
+  }
+  if (*unread_ > 0) return;
+  unread_.reset();
+  tell_host(policy::ClockTick{});
+  calls_->tick(looked_);
 }
 
 void ClusterEngine::carry_out(const policy::CoordinatorEvent& event) {
@@ -304,6 +339,7 @@ void ClusterEngine::on_event(net::Inbox::Event& event) {
       guests_.erase(at);
       calls_->on_gone(caller, event.reason);
       if (guest.node.value >= 0) {
+        roster_stale_ = true;
         tell_host(policy::NodeGone{guest.node, guest.theirs.incarnation, event.reason});
       } else if (guest.assigned != nullptr) {
         complain("a node left before it was ready", guest.theirs.name,
@@ -352,7 +388,10 @@ void ClusterEngine::drop_silent() {
   for (const auto& [caller, guest] : guests_) {
     if (guest.assigned == nullptr && looked_ >= guest.since + kHelloPatience) silent.push_back(caller);
   }
-  for (const int64_t caller : silent) drop(caller, "connected, but said nothing");
+  if (silent.empty() || inbox_.size() > 0) return;  // what it said may lie there
+  for (const int64_t caller : silent) {
+    drop(caller, format("{}: it connected, but said nothing", protocol::kFencedSilent));
+  }
 }
 
 void ClusterEngine::drop(int64_t caller, const std::string& reason) {
@@ -364,6 +403,7 @@ void ClusterEngine::drop(int64_t caller, const std::string& reason) {
   guest.channel->close(reason);
   calls_->on_gone(caller, reason);
   if (guest.node.value >= 0) {
+    roster_stale_ = true;
     tell_host(policy::NodeGone{guest.node, guest.theirs.incarnation, reason});
   }
 }
@@ -469,6 +509,10 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
   hello.layers = theirs.layers;
   hello.kv_blocks = theirs.kv_blocks;
   hello.max_rows = theirs.max_rows;
+  if (guest.rate > 0) {
+    const double run = static_cast<double>(theirs.max_rows) * theirs.layers.size() / guest.rate;
+    hello.longest_run = Duration(static_cast<int64_t>(std::min(run, kLongestRun) * 1e9));
+  }
   adapters_->admit(caller, [this, hello, caller](const Result<void>& fine) {
     if (!fine) return drop(caller, fine.error().to_string());
     if (guests_.contains(caller)) tell_host(hello);
@@ -479,25 +523,18 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
 void ClusterEngine::on_beat(const Guest& guest, const net::Frame& frame) {
   protocol::Heartbeat beat;
   if (guest.node.value < 0 || !protocol::decode(frame.payload, beat)) return;
-  const NodeId from = guest.node;
-  tell_host(policy::NodeBeat{from, guest.theirs.incarnation, beat.steps});
-  if (beat.extra.empty()) return;
-  const Result<Json> extra = parse_json(beat.extra, "a heartbeat");
-  if (!extra) return;
-  const Json& broken = (*extra)["broken"];
-  for (size_t i = 0; i < broken.size(); ++i) {
-    // What was said of an earlier incarnation does not hold for this one.
-    const NodeId to(static_cast<int32_t>(broken[i]["to"].as_int(-1)));
-    const Guest* other = guest_of(to);
-    if (other == nullptr || format("{:016x}", other->theirs.incarnation) !=
-                                broken[i]["incarnation"].as_string()) {
-      continue;
-    }
-    tell_host(policy::LinkBroken{from, to, broken[i]["reason"].as_string()});
-    if (broken[i]["both"].as_bool()) {
-      tell_host(policy::LinkBroken{to, from, broken[i]["reason"].as_string()});
+  policy::LinkReport report{guest.node, guest.theirs.incarnation, {}};
+  tell_host(policy::NodeBeat{report.from, report.incarnation, beat.steps});
+  if (!beat.extra.empty()) {
+    const Result<Json> extra = parse_json(beat.extra, "a heartbeat");
+    if (!extra) return;
+    for (const Json& link : (*extra)["broken"].items()) {
+      report.broken.push_back({NodeId(static_cast<int32_t>(link["to"].as_int(-1))),
+                               incarnation_of(link["incarnation"].as_string()),
+                               link["both"].as_bool(), link["reason"].as_string()});
     }
   }
+  tell_host(report);
 }
 
 void ClusterEngine::on_results(const Guest& guest, const net::Frame& frame) {
@@ -534,9 +571,19 @@ void ClusterEngine::act(policy::WelcomeNode& action) {
   mine.node = action.node;
   mine.extra =
       Json::object({{"epoch", action.epoch.value}, {"async", options_.serving.async}}).dump();
-  (void)guest.channel->send(static_cast<uint16_t>(MessageKind::kHandshake), 0,
-                            protocol::encode(mine), net::deadline_in(kSendPatience));
+  send(guest, MessageKind::kHandshake, protocol::encode(mine));
   send_roster();
+}
+
+// A node that takes nothing for too long is given up; if it lives, it may come again.
+void ClusterEngine::send(Guest& guest, MessageKind kind, std::span<const uint8_t> bytes) {
+  const Result<void> sent =
+      guest.channel->send(static_cast<uint16_t>(kind), static_cast<uint32_t>(host_->epoch().value),
+                          bytes, net::deadline_in(kSendPatience));
+  if (sent) return;
+  later_.push_back(
+      policy::NodeGone{guest.node, guest.theirs.incarnation, sent.error().to_string()});
+  guest.channel->close(format("{}: it takes no messages", protocol::kFencedSilent));
 }
 
 void ClusterEngine::send_roster() {
@@ -549,10 +596,8 @@ void ClusterEngine::send_roster() {
   }
   const std::string text = Json::object({{"nodes", nodes}}).dump();
   const std::span<const uint8_t> bytes(reinterpret_cast<const uint8_t*>(text.data()), text.size());
-  for (const auto& [caller, guest] : guests_) {
-    if (guest.node.value < 0) continue;
-    (void)guest.channel->send(static_cast<uint16_t>(MessageKind::kRoster), 0, bytes,
-                              net::deadline_in(kSendPatience));
+  for (auto& [caller, guest] : guests_) {
+    if (guest.node.value >= 0) send(guest, MessageKind::kRoster, bytes);
   }
 }
 
@@ -572,6 +617,7 @@ void ClusterEngine::act(policy::FenceNode& action) {
     const int64_t caller = at->first;
     const Guest guest = at->second;
     guests_.erase(at);
+    roster_stale_ = true;
     guest.channel->close(format("{}: {}", action.silent ? protocol::kFencedSilent : protocol::kFenced,
                                 action.reason));
     calls_->on_gone(caller, action.reason);
@@ -591,21 +637,22 @@ void ClusterEngine::act(policy::AskPlan& ask) {
 }
 
 plan::FlowReport ClusterEngine::plan_report() const {
-  return ask<plan::FlowReport>([this] { return report_; });
+  return ask<plan::FlowReport>([this] { return report_; }).value_or(plan::FlowReport());
 }
 
 void ClusterEngine::act(policy::SendStep& action) {
   Guest* guest = guest_of(action.node);
+  if (guest != nullptr) send(*guest, MessageKind::kStep, protocol::encode(action.message));
+}
+
+void ClusterEngine::act(policy::SendFeed& action) {
+  Guest* guest = guest_of(action.node);
   if (guest == nullptr) return;
-  const Result<void> sent =
-      guest->channel->send(static_cast<uint16_t>(MessageKind::kStep),
-                           static_cast<uint32_t>(host_->epoch().value),
-                           protocol::encode(action.message), net::deadline_in(kSendPatience));
-  if (!sent) {
-    later_.push_back(policy::NodeGone{action.node, guest->theirs.incarnation,
-                                      sent.error().to_string()});
-    guest->channel->close("it takes no steps");
-  }
+  protocol::TokenFeed feed;
+  feed.epoch = host_->epoch();
+  feed.step = action.step;
+  feed.tokens = std::move(action.tokens);
+  send(*guest, MessageKind::kTokenFeed, protocol::encode(feed));
 }
 
 void ClusterEngine::act(policy::RequestUpdate& update) {

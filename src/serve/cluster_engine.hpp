@@ -24,6 +24,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -93,7 +94,7 @@ class ClusterEngine final : public Generator {
   Result<void> call(const std::string& method, const Json& args, CallDone done) override;
   GeneratorStats stats() const override;
   bool ready() const override { return ready_.load(std::memory_order_acquire); }
-  Json status() const override;
+  Result<Json> status() const override;
   Json explain(RequestId id) const override;
   Result<void> drain_node(const std::string& name) override;
 
@@ -121,16 +122,24 @@ class ClusterEngine final : public Generator {
   };
 
   ClusterEngine() = default;
-  void post(std::function<void()> task) const;
-  // Asks on the coordinator's thread; a default value if the engine is ending.
+  bool post(std::function<void()> task) const;  // false if the engine is ending
+  // Asks on the coordinator's thread; nothing if that does not answer within ten seconds, counted in
+  // slices: time in which this process was stopped is one of them at most.
   template <class T>
-  T ask(std::function<T()> question) const {
+  std::optional<T> ask(std::function<T()> question) const {
     auto answer = std::make_shared<std::promise<T>>();
     std::future<T> future = answer->get_future();
-    post([answer, question = std::move(question)] { answer->set_value(question()); });
-    if (future.wait_for(std::chrono::seconds(2)) != std::future_status::ready) return T{};
-    return future.get();
+    if (!post([answer, question = std::move(question)] { answer->set_value(question()); })) {
+      return std::nullopt;
+    }
+    for (int slice = 0; slice < 100; ++slice) {
+      if (future.wait_for(std::chrono::milliseconds(100)) == std::future_status::ready) {
+        return future.get();
+      }
+    }
+    return std::nullopt;
   }
+  static Error busy();
 
   // The coordinator's thread.
   void loop();
@@ -140,6 +149,7 @@ class ClusterEngine final : public Generator {
   void on_beat(const Guest& guest, const net::Frame& frame);
   void on_results(const Guest& guest, const net::Frame& frame);
   void look();
+  void tick(bool read_one);
   void carry_out(const policy::CoordinatorEvent& event);
   void tell_host(const policy::CoordinatorEvent& event);
   void act(policy::WelcomeNode& action);
@@ -147,14 +157,16 @@ class ClusterEngine final : public Generator {
   void act(policy::FenceNode& action);
   void act(policy::AskPlan& action);
   void act(policy::SendStep& action);
+  void act(policy::SendFeed& action);
   void act(policy::RequestUpdate& action);
-  void act(policy::HostRecord& action) { records_.add(now_, action); }
+  void act(policy::HostRecord& action) { records_.add(host_->host_time(now_), action); }
   void act(policy::IterationNote& action) { records_.add(now_, action); }
   void act(policy::WayNote& action) { records_.add(action); }
   void act(policy::CoordinatorNote& action);
   const ClusterNode* assignment_of(const std::string& name) const;
   int32_t kv_blocks_of(const ClusterNode& node) const;
   protocol::Handshake my_handshake() const;
+  void send(Guest& guest, protocol::MessageKind kind, std::span<const uint8_t> bytes);
   void send_roster();
   // cluster_calls.cpp
   void start_calls();
@@ -164,7 +176,7 @@ class ClusterEngine final : public Generator {
   Result<int32_t> use_adapter(RequestId id, const std::string& name);
   void release_adapter(RequestId id);
   Json by_node(const NodeCalls::Answers& answers) const;
-  void sleep_or_wake(bool sleeps, const Json& args, const CallDone& done);
+  void sleep_or_wake(bool sleeps, const Json& args, Duration patience, const CallDone& done);
   std::optional<Error> fault_of(const NodeCalls::Answers& answers) const;
   void drop(int64_t caller, const std::string& reason);
   void stand_down(const std::string& reason);
@@ -192,8 +204,10 @@ class ClusterEngine final : public Generator {
   std::map<int64_t, Guest> guests_;    // by channel
   std::deque<policy::CoordinatorEvent> later_;
   Instant looked_{};                   // at the clock, last
+  std::optional<size_t> unread_;       // of what had come when a deadline passed
   Instant now_{};                      // of the event being handled
   ClusterRecords records_;
+  bool roster_stale_ = false;          // a node has gone
   bool deposed_ = false;               // another process is the coordinator
   plan::FlowReport report_;
   std::vector<GenerationEvent> events_;

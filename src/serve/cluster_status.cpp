@@ -57,6 +57,11 @@ Json ClusterEngine::status_now() const {
                              {"planned_flow", view.planned_flow},
                              {"achieved_flow", flow_.per_second(view.node.value)}}));
   }
+  Json broken = Json::array();
+  for (const auto& [from, to] : host_->broken_links()) {
+    broken.push(Json::object({{"from", host_->membership().member(from).name},
+                              {"to", host_->membership().member(to).name}}));
+  }
   const policy::Coordinator::Load load = host_->load();
   const double achieved = flow_.per_second(FlowMeter::kTotal);
   return Json::object({{"epoch", host_->epoch().value},
@@ -72,7 +77,8 @@ Json ClusterEngine::status_now() const {
                        {"waiting", load.waiting},
                        {"reroutes", load.reroutes},
                        {"uptime_s", to_seconds(net::steady_now() - started_)},
-                       {"nodes", nodes}});
+                       {"nodes", nodes},
+                       {"broken_links", broken}});
 }
 
 Json ClusterEngine::explain_now(RequestId id) const {

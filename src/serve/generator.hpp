@@ -107,7 +107,8 @@ class Generator {
 
   // Collective calls of operators, by name: reset_prefix_cache, sleep {"level"}, wake, health,
   // dump_state, ... (docs/api.md). Refuses at once (kNotFound lists the names) or calls `done` once,
-  // from any thread, with an answer for each node.
+  // from any thread, with an answer for each node. "timeout_s" in the arguments: so long the answer of a
+  // node is waited for.
   using CallDone = std::function<void(Result<Json>)>;
   virtual Result<void> call(const std::string& method, const Json& args, CallDone done) {
     (void)args, (void)done;
@@ -116,7 +117,7 @@ class Generator {
 
   // Of a cluster; one process has nothing to say.
   // Its nodes, epochs, layers, KV use, planned and achieved flow; null if this is no cluster.
-  virtual Json status() const { return {}; }
+  virtual Result<Json> status() const { return Json(); }
   // Which way a request took and what became of it; null if it is forgotten.
   virtual Json explain(RequestId id) const {
     (void)id;

@@ -32,6 +32,7 @@ constexpr const char* kBuild = "0.1.0";
 constexpr Duration kBeat = milliseconds(500);
 constexpr Duration kReachSlice = seconds(3);    // of one try to reach the coordinator
 constexpr Duration kRunPatience = seconds(60);  // with a run that the conversation left behind
+constexpr Duration kTellPatience = seconds(5);  // with a coordinator that takes nothing
 constexpr Duration kRetry = milliseconds(2);  // when a channel took nothing for want of credits
 constexpr double kLeastLease = 3, kMostLease = 3600;  // seconds of silence of a peer
 constexpr int32_t kMostRanks = 64;
@@ -47,6 +48,12 @@ class NodeAgent {
   Result<void> run() {
     const std::stop_callback wake(stop_, [this] { inbox_.wake(); });
     Result<void> ended = converse();
+    // What ended it may lie unread behind what failed for it.
+    while (std::optional<net::Inbox::Event> event = inbox_.wait(net::kNoWait)) {
+      const bool last = coordinator_ && event->channel == coordinator_->id() &&
+                        event->kind == net::Inbox::Event::kClosed;
+      if (last) note_end(*event);
+    }
     if (coordinator_) coordinator_->close(ended ? "the node leaves" : ended.error().message());
     hand_back_ranks();
     return ended;
@@ -63,14 +70,16 @@ class NodeAgent {
       }
       if (net::steady_now() >= next_beat) {
         next_beat = net::deadline_in(kBeat);
-        if (peer_) beat();
+        if (peer_) (void)beat();
         if (place_.superseded && place_.superseded(std::max(place_.epoch, epoch_.value))) {
           return Error(Code::kUnavailable, "a coordinator of a later epoch leads now");
         }
       }
       const bool stuck = links_->flush(epoch_);
-      if (links_->take_news()) beat();
-      auto event = inbox_.wait(stuck ? net::deadline_in(kRetry) : next_beat);
+      if (links_->news() && beat()) links_->told();
+      links_->tick(net::steady_now());
+      auto event = inbox_.wait(stuck ? net::deadline_in(kRetry)
+                                     : std::min(next_beat, links_->next_deadline()));
       if (event) {
         ASSIGN_OR_RETURN(const bool ended, handle(*event));
         if (ended) return {};
@@ -112,6 +121,10 @@ class NodeAgent {
   Result<void> connect() {
     net::TransportOptions t;
     ASSIGN_OR_RETURN(t.kind, net::kind_of_address(place_.address));
+    if (!o_.advertise.empty() && !o_.advertise.starts_with(format("{}://", net::kind_name(t.kind)))) {
+      return errorf(Code::kInvalidArgument, "other nodes cannot dial '{}': this cluster's addresses "
+                    "begin with {}://", o_.advertise, net::kind_name(t.kind));
+    }
     t.identity = o_.name;
     t.key_file = o_.key_file;
     t.insecure = o_.insecure;
@@ -131,7 +144,7 @@ class NodeAgent {
     mine_.role = "node";
     mine_.build = kBuild;
     mine_.name = o_.name;
-    mine_.address = transport_->address();
+    mine_.address = o_.advertise.empty() ? transport_->address() : o_.advertise;
     mine_.incarnation = transport_->self().incarnation;
     return tell(MessageKind::kHandshake, protocol::encode(mine_));
   }
@@ -155,8 +168,15 @@ class NodeAgent {
   }
 
   Result<void> tell(MessageKind kind, std::vector<uint8_t> bytes) {
-    return coordinator_->send(static_cast<uint16_t>(kind), static_cast<uint32_t>(epoch_.value),
-                              bytes, net::deadline_in(seconds(5)));
+    Result<void> sent =
+        coordinator_->send(static_cast<uint16_t>(kind), static_cast<uint32_t>(epoch_.value), bytes,
+                           net::deadline_in(kTellPatience));
+    if (!sent && sent.error().code() == Code::kExhausted) {
+      // What it was not told it would wait for: another conversation.
+      kept_.may_go_on = true;
+      coordinator_->close("the coordinator takes nothing");
+    }
+    return sent;
   }
 
   // True when the conversation with the coordinator has ended.
@@ -167,7 +187,7 @@ class NodeAgent {
       case Event::kClosed:
         if (from_coordinator) {
           if (event.reason.find(protocol::kClusterEnds) != std::string::npos) return true;
-          kept_.fenced_silent = event.reason.find(protocol::kFencedSilent) != std::string::npos;
+          note_end(event);
           return errorf(Code::kUnavailable, "the coordinator ended the conversation: {}",
                         event.reason);
         }
@@ -188,7 +208,12 @@ class NodeAgent {
     }
   }
 
-  Result<void> on_coordinator(const net::Frame& frame) {
+  void note_end(const net::Inbox::Event& event) {
+    kept_.may_go_on = kept_.may_go_on || event.end == net::ChannelEnd::kLost ||
+                      event.reason.find(protocol::kFencedSilent) != std::string::npos;
+  }
+
+  Result<void> on_coordinator(net::Frame& frame) {
     switch (static_cast<MessageKind>(frame.kind)) {
       case MessageKind::kHandshake:
         return on_handshake(frame);
@@ -206,6 +231,9 @@ class NodeAgent {
       }
       case MessageKind::kRpcRequest:
         return on_call(frame);
+      case MessageKind::kTokenFeed:  // of a lane whose last node cannot reach this one
+        on_node(frame);
+        return {};
       default:
         return {};
     }
@@ -584,7 +612,7 @@ class NodeAgent {
     links_->send(piece.hop.next, {MessageKind::kActivations, protocol::encode(head), output, rows});
   }
 
-  void beat() {
+  Result<void> beat() {
     protocol::Heartbeat beat;
     beat.epoch = epoch_;
     beat.node = node_;
@@ -595,7 +623,7 @@ class NodeAgent {
     beat.sent_ns = net::steady_now().ns;
     const Json broken = links_->broken();
     if (broken.size() > 0) beat.extra = Json::object({{"broken", broken}}).dump();
-    (void)tell(MessageKind::kHeartbeat, protocol::encode(beat));
+    return tell(MessageKind::kHeartbeat, protocol::encode(beat));
   }
 
   const NodeAgentOptions o_;

@@ -33,6 +33,7 @@ struct NodeAgentOptions {
   std::string coordinator;     // address, e.g. tcp://10.0.0.7:7100
   std::string name;            // the plan's; unique in the cluster
   std::string listen;          // for other nodes; empty: a free port of 127.0.0.1
+  std::string advertise;       // what other nodes dial instead of it, if that is another address
   bool outbound_only = false;  // nobody can dial this node: it dials all others itself
   std::string model;           // path here; empty: the coordinator's
   std::string key_file;        // zmq
@@ -49,9 +50,11 @@ struct NodeAgentOptions {
 
 // Until a stop is requested (noticed at once, but while the coordinator is dialled or a model loaded;
 // it says that it leaves), something fails for good, or the conversation with the coordinator has
-// ended: in order (success) or not. With a registry or `rejoin_seconds`, and if the coordinator gave
-// this node up for its silence (which it learns when it goes on: the coordinator lives), the end of a
-// conversation is the beginning of the next: weights that fit what the next coordinator assigns stay
+// ended: in order (success) or not. With a registry or `rejoin_seconds` the end of a conversation is
+// the beginning of the next; without them too, for `connect_seconds`, if the conversation was lost
+// (the line broke, nothing was heard for a lease) or the coordinator gave this node up for its silence:
+// it may live. Where nobody answers at its address any more, it does not. Weights that fit what the next
+// coordinator assigns stay
 // loaded, and coordinators of older epochs than one that this node has known are refused.
 Result<void> run_node(const NodeAgentOptions& options, const std::stop_token& stop);
 

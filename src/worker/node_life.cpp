@@ -71,10 +71,10 @@ Result<void> run_node(const NodeAgentOptions& options, const std::stop_token& st
     Result<NodePlace> place = find(options, watch.get(), kept.epoch, latest, stop);
     if (stop.stop_requested()) return {};
     if (!place) return ever_welcomed && ended ? Result<void>() : std::move(place.error());
-    kept.welcomed = kept.fenced_silent = false;
+    kept.welcomed = kept.may_go_on = false;
     const Result<void> over = run_session(options, *place, kept, stop);
     if (stop.stop_requested()) return {};
-    if (!(again || kept.fenced_silent) || (!over && !may_be_better_later(over.error()))) return over;
+    if (!(again || kept.may_go_on) || (!over && !may_be_better_later(over.error()))) return over;
     if (kept.welcomed) {
       ended = over;
       ever_welcomed = true;

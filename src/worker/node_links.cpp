@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/node_links.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/fmt.hpp"
@@ -9,66 +10,90 @@
 namespace towline::worker {
 namespace {
 
-constexpr Duration kDialPatience = seconds(5);
+constexpr Duration kLongestPause = seconds(5);
+constexpr Duration kStands = seconds(10);  // a link that is whole for so long
 
 std::string hex(uint64_t incarnation) { return format("{:016x}", incarnation); }
 
+bool is_open(const std::shared_ptr<net::Channel>& channel) {
+  return channel->state() == net::ChannelState::kOpen;
+}
+
 }  // namespace
 
-NodeLinks::NodeLinks(net::Transport& transport)
-    : transport_(transport), outbound_only_(transport.address().empty()) {}
+NodeLinks::NodeLinks(net::Transport& transport, Duration patience)
+    : transport_(transport),
+      outbound_only_(transport.address().empty()),
+      own_(hex(transport.self().incarnation)),
+      patience_(patience) {}
 
 void NodeLinks::on_roster(const Json& roster) {
-  const std::string own = hex(transport_.self().incarnation);
+  std::map<NodeId, Link> known = std::exchange(links_, {});
   for (const Json& entry : roster["nodes"].items()) {
-    Link& link = links_[NodeId(static_cast<int32_t>(entry["id"].as_int()))];
+    const NodeId id(static_cast<int32_t>(entry["id"].as_int()));
     const std::string address = entry["address"].as_string();
     const std::string incarnation = entry["incarnation"].as_string();
-    if (link.address == address && link.incarnation == incarnation) continue;
-    if (link.channel) link.channel->close("the node was started again");
-    link = Link{};
+    const auto before = known.find(id);
+    if (before != known.end() && before->second.address == address &&
+        before->second.incarnation == incarnation) {
+      links_.insert(known.extract(before));
+      continue;
+    }
+    Link& link = links_[id];
     link.address = address;
     link.incarnation = incarnation;
-    if (incarnation == own) continue;
+    if (incarnation == own_) continue;
     if (address.empty()) {
       if (outbound_only_) break_link(link, "neither of the two can be dialled: both only dial out");
-      adopt(link);
+      link.channel = opened_by(link);
     } else if (outbound_only_) {
       dial(link);
     }
+  }
+  for (auto& [id, link] : known) {
+    if (link.channel) link.channel->close("the node has gone or was started again");
   }
 }
 
 void NodeLinks::on_opened(const std::shared_ptr<net::Channel>& channel) {
   if (channel->dialed()) return;
-  const std::string incarnation = hex(channel->peer().incarnation);
-  callers_[incarnation] = channel;
+  callers_.push_back(channel);
   for (auto& [id, link] : links_) {
-    if (link.incarnation == incarnation) adopt(link);
+    if (!link.address.empty() || opened_by(link) != channel) continue;
+    if (!link.channel) {
+      link.channel = channel;
+    } else if (link.broken.empty()) {
+      break_link(link, "the node dialled again");  // for it the old one has ended
+    }
   }
 }
 
-void NodeLinks::adopt(Link& link) {
-  const auto caller = callers_.find(link.incarnation);
-  if (link.address.empty() && caller != callers_.end()) link.channel = caller->second;
+std::shared_ptr<net::Channel> NodeLinks::opened_by(const Link& link) const {
+  for (auto caller = callers_.rbegin(); caller != callers_.rend(); ++caller) {
+    if (hex((*caller)->peer().incarnation) == link.incarnation) return *caller;
+  }
+  return nullptr;
 }
 
 void NodeLinks::on_closed(net::ChannelId channel, const std::string& reason) {
-  std::erase_if(callers_, [&](const auto& caller) { return caller.second->id() == channel; });
+  std::erase_if(callers_, [&](const auto& caller) { return caller->id() == channel; });
   for (auto& [id, link] : links_) {
     if (link.channel && link.channel->id() == channel) break_link(link, reason);
   }
 }
 
+// Or it could not be made whole.
 void NodeLinks::break_link(Link& link, const std::string& reason) {
+  news_ = news_ || link.broken.empty();
   link.channel.reset();
-  link.broken = reason;
+  link.broken = reason.empty() ? "it broke" : reason;
   link.waiting.clear();
-  news_ = true;
+  link.dial_at = kNever;
+  link.whole_since = kNever;
 }
 
 void NodeLinks::dial(Link& link) {
-  auto dialed = transport_.dial(link.address, net::deadline_in(kDialPatience));
+  auto dialed = transport_.dial(link.address, net::deadline_in(patience_));
   if (dialed) {
     link.channel = std::move(dialed).value();
   } else {
@@ -76,9 +101,52 @@ void NodeLinks::dial(Link& link) {
   }
 }
 
+void NodeLinks::tick(Instant now) {
+  if (news_) return;
+  for (auto& [id, link] : links_) {
+    if (!link.broken.empty()) {
+      try_to_heal(link, now);
+    } else if (link.pause > kFirstPause) {
+      if (link.whole_since == kNever) link.whole_since = now;
+      if (now >= link.whole_since + kStands) link.pause = kFirstPause;
+    }
+  }
+}
+
+void NodeLinks::try_to_heal(Link& link, Instant now) {
+  if (link.address.empty()) link.channel = opened_by(link);
+  if (link.channel) {
+    if (!is_open(link.channel)) return;  // on_closed() tells if it will not be
+    if (hex(link.channel->peer().incarnation) == link.incarnation) {
+      link.broken.clear();
+      news_ = true;
+      return;
+    }
+    link.channel->close("another node was looked for here");
+    break_link(link, "another node answers at its address");
+  }
+  if (link.address.empty()) return;  // it will dial, or nobody can
+  if (link.dial_at == kNever) {
+    link.dial_at = now + link.pause;
+    link.pause = std::min(link.pause * 2, kLongestPause);
+  } else if (now >= link.dial_at) {
+    link.dial_at = kNever;
+    dial(link);
+  }
+}
+
+Instant NodeLinks::next_deadline() const {
+  if (news_) return net::kNoWait;
+  Instant next = kNever;
+  for (const auto& [id, link] : links_) next = std::min(next, link.dial_at);
+  return next;
+}
+
 void NodeLinks::send(NodeId to, Outgoing frame) {
-  Link& link = links_[to];
-  if (link.broken.empty()) link.waiting.push_back(std::move(frame));
+  const auto at = links_.find(to);
+  if (at != links_.end() && at->second.broken.empty()) {
+    at->second.waiting.push_back(std::move(frame));
+  }
 }
 
 bool NodeLinks::flush(Epoch epoch) {

@@ -44,7 +44,7 @@ struct RankGroupOptions {
   RankTeamOptions team;        // collective_floats is found out here
   Json executor;               // description, the same for all ranks
   policy::MirrorLimits limits; // blocks and layers are taken from the ranks
-  Duration start_within = seconds(600);  // loading weights included
+  Duration start_within = seconds(3600);  // loading weights included
 };
 
 struct GroupEvent {

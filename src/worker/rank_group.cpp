@@ -290,11 +290,16 @@ void RankGroup::take_failures(net::RingWriter& ring, std::deque<InFlight>& fligh
     take_replies(ring, flight);
     const auto frame = std::ranges::find(flight, ack->sequence, &InFlight::sequence);
     if (frame == flight.end() || frame->told) continue;
-    const auto& reply = frame->replies[static_cast<size_t>(r)];
-    fail(*frame, static_cast<RankStatus>(std::min(ack->status, 2u)), team_->first() + r,
-         reply ? reply->text : "no reason was given");
+    fail_at(*frame, r, ack->status);
     if (!ring.all_acked(ack->sequence)) stuck_since_ = net::steady_now();
   }
+}
+
+// The rank has said why before it acked.
+void RankGroup::fail_at(InFlight& frame, int reader, uint32_t status) {
+  const auto& reply = frame.replies[static_cast<size_t>(reader)];
+  fail(frame, static_cast<RankStatus>(std::min(status, 2u)), team_->first() + reader,
+       reply ? reply->text : "no reason was given");
 }
 
 void RankGroup::fail(InFlight& frame, RankStatus status, int32_t rank, std::string error) {
@@ -325,8 +330,8 @@ void RankGroup::finish_step(net::RingWriter& ring, InFlight& frame) {
   for (int r = 0; r < ring.readers(); ++r) {
     const std::optional<net::Ack> ack = ring.ack_of(r, frame.sequence);
     if (!ack) continue;
-    if (ack->status != 0) {  // two failed; the other was told
-      fail(frame, static_cast<RankStatus>(std::min(ack->status, 2u)), team_->first() + r, "");
+    if (ack->status != 0) {  // since the failures were taken; or two failed, and the other was told
+      fail_at(frame, r, ack->status);
       return;
     }
     if (hash && *hash != ack->hash) {

@@ -125,6 +125,7 @@ class RankGroup {
   void look_for_deaths();
   bool left_as_told() const;
   void fail_all(const std::string& why);
+  void fail_at(InFlight& frame, int reader, uint32_t status);
   void fail(InFlight& frame, RankStatus status, int32_t rank, std::string error);
 
   RankGroupOptions options_;

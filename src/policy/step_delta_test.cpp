@@ -38,7 +38,7 @@ void run_oldest(StepMirror& mirror, LaneStep step, Ran& ran) {
     const SlotState& s = *mirror.slot_at(row.slot);
     RanRow r{row, {}};
     if (!s.tokens.empty()) {
-      const std::span<const int32_t> known = s.tokens.all();
+      const std::vector<int32_t> known = s.tokens.all();
       r.tokens.assign(known.begin() + row.from, known.begin() + row.to());
     }
     r.row.flags &= StepRow::kSamples | StepRow::kEveryRow;  // how a token comes is no difference

@@ -129,9 +129,10 @@ NodeStep StepSender::snapshot() const {
     const SlotState& s = mirror_.slots_[i];
     if (!s.live) continue;
     // What is not known yet is announced again by the row that needs it.
-    const std::span<const int32_t> tokens = s.tokens.all();
+    std::vector<int32_t> tokens = s.tokens.all();
+    tokens.erase(std::ranges::find(tokens, kUnknownToken), tokens.end());
     out.fresh.push_back({{i, s.gen}, s.lane, s.spec, s.computed,
-                         {tokens.begin(), std::ranges::find(tokens, kUnknownToken)}, s.blocks});
+                         std::move(tokens), s.blocks});
   }
   return out;
 }

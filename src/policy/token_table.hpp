@@ -10,7 +10,7 @@
 // sequence's other hot state, and the table is touched by one sequence of four in a step: positions
 // decide, so sequences of unequal lengths take turns.
 //
-// A plain value; one thread at a time, all() included.
+// A plain value: what is const writes nothing, so readers may share it.
 #pragma once
 
 #include <algorithm>
@@ -60,10 +60,17 @@ class TokenTable {
     take_tail();
   }
 
-  // All of them, contiguous; valid until the table changes. Not free: the newest are copied out.
-  std::span<const int32_t> all() const {
-    settle();
-    return {table_.data(), size_};
+  // Appends tokens [from, to) to `out`.
+  void copy(size_t from, size_t to, std::vector<int32_t>& out) const {
+    const size_t middle = std::clamp(settled(), from, to);
+    if (from < middle) out.insert(out.end(), table_.data() + from, table_.data() + middle);
+    for (size_t i = middle; i < to; ++i) out.push_back(tail_[i % kTail]);
+  }
+  std::vector<int32_t> all() const {
+    std::vector<int32_t> out;
+    out.reserve(size_);
+    copy(0, size_, out);
+    return out;
   }
 
   // Whether the next push_back() touches the table; if so, what it touches, in two steps, since the
@@ -76,7 +83,7 @@ class TokenTable {
   static constexpr uint32_t kTail = 4;
   // Positions from here on lie in tail_, at their remainder.
   size_t settled() const { return size_ == 0 ? 0 : (size_ - 1) / kTail * kTail; }
-  void settle() const {
+  void settle() {
     const size_t from = settled();
     table_.resize(size_);
     std::copy_n(tail_, size_ - from, table_.begin() + static_cast<std::ptrdiff_t>(from));
@@ -88,7 +95,7 @@ class TokenTable {
 
   uint32_t size_ = 0;
   int32_t tail_[kTail] = {};
-  mutable std::vector<int32_t> table_;  // right up to settled(); may be shorter than size_
+  std::vector<int32_t> table_;          // right up to settled(); may be shorter than size_
 };
 
 }  // namespace towline::policy

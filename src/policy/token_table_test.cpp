@@ -45,8 +45,12 @@ TEST(TokenTable, IsAVector) {
           break;
         }
         case 4: {
-          const std::span<const int32_t> all = table.all();
-          ASSERT_EQ(std::vector<int32_t>(all.begin(), all.end()), oracle);
+          ASSERT_EQ(table.all(), oracle);
+          const size_t to = rng.below(oracle.size() + 1), from = rng.below(to + 1);
+          std::vector<int32_t> some = {7};
+          table.copy(from, to, some);
+          ASSERT_EQ(some.size(), 1 + to - from);
+          for (size_t i = from; i < to; ++i) ASSERT_EQ(some[1 + i - from], oracle[i]);
           break;
         }
         case 5:

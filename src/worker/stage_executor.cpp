@@ -281,13 +281,18 @@ Result<void> StageExecutor::run_layers(std::span<const RunItem> items, std::span
   for (const LayerSegment& segment : layer_segments(items)) {
     spans.clear();
     int64_t rows = 0;
+    tokens_.clear();
+    for (const size_t i : segment.items) rows += items[i].row_count();
+    tokens_.reserve(static_cast<size_t>(rows));  // spans point into it
+    rows = 0;
     for (const size_t i : segment.items) {
       rows += items[i].row_count();
       for (const Row& row : items[i].rows) {
         std::span<const int32_t> tokens;
         if (segment.layers.begin == 0) {
-          tokens = row.state->tokens.all()
-                       .subspan(static_cast<size_t>(row.from), static_cast<size_t>(row.count()));
+          const size_t first = tokens_.size();
+          row.state->tokens.copy(static_cast<size_t>(row.from), static_cast<size_t>(row.to), tokens_);
+          tokens = std::span(tokens_).subspan(first);
         }
         const int32_t adapter = row.state->spec.adapter;
         spans.push_back({row.from, row.to, tokens, row.state->blocks,
@@ -366,7 +371,9 @@ void StageExecutor::want_row(const RunItem& item, const Row& row, int32_t first_
       has_any = true;
     }
   }
-  const std::span<const int32_t> tokens = row.state->tokens.all();
+  const size_t first_token = tokens_.size();
+  row.state->tokens.copy(0, row.state->tokens.size(), tokens_);
+  const std::span<const int32_t> tokens = std::span(tokens_).subspan(first_token);
   for (int32_t p = row.logits_from; p < row.to; ++p) {
     const bool samples = row.samples && p == row.to - 1;
     const bool scores = spec.prompt_logprobs && p + 1 < spec.prompt_length &&
@@ -386,9 +393,15 @@ Result<void> StageExecutor::sample(std::span<const RunItem> items, std::span<con
   eval_rows_.clear();
   wanted_.clear();
   size_t slots = caches_.size();
+  size_t known = 0;
   for (const RunItem& item : items) {
-    for (const Row& row : item.rows) slots = std::max(slots, size_t{row.slot} + 1);
+    for (const Row& row : item.rows) {
+      slots = std::max(slots, size_t{row.slot} + 1);
+      if (item.hop.samples()) known += row.state->tokens.size();
+    }
   }
+  tokens_.clear();
+  tokens_.reserve(known);  // eval_rows_ points into it
   caches_.resize(slots);  // before eval_rows_ points into it
   int32_t first_row = 0;
   for (const RunItem& item : items) {

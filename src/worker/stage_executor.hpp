@@ -95,6 +95,7 @@ class StageExecutor final : public Executor {
     engine::TokenHistory history;
     engine::EmbeddingPool pool;
   };
+  std::vector<int32_t> tokens_;  // of the rows under way, contiguous
   struct Wanted {  // where an evaluated row's outcome goes
     size_t result;
     bool samples;

@@ -13,10 +13,12 @@ void ApiRows::add_to(OptionTable& t) {
   t.value("tls-cert", &api.http.tls_cert, "certificate chain (PEM); serves HTTPS");
   t.value("tls-key", &api.http.tls_key, "private key (PEM) of the certificate");
   t.value("cors-origin", &api.cors_origin, "origin that browsers may call from, or '*'");
-  t.value("max-connections", &api.http.max_connections, "open connections at most").range(1, 1 << 20);
+  t.value("max-connections", &api.http.max_connections, "open connections at most")
+      .range(1, 1 << 20);
   t.value("max-body-bytes", &api.http.max_body_bytes, "longest request body").range(1024, 1 << 30);
   t.flag("strict-fields", &api.strict_fields, "refuse fields that the API does not have");
-  t.value("drain-seconds", &drain_seconds, "how long requests may go on after SIGTERM").range(0, 86400);
+  t.value("drain-seconds", &drain_seconds, "how long requests may go on after SIGTERM")
+      .range(0, 86400);
   t.value("drain-delay", &drain_delay,
           "seconds to go on answering 503 after SIGTERM, for load balancers to notice")
       .range(0, 3600);

@@ -52,7 +52,8 @@ Result<pid_t> ChildProcesses::start(const std::string& name, std::vector<std::st
   ::posix_spawn_file_actions_init(&files);
   ::posix_spawn_file_actions_adddup2(&files, STDERR_FILENO, STDOUT_FILENO);
   pid_t pid = -1;
-  const int failed = ::posix_spawn(&pid, "/proc/self/exe", &files, &attributes, argv.data(), environ);
+  const int failed =
+      ::posix_spawn(&pid, "/proc/self/exe", &files, &attributes, argv.data(), environ);
   ::posix_spawnattr_destroy(&attributes);
   ::posix_spawn_file_actions_destroy(&files);
   if (failed != 0) {

@@ -55,10 +55,10 @@ std::vector<std::string> status_lines(const Json& status) {
                          status["epoch"].as_int(), status["ready"].as_bool() ? "" : ", NOT READY",
                          status["running"].as_int(), status["waiting"].as_int(),
                          status["tokens"].as_int(), status["reroutes"].as_int()));
-  lines.push_back(format("flow {:.1f} tokens/s over the last {:.0f} s, {:.1f} % of the maximum of {:.0f}",
-                         status["achieved_flow"].as_double(), status["flow_window_s"].as_double(),
-                         100 * status["achieved_over_max"].as_double(),
-                         status["max_flow"].as_double()));
+  lines.push_back(
+      format("flow {:.1f} tokens/s over the last {:.0f} s, {:.1f} % of the maximum of {:.0f}",
+             status["achieved_flow"].as_double(), status["flow_window_s"].as_double(),
+             100 * status["achieved_over_max"].as_double(), status["max_flow"].as_double()));
   return lines;
 }
 

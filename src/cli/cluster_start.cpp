@@ -50,7 +50,8 @@ struct KeyFile {
     fd = ::memfd_create("towline-keys", MFD_CLOEXEC);
     if (fd < 0 || ::fchmod(fd, 0600) != 0 ||
         ::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
-      return errorf(Code::kIo, "the cluster's keys cannot be kept in memory: {}", std::strerror(errno));
+      return errorf(Code::kIo, "the cluster's keys cannot be kept in memory: {}",
+                    std::strerror(errno));
     }
     path = format("/proc/{}/fd/{}", ::getpid(), fd);
     return {};
@@ -85,7 +86,8 @@ Result<serve::ClusterOptions> cluster_options(const ClusterStart& start,
   options.nodes = served.nodes;
   options.planned_links = served.links;
   options.model_hash = served.model_hash;
-  options.links = serve::EmulatedLinks::of(start.scenario, served.machines ? &*served.machines : nullptr);
+  options.links =
+      serve::EmulatedLinks::of(start.scenario, served.machines ? &*served.machines : nullptr);
   options.listen = listen_address(start);
   options.key_file = start.key_file;
   options.insecure = start.insecure;
@@ -105,7 +107,8 @@ Result<void> settle_keys(ClusterStart& start, KeyFile& own) {
   ASSIGN_OR_RETURN(const net::TransportKind kind, net::kind_of_address(listen_address(start)));
   if (kind == net::TransportKind::kInproc) {
     return Error(Code::kInvalidArgument,
-                 "inproc does not leave a process, and workers are processes: use tcp, zmq, shm or mpi");
+                 "inproc does not leave a process, and workers are processes: "
+                 "use tcp, zmq, shm or mpi");
   }
   start.insecure = start.insecure || !start.scenario.curve;
   if (kind != net::TransportKind::kZmq || start.insecure || !start.key_file.empty()) return {};
@@ -248,7 +251,9 @@ class ClusterRun {
 
   void on_child() {
     children_.reap();
-    if (!ready_ && children_.alive() < children_.started()) fail("one has ended before all was ready");
+    if (!ready_ && children_.alive() < children_.started()) {
+      fail("one has ended before all was ready");
+    }
   }
 
   // Of the nodes that the scenario lists.
@@ -397,7 +402,8 @@ void add_cluster_rows(OptionTable& t, ClusterStart& o) {
   t.value("wait-for-nodes", &o.wait_for_nodes,
           "seconds that requests wait when too few nodes are left; then they fail")
       .range(0, 86400);
-  t.value("lease", &o.lease, "seconds of silence after which a node counts as dead").range(0.5, 600);
+  t.value("lease", &o.lease, "seconds of silence after which a node counts as dead")
+      .range(0.5, 600);
   add_tenure_rows(t, o.tenure);
   t.value("picture", &o.picture, "write a picture of the plan (HTML or SVG) to this file");
 }

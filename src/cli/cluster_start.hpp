@@ -26,13 +26,13 @@ namespace towline::cli {
 
 struct ClusterStart {
   spec::Scenario scenario;
-  serve::ApiServerOptions api;     // max_sequences, max_queue and an empty name come from the scenario
+  serve::ApiServerOptions api;  // max_sequences, max_queue and an empty name come from the scenario
   std::string listen;              // of the coordinator; empty: a free port of this machine
   std::string key_file;            // zmq
   bool insecure = false;           // zmq without keys
   bool own_keys = false;           // zmq without a key file: make keys for this run
   bool spawn = false;              // start the workers as child processes
-  bool complete = false;           // ready: when all of its nodes are, not only one way through the layers
+  bool complete = false;  // ready: when all of its nodes are, not only one way through the layers
   int ready_seconds = 0;           // how long they may take; 0: for ever
   double lease = 3, wait_for_nodes = 0;  // seconds
   bool async_steps = false;
@@ -40,7 +40,7 @@ struct ClusterStart {
   serve::RecordFiles records;
   bool json = false;               // ready line as JSON
   bool announce_waiting = false;   // say on stdout, before that, what to start
-  std::vector<std::string> adapters;  // LoRA, NAME=DIRECTORY: every node loads them before it serves
+  std::vector<std::string> adapters;  // LoRA, NAME=DIRECTORY: every node loads them, then serves
   TenureOptions tenure;            // registry, standby, state
   std::string picture;             // file for a picture of the plan
   std::string log_level = "info";  // of the workers as well

@@ -64,9 +64,9 @@ struct Lane {
   int steps_left = 0;
 };
 
-// The calling thread computes on the index-th processor that this process may use, and nowhere else:
-// a kernel that leaves two threads on one processor for a while would make the stages take turns. (The
-// threads of one process's team have places of their own, too.)
+// The calling thread computes on the index-th processor that this process may use, and nowhere
+// else: a kernel that leaves two threads on one processor for a while would make the stages take
+// turns. (The threads of one process's team have places of their own, too.)
 void take_processor(size_t index) {
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
@@ -237,14 +237,15 @@ class Bench {
   std::vector<std::unique_ptr<worker::StageExecutor>> stages_;
   std::vector<Lane> lanes_;
   std::vector<double> work_;  // by stage; written by the stage's thread
-  // Of the last stage's: a pipeline that runs for long is always full, so the clock runs from the end
-  // of the first lane's step to the end of the last one's, and counts the tokens after the first.
+  // Of the last stage's: a pipeline that runs for long is always full, so the clock
+  // runs from the end of the first lane's step to the end of the last one's, and
+  // counts the tokens after the first.
   Clock::time_point first_end_, last_end_;
   size_t counted_ = 0;
 };
 
-// Layer ranges of about equal bytes of weights, as they lie in the file; the last stage also has the
-// output matrix.
+// Layer ranges of about equal bytes of weights, as they lie in the file; the last
+// stage also has the output matrix.
 std::vector<LayerRange> divide(const engine::ModelFile& file, int workers) {
   const int32_t layers = file.desc().layers;
   double stack = 0;
@@ -327,10 +328,9 @@ Result<int> run(std::span<const std::string> args) {
     ranges += format(" {}..{} ({:.1f} ms a lane's step)", stages[s].begin, stages[s].end,
                      1e3 * median(work[s]));
   }
-  std::puts(
-      format("{}: {} sequences, {} tokens each; a step of all {:.1f} ms; stages{}", desc.name, o.batch,
-             o.generate, 1e3 * median(whole), ranges)
-          .c_str());
+  std::puts(format("{}: {} sequences, {} tokens each; a step of all {:.1f} ms; stages{}", desc.name,
+                   o.batch, o.generate, 1e3 * median(whole), ranges)
+                .c_str());
   std::puts(format("one process, {} threads   {:9.1f} tokens/s", o.workers, a).c_str());
   std::puts(
       format("{} workers, {} lanes       {:9.1f} tokens/s   {:.3f}x", o.workers, lanes, b, ratio)

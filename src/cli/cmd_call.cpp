@@ -28,8 +28,9 @@ OptionTable table(CallOptions& o) {
   t.value("args", &o.args, "arguments as JSON, e.g. '{\"level\": 2}' for sleep");
   o.client.add_rows(t);
   t.flag("json", &o.json, "print the server's own JSON");
-  t.describe("Prints a line for each node and rank. docs/cluster.md says what the methods do. The exit "
-             "code is 1 if a node failed.");
+  t.describe(
+      "Prints a line for each node and rank. docs/cluster.md says what the methods do. The exit "
+      "code is 1 if a node failed.");
   t.example("towline call health");
   t.example("towline call sleep --args '{\"level\": 2}' && towline call wake");
   return t;

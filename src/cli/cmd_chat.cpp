@@ -34,7 +34,8 @@ OptionTable table(ChatCommandOptions& o) {
   OptionTable t("chat", "Talk with a model.");
   t.positional("model", &o.model,
                "GGUF file or Hugging Face directory; with --url the server's name for a model");
-  t.value("url", &o.url, "talk to a server with OpenAI's API instead, at http:// or https://host:port");
+  t.value("url", &o.url,
+          "talk to a server with OpenAI's API instead, at http:// or https://host:port");
   t.value("api-key", &o.api_key, "key that the server of --url wants").secret();
   t.value("ca", &o.ca, kCaHelp).metavar("FILE");
   t.value("system", &o.system, "system message: how the model shall behave");
@@ -157,14 +158,12 @@ void answer(Chat& chat, const std::string& message, serve::ChatOptions& options,
   if (!stats) return;
   const double wait = std::chrono::duration<double>(first - start).count();
   const double rest = std::chrono::duration<double>(Clock::now() - first).count();
-  std::fputs(format("[prompt {} tokens, {} cached, first after {:.2f} s; {} tokens, {:.1f} tokens/s; "
-                    "{} messages forgotten]\n",
-                    result->prompt_tokens, result->cached_tokens, std::max(0.0, wait),
-                    result->output_tokens,
-                    rest > 0 ? static_cast<double>(result->output_tokens - 1) / rest : 0.0,
-                    result->forgotten)
-                 .c_str(),
-             stderr);
+  const std::string line = format(
+      "[prompt {} tokens, {} cached, first after {:.2f} s; {} tokens, {:.1f} tokens/s; "
+      "{} messages forgotten]\n",
+      result->prompt_tokens, result->cached_tokens, std::max(0.0, wait), result->output_tokens,
+      rest > 0 ? static_cast<double>(result->output_tokens - 1) / rest : 0.0, result->forgotten);
+  std::fputs(line.c_str(), stderr);
 }
 
 // The conversation, to the end of input; `chat` is a ChatSession or a RemoteChat.

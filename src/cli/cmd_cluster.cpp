@@ -88,8 +88,7 @@ OptionTable generate_table(GenerateOptions& o) {
   OptionTable t("cluster generate", "Write a made-up cluster in Helix's format.");
   t.describe(
       "With --types: a random graph of machines (complete, unless --degree is lower and --no-fill "
-      "is "
-      "given). With --partition, once a region: fast links inside, slow ones between. The same "
+      "is given). With --partition, once a region: fast links inside, slow ones between. The same "
       "parameters and seed give the bytes of Helix's own generators. Quantities are expressions "
       "with Helix's units, in which mbps means megaBYTES a second: '12.5 * mbps' is 100 Mbit/s.");
   t.value("types", &o.types, "machines by type, like A100:4,T4:12").metavar("TYPE:COUNT");

@@ -24,8 +24,9 @@ struct CompareOptions {
 OptionTable table(CompareOptions& o) {
   OptionTable t("compare", "Compare two results of simulate.");
   t.describe(
-      "Prints every number that differs by more than the tolerance, and exits with 1 if any does, "
-      "or if a field is missing in one of them. Takes files, or folders written by simulate --out.");
+      "Prints every number that differs by more than the tolerance, and exits "
+      "with 1 if any does, or if a field is missing in one of them. Takes files, "
+      "or folders written by simulate --out.");
   t.positional("first", &o.first, "summary.json, or the folder with it").required();
   t.positional("second", &o.second, "the other").required();
   t.value("tolerance", &o.tolerance, "relative difference that counts as equal").range(0, 10);
@@ -103,8 +104,10 @@ Result<int> run(std::span<const std::string> args) {
   Json list = Json::array();
   for (const Difference& d : comparison.differences()) {
     if (o.json) {
-      list.push(Json::object(
-          {{"field", d.field}, {"first", d.first}, {"second", d.second}, {"relative", d.relative}}));
+      list.push(Json::object({{"field", d.field},
+                              {"first", d.first},
+                              {"second", d.second},
+                              {"relative", d.relative}}));
     } else {
       std::puts(format("{:<28} {:>20} {:>20}  {}", d.field, d.first.dump(), d.second.dump(),
                        std::isfinite(d.relative) ? format("{:.3f} %", 100 * d.relative)

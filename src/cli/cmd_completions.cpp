@@ -65,14 +65,17 @@ std::string bash_script() {
   for (const auto& [first, seconds] : command_tree()) {
     firsts += (firsts.empty() ? "" : " ") + first;
     if (!seconds.empty()) {
-      cases += format("    \"{}\") [ \"$COMP_CWORD\" -eq 2 ] && words=\"{}\" ;;\n", first, join(seconds));
+      cases += format("    \"{}\") [ \"$COMP_CWORD\" -eq 2 ] && words=\"{}\" ;;\n", first,
+                      join(seconds));
     }
   }
   std::string flags;
   for (const Command& command : longest_first()) {
-    flags += format("    \"{0}\"|\"{0} \"*) flags=\"{1}\" ;;\n", command.name, join(flags_of(command)));
+    flags +=
+        format("    \"{0}\"|\"{0} \"*) flags=\"{1}\" ;;\n", command.name, join(flags_of(command)));
   }
-  return format(R"(# towline completion; install: towline completions bash > /etc/bash_completion.d/towline
+  return format(
+      R"(# towline completion; install: towline completions bash > /etc/bash_completion.d/towline
 _towline() {{
   local current="${{COMP_WORDS[COMP_CWORD]}}" words="" flags=""
   local typed="${{COMP_WORDS[*]:1:COMP_CWORD}}"
@@ -90,7 +93,8 @@ _towline() {{
   esac
 }}
 complete -o filenames -F _towline towline
-)", firsts, cases, flags);
+)",
+      firsts, cases, flags);
 }
 
 std::string fish_script() {
@@ -107,8 +111,9 @@ std::string fish_script() {
                    quoted(command.summary));
     const std::string typed = format("__fish_seen_subcommand_from {}", last);
     for (const std::string& flag : flags_of(command)) {
-      text += format("complete -c towline -n '{}' -l '{}'\n",
-                     space == std::string::npos ? typed : condition + "; and " + typed, flag.substr(2));
+      text +=
+          format("complete -c towline -n '{}' -l '{}'\n",
+                 space == std::string::npos ? typed : condition + "; and " + typed, flag.substr(2));
     }
   }
   return text;
@@ -154,7 +159,8 @@ Result<int> run_options(std::span<const std::string> args) {
              "option names), that over the default. Every command also takes `--config FILE`, "
              "`--print-config` and `--help`.\n\n", stdout);
   for (const Command& command : commands()) {
-    command.describe([](const OptionTable& table) { std::fputs(table.markdown().c_str(), stdout); });
+    command.describe(
+        [](const OptionTable& table) { std::fputs(table.markdown().c_str(), stdout); });
   }
   return 0;
 }

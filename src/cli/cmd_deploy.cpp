@@ -61,9 +61,8 @@ OptionTable table(DeployCommand& o) {
   t.example(
       "towline deploy scenario.toml --to systemd --coordinator head.example.org --out units/");
   t.example(
-      "towline deploy scenario.toml --to systemd --registry etcd://10.0.0.5:2379/garage --standbys "
-      "1 "
-      "--out units/");
+      "towline deploy scenario.toml --to systemd --registry etcd://10.0.0.5:2379/garage "
+      "--standbys 1 --out units/");
   t.example("towline deploy scenario.toml --to kubernetes --image registry.example.org/towline:1 "
             "| kubectl apply -f -");
   return t;

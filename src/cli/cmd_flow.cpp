@@ -35,8 +35,7 @@ OptionTable table(FlowOptions& o) {
       "Computes the maximum flow of tokens through a plan, ours or Helix's, with the flow of every "
       "link, the shares by which requests are spread, the minimum cut, and what is left after the "
       "failure of each node. Without --simulator-cluster every link between nodes whose layers "
-      "meet "
-      "is used; with it, exactly the links that the file lists.");
+      "meet is used; with it, exactly the links that the file lists.");
   o.inputs.add_to(t);
   t.value("solution", &o.solution, "the plan: plan.toml, or Helix's *_sol.ini").metavar("FILE");
   t.value("simulator-cluster", &o.simulator_cluster,

@@ -28,8 +28,8 @@ OptionTable table(JournalOptions& o) {
   OptionTable t("journal", "Tell what the journal of a run holds; write its workload as a trace.");
   t.describe(
       "Journals are written by up, serve --cluster and simulate with --journal. 'simulate "
-      "--replay' repeats their decisions; 'simulate --trace' simulates what --trace writes here: the same "
-      "requests at the same times, on other machines, with another plan or router.");
+      "--replay' repeats their decisions; 'simulate --trace' simulates what --trace writes here: "
+      "the same requests at the same times, on other machines, with another plan or router.");
   t.positional("journal", &o.journal, "the journal's file").required();
   t.value("trace", &o.trace,
           "write when each request came, its prompt tokens and those it was given")

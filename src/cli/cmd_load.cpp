@@ -22,7 +22,8 @@ namespace towline::cli {
 namespace {
 
 struct LoadCommandOptions {
-  std::string url, model, api_key, ca, endpoint = "completions", arrivals = "poisson", trace, out, scenario;
+  std::string url, model, api_key, ca, trace, out, scenario;
+  std::string endpoint = "completions", arrivals = "poisson";
   int64_t requests = 100;
   double rate = 0, variation = 2, duration = 0, timeout = 600, slo_ttft = 0, slo_tpot = 0;
   double temperature = 0;
@@ -38,7 +39,8 @@ OptionTable table(LoadCommandOptions& o) {
       "request when the last is answered. TTFT is the time to the first token, TPOT the mean of "
       "the further ones, ITL the single gaps, E2E the whole. Ctrl-C ends the run and reports what "
       "is there. The exit code is 1 if a request failed.");
-  t.positional("url", &o.url, "http://host:port or https://host:port, with /v1 or another path if it differs")
+  t.positional("url", &o.url,
+               "http://host:port or https://host:port, with /v1 or another path if it differs")
       .required();
   t.value("requests", &o.requests, "how many; a trace may end before").range(1, 1e9);
   t.value("duration", &o.duration, "send for so many seconds at most; 0: no such end")
@@ -54,8 +56,9 @@ OptionTable table(LoadCommandOptions& o) {
   t.value("input", &o.input, "prompt tokens, without --trace").range(1, 1e6);
   t.value("output", &o.output, "output tokens, without --trace").range(1, 1e6);
   t.value("scenario", &o.scenario,
-          "take what is not given here from the [workload] of this file (trace, rate, lengths, seed); "
-          "`towline simulate --scenario` has the same requests at the same times").metavar("FILE");
+          "take what is not given here from the [workload] of this file (trace, rate, lengths, "
+          "seed); `towline simulate --scenario` has the same requests at the same times")
+      .metavar("FILE");
   t.value("endpoint", &o.endpoint,
           "completions sends token ids; chat sends words (about a token each)")
       .one_of({"completions", "chat"});

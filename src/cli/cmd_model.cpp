@@ -166,7 +166,8 @@ void print_shape(const ModelFile& model) {
   const Totals totals = add_up(model);
   print_row("parameters", parameter_text(totals.parameters) +
                               (d.tied_embeddings ? ", output matrix tied to the embedding" : ""));
-  print_row("weights", format("{} in {} tensors", format_bytes(totals.bytes), model.tensors().size()));
+  print_row("weights",
+            format("{} in {} tensors", format_bytes(totals.bytes), model.tensors().size()));
   for (int i = 0; i < engine::kDTypeCount; ++i) {
     const TypeTotal& total = totals.types[static_cast<size_t>(i)];
     if (total.tensors == 0) continue;

@@ -85,8 +85,10 @@ Result<int> run_quantize(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(const int64_t bytes, size_of(o.out));
   const int64_t before = tensor_bytes(model);
   if (o.json) {
-    const Json json = Json::object(
-        {{"path", o.out}, {"type", recipe.name}, {"bytes", bytes}, {"weight_bytes_before", before}});
+    const Json json = Json::object({{"path", o.out},
+                                    {"type", recipe.name},
+                                    {"bytes", bytes},
+                                    {"weight_bytes_before", before}});
     std::puts(json.dump().c_str());
   } else {
     std::puts(format("{}: {}, {} ({} of weights before)", o.out, recipe.name, format_bytes(bytes),
@@ -118,7 +120,8 @@ OptionTable dummy_table(DummyOptions& o) {
   t.value("shape", &o.shape, "one of " + shapes).required().metavar("NAME");
   t.value("type", &o.type, "one of " + engine::quant_recipe_names()).metavar("TYPE");
   t.value("out", &o.out, "file to write").required().metavar("FILE");
-  t.value("layers", &o.layers, "write this many layers; 0: as many as the shape has").range(0, 4096);
+  t.value("layers", &o.layers, "write this many layers; 0: as many as the shape has")
+      .range(0, 4096);
   t.value("seed", &o.seed, "equal seeds give equal bytes");
   t.value("threads", &o.threads, "threads").range(1, 256);
   t.flag("force", &o.force, "replace an existing file");
@@ -146,7 +149,8 @@ Result<int> run_dummy(std::span<const std::string> args) {
   }
   ASSIGN_OR_RETURN(const int64_t bytes, size_of(o.out));
   if (o.json) {
-    std::puts(Json::object({{"path", o.out}, {"bytes", bytes}, {"type", recipe.name}}).dump().c_str());
+    std::puts(
+        Json::object({{"path", o.out}, {"bytes", bytes}, {"type", recipe.name}}).dump().c_str());
   } else {
     std::puts(format("{}: {}, {} layers, {}", o.out, desc.name, desc.layers, format_bytes(bytes))
                   .c_str());

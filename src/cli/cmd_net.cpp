@@ -26,22 +26,25 @@ using net::Inbox;
 
 // What serve and ping have in common.
 struct CommonOptions {
-  LinkEnd end{.identity = format("net-{}", ::getpid()), .key_file = {}, .insecure = false, .faults = {}};
+  LinkEnd end{
+      .identity = format("net-{}", ::getpid()), .key_file = {}, .insecure = false, .faults = {}};
   bool json = false;
 
   void add_to(OptionTable& t) {
     t.value("identity", &end.identity, "name shown to the peer");
     t.value("keys", &end.key_file, "the cluster's keys, for zmq:// addresses ('towline net keys')");
     t.flag("insecure", &end.insecure, "zmq without keys and encryption");
-    t.value("faults", &end.faults, "a bad network on purpose, for what is sent from here: delay=50ms,"
+    t.value("faults", &end.faults,
+            "a bad network on purpose, for what is sent from here: delay=50ms,"
             "jitter=5ms,rate=100Mbit,loss=0.01,duplicate=,reorder=,corrupt=,cut=,seed=");
-    t.value("silence", &end.silence, "seconds without a sign of life after which a peer counts as dead")
+    t.value("silence", &end.silence,
+            "seconds without a sign of life after which a peer counts as dead")
         .range(0.5, 86'400);
     t.flag("json", &json, "print JSON");
   }
 };
 
-// --- serve ---------------------------------------------------------------------------------------------
+// --- serve ---------------------------------------------------------------------------------------
 
 struct NetServeOptions {
   CommonOptions common;
@@ -56,7 +59,8 @@ OptionTable table(NetServeOptions& o) {
   t.flag("once", &o.once, "end when the last peer has left");
   o.common.add_to(t);
   t.example("towline net serve tcp://0.0.0.0:7100");
-  t.example("towline net keys cluster.keys && towline net serve zmq://0.0.0.0:7101 --keys cluster.keys");
+  t.example(
+      "towline net keys cluster.keys && towline net serve zmq://0.0.0.0:7101 --keys cluster.keys");
   return t;
 }
 
@@ -68,7 +72,8 @@ void answer(const Inbox::Event& event, net::Channel& channel, uint64_t& counted)
   } else if (event.frame.kind == kProbeData) {
     counted += event.frame.payload.size();
   } else if (event.frame.kind == kProbeDone) {
-    sent = channel.send(kProbeDone, 0, {reinterpret_cast<const uint8_t*>(&counted), sizeof counted}, soon);
+    sent = channel.send(kProbeDone, 0, {reinterpret_cast<const uint8_t*>(&counted), sizeof counted},
+                        soon);
     counted = 0;
   }
   if (!sent) channel.close(sent.error().message());
@@ -88,7 +93,9 @@ Result<int> run_serve(std::span<const std::string> args) {
     listening.push(transport->address());
     transports.push_back(std::move(transport));
   }
-  if (o.common.json) std::puts(Json::object({{"listening", listening}, {"pid", ::getpid()}}).dump().c_str());
+  if (o.common.json) {
+    std::puts(Json::object({{"listening", listening}, {"pid", ::getpid()}}).dump().c_str());
+  }
   std::fflush(stdout);
 
   const StopSignals stop({SIGINT, SIGTERM});
@@ -108,8 +115,10 @@ Result<int> run_serve(std::span<const std::string> args) {
       Peer& peer = peers[event->channel];
       answer(*event, *peer.channel, peer.counted);
     } else if (event->kind == Inbox::Event::kClosed) {
-      std::fputs(format("net: '{}' left: {}\n", peers[event->channel].channel->peer().name, event->reason).c_str(),
-                 stderr);
+      std::fputs(
+          format("net: '{}' left: {}\n", peers[event->channel].channel->peer().name, event->reason)
+              .c_str(),
+          stderr);
       peers.erase(event->channel);
       if (o.once && peers.empty()) break;
     }
@@ -117,7 +126,7 @@ Result<int> run_serve(std::span<const std::string> args) {
   return 0;
 }
 
-// --- ping ----------------------------------------------------------------------------------------------
+// --- ping ----------------------------------------------------------------------------------------
 
 struct NetPingOptions {
   CommonOptions common;
@@ -126,13 +135,16 @@ struct NetPingOptions {
 };
 
 OptionTable table(NetPingOptions& o) {
-  OptionTable t("net ping", "Measure latency and bandwidth to a 'towline net serve', over each transport.");
+  OptionTable t("net ping",
+                "Measure latency and bandwidth to a 'towline net serve', over each transport.");
   t.positional("addresses", &o.addresses, "as printed by 'towline net serve'").required();
   t.value("sizes", &o.probe.sizes, "payload bytes of the round trips, comma separated");
   t.value("count", &o.probe.count, "round trips for each size").range(1, 10'000'000);
-  t.value("gap-us", &o.probe.gap_us, "pause between round trips: 0 is the hot path, 2000 is like steps of a model")
+  t.value("gap-us", &o.probe.gap_us,
+          "pause between round trips: 0 is the hot path, 2000 is like steps of a model")
       .range(0, 10'000'000);
-  t.value("megabytes", &o.probe.megabytes, "sent one way for the bandwidth; 0 leaves it out").range(0, 1'000'000);
+  t.value("megabytes", &o.probe.megabytes, "sent one way for the bandwidth; 0 leaves it out")
+      .range(0, 1'000'000);
   t.value("timeout", &o.probe.timeout, "seconds to wait for the peer").range(0.1, 3600);
   o.common.add_to(t);
   t.example("towline net ping tcp://10.0.0.7:7100");
@@ -157,7 +169,9 @@ void print(const LinkProbe::Figures& f) {
   std::puts(format("{}: '{}', connected in {:.1f} ms", f.address, f.peer, f.connect_ms).c_str());
   std::puts("  bytes      p50 us      p90 us      p99 us      max us   (round trip)");
   for (const LinkProbe::Latency& l : f.latency) {
-    std::puts(format("{:>7} {:>11.1f} {:>11.1f} {:>11.1f} {:>11.1f}", l.bytes, l.p50, l.p90, l.p99, l.max).c_str());
+    std::puts(
+        format("{:>7} {:>11.1f} {:>11.1f} {:>11.1f} {:>11.1f}", l.bytes, l.p50, l.p90, l.p99, l.max)
+            .c_str());
   }
   if (f.bytes_per_second > 0) {
     std::puts(format("  one way {:.1f} MB/s ({:.0f} Mbit/s)", f.bytes_per_second * 1e-6,
@@ -181,7 +195,7 @@ Result<int> run_ping(std::span<const std::string> args) {
   return 0;
 }
 
-// --- keys ----------------------------------------------------------------------------------------------
+// --- keys ----------------------------------------------------------------------------------------
 
 struct NetKeysOptions {
   std::string path;
@@ -214,8 +228,8 @@ const Command kNetServe = {"net serve", "answer 'net ping' from another machine"
                              o.common.end.identity = "net-PID";
                              sink(table(o));
                            }};
-const Command kNetPing = {"net ping", "latency and bandwidth to another machine, by transport", run_ping,
-                          [](void (*sink)(const OptionTable&)) {
+const Command kNetPing = {"net ping", "latency and bandwidth to another machine, by transport",
+                          run_ping, [](void (*sink)(const OptionTable&)) {
                             NetPingOptions o;
                             o.common.end.identity = "net-PID";
                             sink(table(o));

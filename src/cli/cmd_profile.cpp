@@ -25,9 +25,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Kind = LayerCell::Kind;
 
-constexpr int kStepTokens = 512;    // of a prompt
-constexpr int kChunkAfter = 128;    // rows, at most, of the prompt piece that shows what context costs
-constexpr int kLogitRows = 64;      // evaluated at once, as a worker does
+constexpr int kStepTokens = 512;  // of a prompt
+constexpr int kChunkAfter = 128;  // rows, at most, of the prompt piece that shows context's cost
+constexpr int kLogitRows = 64;    // evaluated at once, as a worker does
 
 struct ProfileOptions {
   std::string model;
@@ -63,28 +63,32 @@ OptionTable table(ProfileOptions& o) {
   t.value("context", &o.contexts, "tokens in each sequence's KV cache").range(1, 1 << 20);
   t.value("prefill", &o.prefills, "prompt tokens of one request, 512 a step").range(1, 1 << 20);
   t.value("mixed", &o.mixed,
-          "prompt tokens of steps with 2 and 8 generating sequences beside them: these are predicted from "
-          "the others, to tell how well; 0: none").range(0, kStepTokens);
+          "prompt tokens of steps with 2 and 8 generating sequences beside them: these are "
+          "predicted from the others, to tell how well; 0: none")
+      .range(0, kStepTokens);
   t.value("typical-context", &o.typical, "the context whose column goes into the profile")
       .range(1, 1 << 20);
   t.value("seconds", &o.cell_seconds, "time spent on each cell of the grid").range(0.01, 60);
   t.value("memory", &o.memory_gib, "GiB for weights and KV cache; 0: 80 % of the machine's")
       .range(0, 1e6);
   t.value("isa", &o.isa, "kernels: auto, avx512, avx2 or generic");
-  t.value("link", &o.links, "measure the link to a 'towline net serve' too, as NAME=ADDRESS; may be repeated");
-  t.value("megabytes", &o.probe.megabytes, "sent over each link for its bandwidth").range(1, 1'000'000);
+  t.value("link", &o.links,
+          "measure the link to a 'towline net serve' too, as NAME=ADDRESS; may be repeated");
+  t.value("megabytes", &o.probe.megabytes, "sent over each link for its bandwidth")
+      .range(1, 1'000'000);
   t.value("keys", &o.probe.end.key_file, "the cluster's keys, for links over zmq://");
   t.flag("insecure", &o.probe.end.insecure, "links over zmq without keys and encryption");
   t.flag("json", &o.json, "print one JSON object instead of tables");
   t.flag("progress", &o.progress, "show progress even if this is no terminal");
   t.describe(
-      "Times are seconds a layer: a step through the layers, divided by their number; and of the head "
-      "(output norm, logits, the greedy choice) seconds a step. The mean of the repetitions that fit "
-      "into --seconds, with pauses as between two steps and all cells in turn at random: what the fifths "
-      "of the whole time differ by is the machine's drift. The profile file feeds `towline plan`, "
-      "`simulate` and emulated workers; `towline profile check` compares it with recorded runs, `towline "
-      "profile learn` corrects it by them. With --link it also says how far other machines are: half "
-      "the median round trip, and bytes a second one way, as a cluster file wants them.");
+      "Times are seconds a layer: a step through the layers, divided by their number; "
+      "and of the head (output norm, logits, the greedy choice) seconds a step. The mean of "
+      "the repetitions that fit into --seconds, with pauses as between two steps and all cells "
+      "in turn at random: what the fifths of the whole time differ by is the machine's drift. "
+      "The profile file feeds `towline plan`, `simulate` and emulated workers; `towline profile "
+      "check` compares it with recorded runs, `towline profile learn` corrects it by them. "
+      "With --link it also says how far other machines are: half the median round trip, "
+      "and bytes a second one way, as a cluster file wants them.");
   t.example("towline profile llama-1b-q4_0.gguf --type desktop --out desktop.toml");
   t.example("towline profile model.gguf --batch 1,8,32 --context 512 --prefill 128,512 --json");
   t.example("towline profile model.gguf --out attic.toml --link cellar=tcp://10.0.0.8:7100");
@@ -303,11 +307,13 @@ std::string toml_text(const spec::Profile& profile, const std::vector<LayerCell>
     }
     return out;
   };
-  std::string out = spec::profile_to_toml(profile) + "\n[machine]\n" + lines(machine_json(measured));
+  std::string out =
+      spec::profile_to_toml(profile) + "\n[machine]\n" + lines(machine_json(measured));
   for (const MeasuredLink& link : measured.links) {
-    out += format("\n[[links]]\nto = {}\naddress = {}\nlatency_seconds = {}\nbytes_per_second = {}\n",
-                  spec::toml_string(link.to), spec::toml_string(link.address),
-                  spec::toml_number(link.latency), spec::toml_number(link.bytes_per_second));
+    out +=
+        format("\n[[links]]\nto = {}\naddress = {}\nlatency_seconds = {}\nbytes_per_second = {}\n",
+               spec::toml_string(link.to), spec::toml_string(link.address),
+               spec::toml_number(link.latency), spec::toml_number(link.bytes_per_second));
   }
   for (const LayerCell& cell : cells) out += "\n[[grid]]\n" + lines(cell_json(cell));
   return out;
@@ -355,7 +361,9 @@ Result<engine::Stage> load(const ProfileOptions& o, std::shared_ptr<const engine
     const int64_t before = cell.kind == Kind::kPrefill ? cell.context : 0;
     blocks = std::max(blocks, decodes * blocks_of(cell.context) + blocks_of(before + prompt));
     options.max_rows = std::max(options.max_rows, std::min(cell.rows, kStepTokens) + cell.decodes);
-    if (decode || cell.kind == Kind::kHead) options.max_rows = std::max(options.max_rows, cell.rows);
+    if (decode || cell.kind == Kind::kHead) {
+      options.max_rows = std::max(options.max_rows, cell.rows);
+    }
   }
   options.kv_blocks = static_cast<int32_t>(blocks);
   options.max_logit_rows = std::min(options.max_rows, kLogitRows);

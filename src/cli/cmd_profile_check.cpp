@@ -14,23 +14,21 @@ namespace towline::cli {
 namespace {
 
 struct CheckOptions {
-  std::string profile, type;
-  std::vector<std::string> traces;
+  RecordedProfile of;
   bool json = false;
 };
 
 OptionTable table(CheckOptions& o) {
   OptionTable t("profile check", "Compare a profile with the recorded runs of workers.");
-  t.positional("profile", &o.profile, "what `towline profile` wrote").required();
-  t.value("trace", &o.traces, "what `towline call profile` had a rank write; several").required();
-  t.value("type", &o.type, "machine type in the profile; empty: its only one");
+  o.of.add_to(t);
   t.flag("json", &o.json, "print JSON");
   t.describe(
-      "Each recorded run tells its layers, rows and context; the profile says what that should have "
-      "taken. Printed by kind of run: time in all, measured and by the profile, the mean and the mean "
-      "size of the single errors; and the median pause between two runs while sequences waited for their "
-      "next token, which is what coordinator and network take between steps. With the traces of several "
-      "workers of one machine also what a message between two takes (means, where nobody waited).");
+      "Each recorded run tells its layers, rows and context; the profile says what that should "
+      "have taken. Printed by kind of run: time in all, measured and by the profile, the mean and "
+      "the mean size of the single errors; and the median pause between two runs while sequences "
+      "waited for their next token, which is what coordinator and network take between steps. "
+      "With the traces of several workers of one machine also what a message between two "
+      "takes (means, where nobody waited).");
   t.example("towline call profile --args '{\"on\": true}'   # load, then {\"on\": false}");
   t.example("towline profile check here.toml --trace w/towline-1-rank-0.trace.json");
   return t;
@@ -62,8 +60,8 @@ struct Sum {
   }
   std::string text() const {
     const double n = static_cast<double>(std::max<int64_t>(runs, 1));
-    return format("{:<22}{:>7}{:>12.3f}{:>12.3f}{:>+9.1f} %{:>12.3f}{:>+9.1f} %{:>8.1f} %", name, runs,
-                  measured, predicted, 100 * of_all(), 1e3 * measured / n, 100 * off / n,
+    return format("{:<22}{:>7}{:>12.3f}{:>12.3f}{:>+9.1f} %{:>12.3f}{:>+9.1f} %{:>8.1f} %", name,
+                  runs, measured, predicted, 100 * of_all(), 1e3 * measured / n, 100 * off / n,
                   100 * size / n);
   }
 };
@@ -96,7 +94,9 @@ class Check {
     double last_end = -1;  // of a run that drew tokens; -1: the last one did not
     for (const spec::RunRecord& run : runs) {
       const bool decodes = run.batch.decodes > 0;
-      if (last_end >= 0 && decodes && run.begin >= last_end) pauses_.push_back(run.begin - last_end);
+      if (last_end >= 0 && decodes && run.begin >= last_end) {
+        pauses_.push_back(run.begin - last_end);
+      }
       last_end = run.drawn > 0 ? run.end() : -1;
       if (run.layers.empty() || !(run.seconds > 0)) {
         ++left_out_;
@@ -163,11 +163,10 @@ Result<int> run(std::span<const std::string> args) {
   CheckOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
-  ASSIGN_OR_RETURN(const spec::Profile profile, spec::load_profile(o.profile));
-  ASSIGN_OR_RETURN(const spec::DeviceProfile* const device, timed_device(profile, o.type, o.profile));
-  ASSIGN_OR_RETURN(const auto ranks, load_runs(o.traces));
-  Check check(profile, *device, spec::message_times(ranks, profile.model.layers));
-  for (const auto& runs : ranks) check.add(runs);
+  TRY(o.of.load());
+  Check check(o.of.profile, *o.of.device,
+              spec::message_times(o.of.ranks, o.of.profile.model.layers));
+  for (const auto& runs : o.of.ranks) check.add(runs);
   if (check.runs() == 0) {
     return Error(Code::kInvalidArgument, "the traces tell of no run that could be compared");
   }

@@ -15,28 +15,27 @@ namespace towline::cli {
 namespace {
 
 struct LearnOptions {
-  std::string profile, type, out;
-  std::vector<std::string> traces;
+  RecordedProfile of;
+  std::string out;
   bool json = false;
 };
 
 OptionTable table(LearnOptions& o) {
   OptionTable t("profile learn", "Correct a profile by the recorded runs of workers in serving.");
-  t.positional("profile", &o.profile, "what `towline profile` wrote, on whatever machine is alike")
-      .required();
-  t.value("trace", &o.traces, "what `towline call profile` had a rank write; several").required();
-  t.value("type", &o.type, "machine type in the profile; empty: its only one");
+  o.of.add_to(t);
   t.value("out", &o.out, "write the profile here (.toml or .json); empty: only print");
   t.flag("json", &o.json, "print JSON");
   t.describe(
-      "A machine that serves is not as fast as one that is measured alone: other processes run beside "
-      "the worker, it waits between runs, the kernel puts its threads and memory elsewhere. Each row of "
-      "the tables is set to what the runs near it took; rows with few runs near them move with all runs "
-      "of their kind. Then `towline simulate` predicts other loads on the same machines. It prints how "
-      "far the machine drifted while it was recorded, which no profile can know, and what messages took "
-      "(for --hop-seconds), if the traces are of one machine and of all workers.");
-  t.example("towline call profile --args '{\"on\": true}'   # any load for a minute, then {\"on\": false}");
-  t.example("towline profile learn here.toml --trace w/towline-1-rank-0.trace.json --out live.toml");
+      "A machine that serves is not as fast as one that is measured alone: other processes run "
+      "beside the worker, it waits between runs, the kernel puts its threads and memory elsewhere. "
+      "Each row of the tables is set to what the runs near it took; rows with few runs near "
+      "them move with all runs of their kind. Then `towline simulate` predicts other loads "
+      "on the same machines. It prints how far the machine drifted while it was recorded, "
+      "which no profile can know, and what messages took (for --hop-seconds), if the traces are "
+      "of one machine and of all workers.");
+  t.example("towline call profile --args '{\"on\": true}'  # a minute of load, then false");
+  t.example(
+      "towline profile learn here.toml --trace w/towline-1-rank-0.trace.json --out live.toml");
   t.example("towline simulate --policy towline --scenario site.toml --profile live.toml --rate 3");
   return t;
 }
@@ -56,21 +55,27 @@ Json rows_json(const std::vector<spec::LearnedRow>& rows) {
 void print_rows(const char* kind, const std::vector<spec::LearnedRow>& rows) {
   for (const spec::LearnedRow& row : rows) {
     std::puts(format("{:<8}{:>7.0f}{:>12.4f}{:>12.4f}{:>+9.1f} %{:>9.1f}{:>11.3f}", kind, row.rows,
-                     1e3 * row.before, 1e3 * row.after, 100 * (row.after / row.before - 1), row.runs,
-                     row.seconds).c_str());
+                     1e3 * row.before, 1e3 * row.after, 100 * (row.after / row.before - 1),
+                     row.runs, row.seconds)
+                  .c_str());
   }
 }
 
 void print(const spec::LearnedTimes& learned, const spec::MessageTimes& messages) {
-  std::puts(format("{:<8}{:>7}{:>12}{:>12}{:>11}{:>9}{:>11}", "kind", "rows", "ms before", "ms/layer",
-                   "change", "runs", "seconds").c_str());
+  std::puts(format("{:<8}{:>7}{:>12}{:>12}{:>11}{:>9}{:>11}", "kind", "rows", "ms before",
+                   "ms/layer", "change", "runs", "seconds")
+                .c_str());
   print_rows("decode", learned.decode);
   print_rows("prompt", learned.prompt);
-  std::puts(format("{} runs took {:.3f} times what the profile had; slowest tenth of the record {:+.1f} "
-                   "% over the fastest", learned.runs, learned.factor, 100 * (learned.drift - 1)).c_str());
+  std::puts(
+      format("{} runs took {:.3f} times what the profile had; slowest tenth of the record {:+.1f} "
+             "% over the fastest",
+             learned.runs, learned.factor, 100 * (learned.drift - 1))
+          .c_str());
   if (const std::string text = message_text(messages); !text.empty()) std::puts(text.c_str());
   if (learned.left_out > 0) {
-    std::puts(format("left out: {} runs of steps through different layers", learned.left_out).c_str());
+    std::puts(
+        format("left out: {} runs of steps through different layers", learned.left_out).c_str());
   }
 }
 
@@ -78,15 +83,14 @@ Result<int> run(std::span<const std::string> args) {
   LearnOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
-  ASSIGN_OR_RETURN(spec::Profile profile, spec::load_profile(o.profile));
-  ASSIGN_OR_RETURN(const spec::DeviceProfile* const device, timed_device(profile, o.type, o.profile));
-  ASSIGN_OR_RETURN(const auto ranks, load_runs(o.traces));
+  TRY(o.of.load());
+  spec::Profile& profile = o.of.profile;
   std::vector<spec::RunRecord> runs;
-  for (const auto& of_rank : ranks) runs.insert(runs.end(), of_rank.begin(), of_rank.end());
+  for (const auto& of_rank : o.of.ranks) runs.insert(runs.end(), of_rank.begin(), of_rank.end());
   ASSIGN_OR_RETURN(const spec::LearnedTimes learned,
-                   spec::learn_times(*device, profile.model.layers, runs));
-  const spec::MessageTimes messages = spec::message_times(ranks, profile.model.layers);
-  *std::ranges::find(profile.devices, device->type, &spec::DeviceProfile::type) = learned.device;
+                   spec::learn_times(*o.of.device, profile.model.layers, runs));
+  const spec::MessageTimes messages = spec::message_times(o.of.ranks, profile.model.layers);
+  *o.of.device = learned.device;
   if (!o.out.empty()) {
     TRY(write_file_atomic(o.out, o.out.ends_with(".toml")
                                      ? spec::profile_to_toml(profile)
@@ -103,7 +107,7 @@ Result<int> run(std::span<const std::string> args) {
                           {"factor", learned.factor},
                           {"slowest_tenth_over_fastest", learned.drift},
                           {"message_seconds",
-                           messages.mean(static_cast<int32_t>(ranks.size()))},
+                           messages.mean(static_cast<int32_t>(o.of.ranks.size()))},
                           {"between_workers_seconds", messages.between},
                           {"between_workers", messages.betweens},
                           {"over_coordinator_seconds", messages.coordinator},
@@ -115,8 +119,8 @@ Result<int> run(std::span<const std::string> args) {
 
 }  // namespace
 
-const Command kProfileLearn = {"profile learn", "correct a profile by runs recorded in serving", run,
-                               [](void (*sink)(const OptionTable&)) {
+const Command kProfileLearn = {"profile learn", "correct a profile by runs recorded in serving",
+                               run, [](void (*sink)(const OptionTable&)) {
                                  LearnOptions o;
                                  sink(table(o));
                                }};

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// `towline report`: sums up events.txt and query_route.txt, of Helix's prototype or of our own runs.
+// `towline report`: sums up events.txt and query_route.txt, of Helix's
+// prototype or of our own runs.
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>

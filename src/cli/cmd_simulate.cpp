@@ -18,9 +18,9 @@ namespace {
 OptionTable table(SimulateOptions& o) {
   OptionTable t("simulate", "Simulate a cluster serving a workload.");
   t.describe(
-      "The routers, the KV ledger and the batching policy are the objects that serve in production, "
-      "under a virtual clock. '--policy helix' repeats the published Helix simulator bit for bit. "
-      "docs/simulator.md explains the figures.");
+      "The routers, the KV ledger and the batching policy are the objects that serve in "
+      "production, under a virtual clock. '--policy helix' repeats the published Helix simulator "
+      "bit for bit. docs/simulator.md explains the figures.");
   t.value("policy", &o.policy,
           "helix: the published simulator, layer by layer; towline: our own rules, batch by batch")
       .one_of({"helix", "towline"});
@@ -37,7 +37,8 @@ OptionTable table(SimulateOptions& o) {
           "machines that T(k) is derived for, as A100=4,L4=8; default: those of the cluster file");
   t.value("lengths", &o.lengths, "CSV of input_tokens,output_tokens to draw from").metavar("FILE");
   t.value("arrivals", &o.arrivals, "CSV of requests in each bin of 3 s (online)").metavar("FILE");
-  t.value("mode", &o.mode, "offline keeps the cluster full, online plays arrivals; default: online if a scenario is "
+  t.value("mode", &o.mode,
+          "offline keeps the cluster full, online plays arrivals; default: online if a scenario is "
           "given and something says the times, else offline")
       .one_of({"offline", "online"});
   t.value("router", &o.router, "how a request finds its nodes")
@@ -63,8 +64,9 @@ OptionTable table(SimulateOptions& o) {
   t.value("watch", &o.watch, "print a live view every so many simulated seconds; 0: none")
       .range(0, 1e9);
   t.value("grain", &o.grain,
-          "helix: layer has every event of the published simulator; stage takes a batch through all "
-          "layers of a node at once: the same results in less time").one_of({"layer", "stage"});
+          "helix: layer has every event of the published simulator; stage takes a batch through "
+          "all layers of a node at once: the same results in less time")
+      .one_of({"layer", "stage"});
   t.value("compute-factor", &o.compute_factor,
           "calibration: the tables' times are multiplied by this").range(0.01, 100);
   t.value("hop-seconds", &o.hop_seconds, "calibration: software time of a message")
@@ -81,8 +83,8 @@ OptionTable table(SimulateOptions& o) {
       "towline simulate --policy towline --simulator-cluster simulator_cluster.ini --solution "
       "ilp_sol.ini --trace azure.csv --disturb crash:3@60,rejoin:3@180 --slo-ttft 5 --out report");
   t.example(
-      "towline simulate --cluster two-rooms.toml --model qwen2.5-7b --lengths lengths.csv --mode online "
-      "--rate 2 --requests 500 --out report");
+      "towline simulate --cluster two-rooms.toml --model qwen2.5-7b --lengths lengths.csv --mode "
+      "online --rate 2 --requests 500 --out report");
   t.example("towline simulate --scenario cluster.toml --profile desktop.toml --json");
   return t;
 }
@@ -174,7 +176,8 @@ Result<int> run(std::span<const std::string> args) {
   if (outcome == ParseOutcome::kDone) return 0;
   if (!o.replay.empty()) return run_replay(o);
   if (o.mode.empty() && o.scenario.empty()) o.mode = "offline";
-  return o.policy == "helix" && o.scenario.empty() && o.cluster.empty() ? run_helix(o) : run_stage(o);
+  return o.policy == "helix" && o.scenario.empty() && o.cluster.empty() ? run_helix(o)
+                                                                        : run_stage(o);
 }
 
 std::atomic<bool> g_stop{false};

@@ -18,7 +18,8 @@ struct StatusOptions {
 };
 
 OptionTable status_table(StatusOptions& o) {
-  OptionTable t("status", "The nodes of a running cluster: layers, KV use, planned and achieved flow.");
+  OptionTable t("status",
+                "The nodes of a running cluster: layers, KV use, planned and achieved flow.");
   o.client.add_rows(t);
   t.flag("json", &o.json, "print the server's own JSON");
   t.example("towline status --url http://127.0.0.1:8080");

@@ -23,8 +23,8 @@ struct TemplateOptions {
 OptionTable table(TemplateOptions& o) {
   OptionTable t("template", "Render a model's chat template.");
   t.describe(
-      "--messages is a JSON array of {\"role\", \"content\"} objects, or an object with \"messages\" "
-      "and, if wanted, \"tools\" and further variables of the template.");
+      "--messages is a JSON array of {\"role\", \"content\"} objects, or an object with "
+      "\"messages\" and, if wanted, \"tools\" and further variables of the template.");
   t.positional("model", &o.model, "GGUF file, Hugging Face directory, or a .jinja file").required();
   t.value("messages", &o.messages, "the conversation").metavar("F.json");
   t.value("tools", &o.tools, "a JSON array of tool descriptions").metavar("F.json");
@@ -75,7 +75,8 @@ Result<int> run(std::span<const std::string> args) {
     return 0;
   }
   if (o.messages.empty()) {
-    return errorf(Code::kInvalidArgument, "--messages is missing: a JSON file with the conversation");
+    return errorf(Code::kInvalidArgument,
+                  "--messages is missing: a JSON file with the conversation");
   }
   ASSIGN_OR_RETURN(Json messages, load_json(o.messages));
   engine::RenderOptions options;

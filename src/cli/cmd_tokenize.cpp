@@ -52,7 +52,8 @@ struct TokenizeOptions {
 
 OptionTable tokenize_table(TokenizeOptions& o) {
   OptionTable t("tokenize", "Turn text into token ids.");
-  t.describe("The text is the argument, or the whole of --file ('-': standard input), byte for byte.");
+  t.describe(
+      "The text is the argument, or the whole of --file ('-': standard input), byte for byte.");
   t.positional("model", &o.model,
                "GGUF file (a vocabulary alone will do), Hugging Face directory, or tokenizer.json")
       .required();
@@ -139,8 +140,8 @@ Result<int32_t> parse_id(const std::string& word, int32_t vocab) {
   int32_t id = -1;
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
   if (error != std::errc() || end != word.data() + word.size() || id < 0 || id >= vocab) {
-    return errorf(Code::kInvalidArgument, "'{}' is not a token id; this model has ids 0 to {}", word,
-                  vocab - 1);
+    return errorf(Code::kInvalidArgument, "'{}' is not a token id; this model has ids 0 to {}",
+                  word, vocab - 1);
   }
   return id;
 }

@@ -22,7 +22,8 @@ struct TopOptions {
 };
 
 OptionTable table(TopOptions& o) {
-  OptionTable t("top", "A live table of a running cluster: what `towline status` says, again and again.");
+  OptionTable t("top",
+                "A live table of a running cluster: what `towline status` says, again and again.");
   o.client.add_rows(t);
   t.value("interval", &o.interval, "seconds between two looks").range(0.1, 3600);
   t.flag("once", &o.once, "one look, then end");

@@ -29,9 +29,8 @@ OptionTable table(WorkerOptions& o) {
           "this node's name in the plan; unique in the cluster. Of a rank of an mpirun: "
           "worker-RANK, if not given");
   t.value("transport", &o.transport,
-          "mpi: the coordinator is rank 0 of this mpirun or srun. Else what --connect says, or "
-          "what it "
-          "leaves out (HOST:PORT)")
+          "mpi: the coordinator is rank 0 of this mpirun or srun. Else what --connect says, "
+          "or what it leaves out (HOST:PORT)")
       .one_of({"tcp", "zmq", "shm", "mpi"});
   t.value("listen", &o.start.agent.listen,
           "address for the other nodes; default: a free port of the interface that leads to the "

@@ -38,7 +38,8 @@ std::optional<JobRank> job_rank() {
 Result<JobRank> job_rank_or_error(const char* what) {
   if (const std::optional<JobRank> rank = job_rank()) return *rank;
   return errorf(Code::kInvalidArgument,
-                "over mpi the processes of a cluster are ranks of one job: start it as 'mpirun -n N {}'",
+                "over mpi the processes of a cluster are ranks of one job: start "
+                "it as 'mpirun -n N {}'",
                 what);
 }
 

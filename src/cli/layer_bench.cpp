@@ -102,7 +102,8 @@ Result<void> LayerBench::measure(std::span<LayerCell> cells, double seconds, int
     Course& course = courses[next];
     if (course.progress() >= 1) break;
     ASSIGN_OR_RETURN(const double took, once(cells[next], step_rows));
-    if (course.target == 0) {  // pages and caches are filled: it tells how long the others will take
+    if (course.target == 0) {
+      // Pages and caches are filled: it tells how long the others will take.
       course.target = std::max({seconds, static_cast<double>(kFewestRuns) * took, 1e-9});
     } else {
       course.add(took);

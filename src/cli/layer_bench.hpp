@@ -3,12 +3,12 @@
 //
 // LayerBench: how long the steps of one shape take on this machine: `towline profile`'s stopwatch.
 //
-// Runs of all cells take turns in random order until each has had its time, the longest ones spread over
-// the whole of it too: speed drifts (memory bandwidth of a virtual machine may halve within the hour), and
-// so it drifts for all cells alike. What the parts of that time differ by says how far it did. Before each
-// run there is a pause, as a worker has between two steps: a processor that slept is not at once what it was
-// in a loop without pauses. The mean counts, slow runs and all: what is disturbed while it is measured is
-// disturbed as often while it serves, and times add up.
+// Runs of all cells take turns in random order until each has had its time, the longest ones spread
+// over the whole of it too: speed drifts (memory bandwidth of a virtual machine may halve within
+// the hour), and so it drifts for all cells alike. What the parts of that time differ by says how
+// far it did. Before each run there is a pause, as a worker has between two steps: a processor that
+// slept is not at once what it was in a loop without pauses. The mean counts, slow runs and all:
+// what is disturbed while it is measured is disturbed as often while it serves, and times add up.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +38,8 @@ struct LayerCell {
 
 class LayerBench {
  public:
-  // All outlive the bench. Fills the stage's KV memory. `evaluator`: null if no tokens can be drawn.
+  // All outlive the bench. Fills the stage's KV memory. `evaluator`:
+  // null if no tokens can be drawn.
   LayerBench(engine::Stage& stage, engine::RowEvaluator* evaluator);
 
   // Fills in the cells' seconds; about `seconds` are spent on each, more where a run takes long.

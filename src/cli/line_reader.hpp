@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // LineReader: a line from the user, with editing and history when standard input is a terminal, and
-// plainly from a pipe otherwise. libedit is behind line_reader.cpp. One at a time: libedit is global.
+// plainly from a pipe otherwise. libedit is behind line_reader.cpp.
+// One at a time: libedit is global.
 #pragma once
 
 #include <optional>

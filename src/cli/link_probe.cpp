@@ -26,7 +26,9 @@ Result<net::Frame> expect(Inbox& inbox, uint16_t kind, net::Deadline deadline) {
     if (event->kind == Inbox::Event::kClosed) {
       return errorf(Code::kUnavailable, "the connection ended: {}", event->reason);
     }
-    if (event->kind == Inbox::Event::kFrame && event->frame.kind == kind) return std::move(event->frame);
+    if (event->kind == Inbox::Event::kFrame && event->frame.kind == kind) {
+      return std::move(event->frame);
+    }
   }
 }
 
@@ -42,12 +44,15 @@ Result<LinkProbe::Latency> measure_latency(net::Channel& channel, Inbox& inbox, 
     TRY(channel.send(kProbeEcho, static_cast<uint32_t>(i), payload, begin + limit));
     ASSIGN_OR_RETURN(const net::Frame echo, expect(inbox, kProbeEcho, begin + limit));
     if (echo.payload.size() != payload.size()) {
-      return Error(Code::kDataCorrupt, "the echo has another length: is 'towline net serve' there?");
+      return Error(Code::kDataCorrupt,
+                   "the echo has another length: is 'towline net serve' there?");
     }
     if (i >= 0) us.push_back(static_cast<double>((net::steady_now() - begin).value) * 1e-3);
   }
   std::sort(us.begin(), us.end());
-  const auto at = [&](double q) { return us[static_cast<size_t>(q * static_cast<double>(us.size() - 1))]; };
+  const auto at = [&](double q) {
+    return us[static_cast<size_t>(q * static_cast<double>(us.size() - 1))];
+  };
   return LinkProbe::Latency{size, at(0.5), at(0.9), at(0.99), us.back()};
 }
 
@@ -58,12 +63,16 @@ Result<double> measure_bandwidth(net::Channel& channel, Inbox& inbox, const Link
   const net::Deadline limit = net::deadline_in(seconds(600));
   const Instant begin = net::steady_now();
   for (int64_t left = total; left > 0; left -= static_cast<int64_t>(kPiece)) {
-    TRY(channel.send(kProbeData, 0, std::span(piece).first(std::min<size_t>(kPiece, static_cast<size_t>(left))), limit));
+    TRY(channel.send(kProbeData, 0,
+                     std::span(piece).first(std::min<size_t>(kPiece, static_cast<size_t>(left))),
+                     limit));
   }
   TRY(channel.send(kProbeDone, 0, std::span<const uint8_t>(), limit));
   ASSIGN_OR_RETURN(const net::Frame done, expect(inbox, kProbeDone, limit));
   uint64_t counted = 0;
-  if (done.payload.size() == sizeof counted) std::memcpy(&counted, done.payload.data(), sizeof counted);
+  if (done.payload.size() == sizeof counted) {
+    std::memcpy(&counted, done.payload.data(), sizeof counted);
+  }
   if (counted != static_cast<uint64_t>(total)) {
     return errorf(Code::kDataCorrupt, "{} bytes sent, {} arrived", total, counted);
   }
@@ -72,7 +81,8 @@ Result<double> measure_bandwidth(net::Channel& channel, Inbox& inbox, const Link
 
 }  // namespace
 
-Result<std::unique_ptr<net::Transport>> LinkEnd::open(net::TransportKind kind, const std::string& listen,
+Result<std::unique_ptr<net::Transport>> LinkEnd::open(net::TransportKind kind,
+                                                      const std::string& listen,
                                                       Inbox& inbox) const {
   net::TransportOptions o;
   o.kind = kind;
@@ -88,13 +98,16 @@ Result<std::unique_ptr<net::Transport>> LinkEnd::open(net::TransportKind kind, c
 Result<LinkProbe::Figures> LinkProbe::run(const std::string& address) const {
   for (const int size : sizes) {
     if (size >= 0 && size <= kLargest) continue;
-    return errorf(Code::kInvalidArgument, "round trips of {} bytes: 0 to {} are possible", size, kLargest);
+    return errorf(Code::kInvalidArgument, "round trips of {} bytes: 0 to {} are possible", size,
+                  kLargest);
   }
   ASSIGN_OR_RETURN(const net::TransportKind kind, net::kind_of_address(address));
   Inbox inbox;
   ASSIGN_OR_RETURN(auto transport, end.open(kind, "", inbox));
   const Instant begin = net::steady_now();
-  ASSIGN_OR_RETURN(auto channel, transport->connect(address, begin + Duration(static_cast<int64_t>(timeout * 1e9))));
+  ASSIGN_OR_RETURN(
+      auto channel,
+      transport->connect(address, begin + Duration(static_cast<int64_t>(timeout * 1e9))));
   Figures out;
   out.address = address;
   out.transport = net::kind_name(kind);

@@ -18,9 +18,9 @@ struct LoadGoals {
   double ttft = 0, tpot = 0;  // seconds; 0: no such goal
 };
 
-// Latencies are of the requests that were answered to their end. Of a run that is cut short those are the
-// short and early ones; so the gaps between tokens (itl), and the time to the first one under the name of
-// first_token, are of all tokens that came.
+// Latencies are of the requests that were answered to their end. Of a run that is cut short those
+// are the short and early ones; so the gaps between tokens (itl), and the time to the first one
+// under the name of first_token, are of all tokens that came.
 class LoadReport {
  public:
   explicit LoadReport(LoadGoals goals) : goals_(goals) {}

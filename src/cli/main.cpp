@@ -102,7 +102,8 @@ std::vector<const Command*> family_of(std::string_view word) {
 Result<int> run_unknown(std::span<const std::string> args) {
   const std::vector<const Command*> family = family_of(args[0]);
   if (family.empty()) {
-    return errorf(Code::kInvalidArgument, "'{}' is not a command; 'towline --help' lists them", args[0]);
+    return errorf(Code::kInvalidArgument, "'{}' is not a command; 'towline --help' lists them",
+                  args[0]);
   }
   if (args.size() > 1 && (args[1] == "--help" || args[1] == "-h")) {
     for (const Command* command : family) {
@@ -111,12 +112,15 @@ Result<int> run_unknown(std::span<const std::string> args) {
     return 0;
   }
   std::string known;
-  for (const Command* command : family) known += format("{}{}", known.empty() ? "" : ", ", command->name);
+  for (const Command* command : family) {
+    known += format("{}{}", known.empty() ? "" : ", ", command->name);
+  }
   return errorf(Code::kInvalidArgument, "'{}' is not a command; there are {}",
                 args.size() > 1 ? args[0] + " " + args[1] : args[0], known);
 }
 
-// A message may quote what a file or a peer had in it: what is not text is shown as \xNN, on one line.
+// A message may quote what a file or a peer had in it: what is not text
+// is shown as \xNN, on one line.
 std::string one_line(std::string_view message) {
   std::string out;
   for (size_t i = 0; i < message.size();) {

@@ -82,8 +82,8 @@ Result<void> add_tables(const std::string& path, const std::string& first, spec:
                     a.activation_bytes == b.activation_bytes && ratio > 0.9 && ratio < 1.1;
   if (!same) {
     return errorf(Code::kInvalidArgument,
-                  "'{}' is for '{}' ({} layers of {} bytes), '{}' for '{}' ({} layers of {} bytes); "
-                  "profiles that are used together must be of one model",
+                  "'{}' is for '{}' ({} layers of {} bytes), '{}' for '{}' ({} layers of {} "
+                  "bytes); profiles that are used together must be of one model",
                   first, a.name, a.layers, a.layer_bytes.value, path, b.name, b.layers,
                   b.layer_bytes.value);
   }

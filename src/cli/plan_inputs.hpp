@@ -31,7 +31,8 @@ struct ProblemAndProfile {
   double kv_bytes = 0;    // of a token and layer; 0: not known
 };
 
-// The shape of a model that may have no tables: a GGUF file, a Hugging Face directory or a known name.
+// The shape of a model that may have no tables: a GGUF file, a Hugging
+// Face directory or a known name.
 struct ShapedModel {
   spec::ModelDesc desc;
   double bytes_per_weight = 2;  // of a layer's matrices

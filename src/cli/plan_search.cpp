@@ -79,8 +79,8 @@ void SearchTable::judged(int32_t simulations, double rate, double latency, bool 
     std::fputs("    time s  simulations  decoded tok/s   s a token  window\n", stderr);
   }
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start_;
-  std::fputs(format("{:>10.2f} {:>12} {:>14.1f} {:>11.3f}  {}\n", elapsed.count(), simulations, rate,
-                    latency, in_full ? "full" : "short")
+  std::fputs(format("{:>10.2f} {:>12} {:>14.1f} {:>11.3f}  {}\n", elapsed.count(), simulations,
+                    rate, latency, in_full ? "full" : "short")
                  .c_str(),
              stderr);
 }

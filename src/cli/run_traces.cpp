@@ -2,33 +2,48 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/run_traces.hpp"
 
+#include <algorithm>
+
 #include "base/fmt.hpp"
 #include "base/json.hpp"
 
 namespace towline::cli {
 
-Result<const spec::DeviceProfile*> timed_device(const spec::Profile& profile, const std::string& type,
-                                                const std::string& path) {
-  const spec::DeviceProfile* device = type.empty() && profile.devices.size() == 1
-                                          ? &profile.devices.front()
-                                          : profile.find(type);
-  if (device == nullptr || device->prompt.size() < 2 || device->decode.size() < 2) {
+namespace {
+
+Result<spec::DeviceProfile*> timed_device(spec::Profile& profile, const std::string& type,
+                                          const std::string& path) {
+  const bool only = type.empty() && profile.devices.size() == 1;
+  const auto device = only ? profile.devices.begin()
+                           : std::ranges::find(profile.devices, type, &spec::DeviceProfile::type);
+  if (device == profile.devices.end() || device->prompt.size() < 2 || device->decode.size() < 2) {
     return errorf(Code::kInvalidArgument,
-                  "{}: no times of layers for a machine type '{}'; name one with --type", path, type);
+                  "{}: no times of layers for a machine type '{}'; name one with --type", path,
+                  type);
   }
-  return device;
+  return &*device;
 }
 
-Result<std::vector<std::vector<spec::RunRecord>>> load_runs(std::span<const std::string> paths) {
-  std::vector<std::vector<spec::RunRecord>> ranks;
+}  // namespace
+
+void RecordedProfile::add_to(OptionTable& t) {
+  t.positional("profile", &path, "what `towline profile` wrote, on whatever machine is alike")
+      .required();
+  t.value("trace", &traces, "what `towline call profile` had a rank write; several").required();
+  t.value("type", &type, "machine type in the profile; empty: its only one");
+}
+
+Result<void> RecordedProfile::load() {
+  ASSIGN_OR_RETURN(profile, spec::load_profile(path));
+  ASSIGN_OR_RETURN(device, timed_device(profile, type, path));
   size_t runs = 0;
-  for (const std::string& path : paths) {
-    ASSIGN_OR_RETURN(const Json trace, load_json(path));
-    ASSIGN_OR_RETURN(ranks.emplace_back(), spec::parse_runs(trace, path));
+  for (const std::string& file : traces) {
+    ASSIGN_OR_RETURN(const Json trace, load_json(file));
+    ASSIGN_OR_RETURN(ranks.emplace_back(), spec::parse_runs(trace, file));
     runs += ranks.back().size();
   }
   if (runs == 0) return Error(Code::kInvalidArgument, "the traces tell of no run");
-  return ranks;
+  return {};
 }
 
 std::string message_text(const spec::MessageTimes& times) {
@@ -38,8 +53,9 @@ std::string message_text(const spec::MessageTimes& times) {
                    times.betweens);
   }
   if (times.coordinators > 0) {
-    text += format("{}from the last worker over the coordinator to the first {:.3f} ms (mean of {})",
-                   text.empty() ? "" : "; ", 1e3 * times.coordinator, times.coordinators);
+    text +=
+        format("{}from the last worker over the coordinator to the first {:.3f} ms (mean of {})",
+               text.empty() ? "" : "; ", 1e3 * times.coordinator, times.coordinators);
   }
   return text;
 }

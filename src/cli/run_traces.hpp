@@ -1,25 +1,33 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// What `towline profile check` and `towline profile learn` read: a profile and recorded runs.
+// RecordedProfile: what `towline profile check` and `towline profile learn` have in common,
+// a profile and the recorded runs of workers that it is held against.
 #pragma once
 
-#include <span>
 #include <string>
 #include <vector>
 
+#include "base/options.hpp"
 #include "base/result.hpp"
 #include "spec/profile.hpp"
 #include "spec/run_record.hpp"
 
 namespace towline::cli {
 
-// The type called so, or the only one if `type` is empty; it has times of layers. `path` is for errors.
-Result<const spec::DeviceProfile*> timed_device(const spec::Profile& profile, const std::string& type,
-                                                const std::string& path);
+struct RecordedProfile {
+  std::string path, type;
+  std::vector<std::string> traces;
 
-// The runs by file; at least one in all.
-Result<std::vector<std::vector<spec::RunRecord>>> load_runs(std::span<const std::string> paths);
+  // Set by load(), after which this stays where it is.
+  spec::Profile profile;
+  spec::DeviceProfile* device = nullptr;            // in `profile`; it has times of layers
+  std::vector<std::vector<spec::RunRecord>> ranks;  // the runs by file; at least one in all
+
+  void add_to(OptionTable& table);
+  // Reads what the options name; `type` may be empty if the profile has only one.
+  Result<void> load();
+};
 
 // "a message between workers 0.12 ms (mean of 40), ..."; empty if nothing is known.
 std::string message_text(const spec::MessageTimes& times);

@@ -91,8 +91,10 @@ Result<PlanWorkers> native_workers(const spec::Scenario& s, const spec::Profile&
     if (node.layers.empty()) continue;
     const auto type = type_of.find(node.name);
     if (type == type_of.end()) {
-      return errorf(Code::kInvalidArgument, "{}: node '{}' is not in {}; plan_workers needs a plan of "
-                    "that cluster, with one device in each machine", s.plan, node.name, s.cluster);
+      return errorf(Code::kInvalidArgument,
+                    "{}: node '{}' is not in {}; plan_workers needs a plan of "
+                    "that cluster, with one device in each machine",
+                    s.plan, node.name, s.cluster);
     }
     PlanWorker& worker = out.workers.emplace_back();
     worker.name = node.name;
@@ -121,8 +123,8 @@ Result<PlanWorkers> listed_workers(const spec::Scenario& s, const spec::Profile&
   for (const spec::ScenarioWorker& w : s.workers) {
     if (!w.emulate || w.tensor_parallel != 1) {
       return errorf(Code::kUnsupported,
-                    "worker {}: emulated workers have one rank (give a type like T4x2 instead), and "
-                    "where one worker is emulated all must be", w.name);
+                    "worker {}: emulated workers have one rank (give a type like T4x2 instead), "
+                    "and where one worker is emulated all must be", w.name);
     }
     serve::ClusterNode& node = nodes.emplace_back();
     node.name = w.name;
@@ -148,8 +150,10 @@ Result<PlanWorkers> listed_workers(const spec::Scenario& s, const spec::Profile&
     const spec::RateTable& table = *spec::find_table(tables, worker.type);
     if (worker.layers.size() > table.max_layers()) {
       return errorf(Code::kInvalidArgument,
-                    "worker {}: a '{}' has room for {} layers, not for [{}, {}); give it fewer, or more workers",
-                    worker.name, worker.type, table.max_layers(), worker.layers.begin, worker.layers.end);
+                    "worker {}: a '{}' has room for {} layers, not for [{}, {}); give it "
+                    "fewer, or more workers",
+                    worker.name, worker.type, table.max_layers(), worker.layers.begin,
+                    worker.layers.end);
     }
     worker.capacity = table.points[static_cast<size_t>(worker.layers.size() - 1)].rate.value;
     worker.kv_blocks = s.workers[i].kv_tokens / spec::kBlockTokens;
@@ -164,8 +168,8 @@ Result<ServedCluster> load_emulated(const spec::Scenario& s) {
     std::string names;
     for (const std::string& name : built_in) names += (names.empty() ? "" : ", ") + name;
     return errorf(Code::kInvalidArgument,
-                  "emulated workers take their times from a profile: give [emulation] profile, or a model "
-                  "with a built-in one ({}), which '{}' is not", names, s.model);
+                  "emulated workers take their times from a profile: give [emulation] profile, "
+                  "or a model with a built-in one ({}), which '{}' is not", names, s.model);
   }
   ASSIGN_OR_RETURN(const spec::Profile profile, profile_of(tables));
   ServedCluster out;
@@ -244,23 +248,28 @@ Result<void> check_layers(const std::vector<serve::ClusterNode>& nodes, int32_t 
   std::vector<bool> held(static_cast<size_t>(total), false);
   for (const serve::ClusterNode& node : nodes) {
     if (node.layers.end > total) {
-      return errorf(Code::kInvalidArgument, "worker {}: layers [{}, {}) are not all in the model, which has {}",
-                    node.name, node.layers.begin, node.layers.end, total);
+      return errorf(Code::kInvalidArgument,
+                    "worker {}: layers [{}, {}) are not all in the model, which has {}", node.name,
+                    node.layers.begin, node.layers.end, total);
     }
-    for (int32_t l = node.layers.begin; l < node.layers.end; ++l) held[static_cast<size_t>(l)] = true;
+    for (int32_t l = node.layers.begin; l < node.layers.end; ++l) {
+      held[static_cast<size_t>(l)] = true;
+    }
   }
   const auto gap = std::ranges::find(held, false);
   if (gap == held.end()) return {};
-  return errorf(Code::kInvalidArgument, "no worker holds layer {} of {}; the ranges are [begin, end)",
-                gap - held.begin(), total);
+  return errorf(Code::kInvalidArgument,
+                "no worker holds layer {} of {}; the ranges are [begin, end)", gap - held.begin(),
+                total);
 }
 
 // What tensor parallelism takes of a worker's ranks, as far as the model file does not matter.
 Result<void> check_ranks(const spec::Scenario& s) {
   for (const spec::ScenarioWorker& w : s.workers) {
     if (std::has_single_bit(static_cast<uint32_t>(w.tensor_parallel))) continue;
-    return errorf(Code::kInvalidArgument, "worker {}: {} ranks are not possible; a power of two up to 64 is",
-                  w.name, w.tensor_parallel);
+    return errorf(Code::kInvalidArgument,
+                  "worker {}: {} ranks are not possible; a power of two up to 64 is", w.name,
+                  w.tensor_parallel);
   }
   return {};
 }

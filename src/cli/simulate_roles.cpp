@@ -119,24 +119,21 @@ Json ratio_json(const Ratio& r, int machines) {
 
 void add_roles_options(OptionTable& t, SimulateOptions& o) {
   t.value("prompt-machines", &o.prompt_machines,
-          "towline, with --cluster: so many machines process prompts and the others decode; KV "
-          "caches go "
-          "from the ones to the others")
+          "towline, with --cluster: so many machines process prompts and the others decode; "
+          "KV caches go from the ones to the others")
       .range(0, 100'000);
   t.value("kv-stream", &o.kv_stream,
           "towline: with roles, KV leaves layer by layer as it is computed, or when the prompt is "
           "done")
       .one_of({"layers", "end"});
   t.flag("find-pd-ratio", &o.find_pd_ratio,
-         "towline, with --cluster: every number of prompt machines, and none, at this --rate; the "
-         "best is "
-         "that with the most requests/s within --slo");
+         "towline, with --cluster: every number of prompt machines, and none, at this --rate; "
+         "the best is that with the most requests/s within --slo");
   t.flag("replicate", &o.replicate,
          "towline: every node's KV is copied to the next node as it is computed");
   t.value("swap-bandwidth", &o.swap_bandwidth,
           "towline: KV caches are in the hosts' memories, and every step fetches those of its "
-          "decodes at "
-          "so many GB/s (of 10^9 bytes); 0: they are on the devices")
+          "decodes at so many GB/s (of 10^9 bytes); 0: they are on the devices")
       .range(0, 1e6);
   t.value("swap-memory", &o.swap_memory, "towline: GB of each host for that").range(0, 1e9);
 }

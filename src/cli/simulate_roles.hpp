@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// KV caches of `towline simulate --policy towline`: prompt and decode nodes, the search for their ratio,
-// copies on other nodes, swapping.
+// KV caches of `towline simulate --policy towline`: prompt and decode nodes, the search for their
+// ratio, copies on other nodes, swapping.
 #pragma once
 
 #include <functional>
@@ -25,17 +25,17 @@ struct PlacedMachine {
   policy::NodeRole role = policy::NodeRole::kBoth;
 };
 
-// The cluster's machines with the model on `prompt_machines` of them for prompts, and once more on the
-// others for decoding; each side is planned by itself. Prompts go to those that are fastest at them
-// compared with their decoding. Fails if a side cannot hold the model.
+// The cluster's machines with the model on `prompt_machines` of them for prompts, and once more on
+// the others for decoding; each side is planned by itself. Prompts go to those that are fastest at
+// them compared with their decoding. Fails if a side cannot hold the model.
 Result<std::vector<PlacedMachine>> place_roles(const spec::ClusterDesc& cluster,
                                                const spec::Profile& profile, int prompt_machines);
 
 // Rates by role, and no way from one side to the other.
 void settle_roles(sim::HelixInput& input);
 
-// --replicate and --swap-*; and links for caches wherever one is needed and none is there, as good as
-// the best that the sender sends over and the receiver receives over.
+// --replicate and --swap-*; and links for caches wherever one is needed and none is there,
+// as good as the best that the sender sends over and the receiver receives over.
 Result<void> apply_kv(const SimulateOptions& o, sim::HelixInput& input);
 
 // --find-pd-ratio. `input_of`: the cluster with so many machines for prompts; 0: all do both.

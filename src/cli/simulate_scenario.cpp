@@ -29,7 +29,8 @@ std::string profile_name(const spec::Scenario& scenario, const std::string& give
   return scenario.emulation.profile.empty() ? scenario.model : scenario.emulation.profile;
 }
 
-// Machine types of the scenario's cluster file, else well-known devices that its workers are called by.
+// Machine types of the scenario's cluster file, else well-known devices
+// that its workers are called by.
 Result<spec::ClusterDesc> machines_of(const spec::Scenario& scenario) {
   if (!scenario.cluster.empty()) return spec::load_cluster(scenario.cluster);
   spec::ClusterDesc machines;
@@ -37,9 +38,9 @@ Result<spec::ClusterDesc> machines_of(const spec::Scenario& scenario) {
     const auto known = spec::known_device(w.type);
     if (!known) {
       return errorf(Code::kInvalidArgument,
-                    "there are no times for '{}' on worker {} (type '{}'): measure them with `towline "
-                    "profile {} --out p.toml` and give --profile p.toml, or give its type, a known "
-                    "device such as L4 or one that the cluster file describes",
+                    "there are no times for '{}' on worker {} (type '{}'): measure them with "
+                    "`towline profile {} --out p.toml` and give --profile p.toml, or give its "
+                    "type, a known device such as L4 or one that the cluster file describes",
                     scenario.model, w.name, w.type, scenario.model);
     }
     const auto same = std::ranges::find(machines.types, w.type, &spec::MachineType::name);
@@ -200,8 +201,9 @@ Result<spec::PlanDesc> plan_of(const spec::Scenario& s, const spec::ClusterDesc&
   return std::move(planned.desc);
 }
 
-// Every node of a plan is a worker: Helix's files, or a cluster and a plan of `towline plan`, or of the
-// search here if there is none. With `prompt_machines`, so many process prompts and the others decode.
+// Every node of a plan is a worker: Helix's files, or a cluster and a plan of `towline plan`,
+// or of the search here if there is none. With `prompt_machines`, so many process
+// prompts and the others decode.
 Result<sim::HelixInput> planned_input(const spec::Scenario& s, const std::string& given,
                                       int prompt_machines) {
   if (s.cluster.ends_with(".ini")) {
@@ -238,8 +240,9 @@ Result<sim::HelixInput> planned_input(const spec::Scenario& s, const std::string
   ASSIGN_OR_RETURN(sim::HelixInput input, listed_input(listed, times.profile, {}));
   input.coordinator_nic_in = cluster.coordinator_nic_in.value;
   input.coordinator_nic_out = cluster.coordinator_nic_out.value;
-  std::map<std::string, int32_t> places = {{cluster.endpoint_name(spec::kSource), policy::kSourceNode},
-                                           {cluster.endpoint_name(spec::kSink), policy::kSinkNode}};
+  std::map<std::string, int32_t> places = {
+      {cluster.endpoint_name(spec::kSource), policy::kSourceNode},
+      {cluster.endpoint_name(spec::kSink), policy::kSinkNode}};
   for (size_t i = 0; i < input.nodes.size(); ++i) {
     sim::HelixNode& node = input.nodes[i];
     const spec::MachineType& type = cluster.type_of(place_of.at(node.name));
@@ -257,7 +260,8 @@ Result<sim::HelixInput> planned_input(const spec::Scenario& s, const std::string
     if (from != places.end() && to != places.end()) links[{from->second, to->second}] = &link;
   }
   // Only what the cluster joins is joined.
-  std::erase_if(input.links, [&](const sim::HelixLink& l) { return !links.contains({l.from, l.to}); });
+  std::erase_if(input.links,
+                [&](const sim::HelixLink& l) { return !links.contains({l.from, l.to}); });
   if (prompt_machines > 0) {
     settle_roles(input);
     for (const auto& [ends, there] : links) {
@@ -316,8 +320,8 @@ Result<void> adopt_serving(const spec::Scenario& scenario, const SimulateOptions
   const spec::ScenarioServing& s = scenario.serving;
   if (s.async) {
     return Error(Code::kUnsupported,
-                 "a scenario with [serving] async = true is not simulated: a step that is sent before "
-                 "its tokens are known would have to wait for them at the first node");
+                 "a scenario with [serving] async = true is not simulated: a step that is sent "
+                 "before its tokens are known would have to wait for them at the first node");
   }
   ASSIGN_OR_RETURN(const policy::CoordinatorOptions limits, policy::coordinator_options(s));
   options.host = policy::host_options(limits);

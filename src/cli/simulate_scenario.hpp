@@ -17,11 +17,12 @@ namespace towline::cli {
 
 // Nodes and links. Times of a layer come from `profile` (a file of `towline profile`, or a built-in
 // name), else from the scenario's, else from the built-in profile called like its model, else from
-// the model's shape and what is known of the machines (spec/roofline.hpp). A worker without a type is
-// of the profile's only one. Layers: the worker's, else the plan's, else divided
-// by speed. A link that the scenario does not name takes no time; a share of lost messages makes it
-// slower by that share, jitter longer by its half.
-// With [emulation] plan_workers, `prompt_machines` of the cluster process prompts and the others decode.
+// the model's shape and what is known of the machines (spec/roofline.hpp). A worker without a
+// type is of the profile's only one. Layers: the worker's, else the plan's, else divided by speed.
+// A link that the scenario does not name takes no time; a share of lost messages makes it slower by
+// that share, jitter longer by its half.
+// With [emulation] plan_workers, `prompt_machines` of the cluster process
+// prompts and the others decode.
 Result<sim::HelixInput> scenario_input(const spec::Scenario& scenario, const std::string& profile,
                                        int prompt_machines = 0);
 

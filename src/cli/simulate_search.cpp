@@ -70,7 +70,9 @@ constexpr Column kColumns[] = {
 Result<int> sweep_seeds(const SimulateOptions& o, const sim::HelixInput& input,
                         const sim::StageOptions& options, const Workload& work) {
   std::vector<Probe> probes;
-  for (int64_t i = 0; i < o.seeds; ++i) probes.push_back({o.rate, static_cast<uint64_t>(o.seed + i)});
+  for (int64_t i = 0; i < o.seeds; ++i) {
+    probes.push_back({o.rate, static_cast<uint64_t>(o.seed + i)});
+  }
   const auto results = run_all(o, input, options, work, probes);
   Json runs = Json::array(), summary = Json::object();
   for (size_t i = 0; i < results.size(); ++i) {
@@ -79,7 +81,9 @@ Result<int> sweep_seeds(const SimulateOptions& o, const sim::HelixInput& input,
     run.set("seed", static_cast<int64_t>(probes[i].seed));
     runs.push(std::move(run));
   }
-  if (!o.json) std::puts(format("{:<12} {:>14} {:>14} {:>14}", "", "mean", "95 % +-", "sd").c_str());
+  if (!o.json) {
+    std::puts(format("{:<12} {:>14} {:>14} {:>14}", "", "mean", "95 % +-", "sd").c_str());
+  }
   const auto n = static_cast<double>(results.size());
   for (const Column& column : kColumns) {
     double sum = 0, squares = 0;
@@ -88,7 +92,8 @@ Result<int> sweep_seeds(const SimulateOptions& o, const sim::HelixInput& input,
     for (const auto& r : results) squares += (column.of(*r) - mean) * (column.of(*r) - mean);
     const double deviation = n > 1 ? std::sqrt(squares / (n - 1)) : 0;
     const double half = 1.96 * deviation / std::sqrt(n);
-    summary.set(column.name, Json::object({{"mean", mean}, {"half_width", half}, {"sd", deviation}}));
+    summary.set(column.name,
+                Json::object({{"mean", mean}, {"half_width", half}, {"sd", deviation}}));
     if (o.json) continue;
     std::puts(format("{:<12} {:>14.4f} {:>14.4f} {:>14.4f}", column.name, mean, half, deviation)
                   .c_str());

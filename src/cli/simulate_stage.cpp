@@ -29,19 +29,23 @@ namespace towline::cli {
 
 void add_stage_options(OptionTable& t, SimulateOptions& o) {
   t.value("scenario", &o.scenario,
-          "the scenario file of `towline up`: model, workers, links, serving limits and workload (of "
-          "which --trace, --lengths, --rate, --requests and --seed count more)").metavar("FILE");
+          "the scenario file of `towline up`: model, workers, links, serving limits and workload "
+          "(of which --trace, --lengths, --rate, --requests and --seed count more)")
+      .metavar("FILE");
   t.value("profile", &o.profile,
-          "with --scenario or --cluster: times of a layer on each type of machine, as `towline profile` writes them")
+          "with --scenario or --cluster: times of a layer on each type of machine, "
+          "as `towline profile` writes them")
       .metavar("FILE");
   t.value("cluster", &o.cluster,
-          "towline: a cluster of `towline plan`, without a scenario; with --model (a GGUF file, a Hugging "
-          "Face directory or a known name; without measured times: by each machine's arithmetic and "
-          "bandwidth)").metavar("FILE");
+          "towline: a cluster of `towline plan`, without a scenario; with --model (a GGUF file, "
+          "a Hugging Face directory or a known name; without measured times: by each "
+          "machine's arithmetic and bandwidth)")
+      .metavar("FILE");
   t.value("plan", &o.plan, "with --cluster: a plan of `towline plan`; default: planned anew")
       .metavar("FILE");
   t.flag("few-ways", &o.few_ways,
-         "towline: of all maximum flows, plan one along few pipelines; for clusters of hundreds of nodes");
+         "towline: of all maximum flows, plan one along few pipelines; "
+         "for clusters of hundreds of nodes");
   t.flag("no-fast-forward", &o.no_fast_forward,
          "towline: take every step apart and form it anew, also where it only goes round again; "
          "the same results, more slowly");
@@ -51,11 +55,12 @@ void add_stage_options(OptionTable& t, SimulateOptions& o) {
   t.value("prompt-budget", &o.prompt_budget, "towline: prompt tokens a batch").range(1, 1e6);
   t.value("chunk", &o.chunk_tokens, "towline: tokens of one prompt at a time").range(1, 1e6);
   t.flag("prefix-cache", &o.prefix_cache,
-         "towline: requests of a trace with tokens (input_tok_ids, hash_ids) find what others, or they "
-         "themselves before a preemption, left in the prefix cache");
+         "towline: requests of a trace with tokens (input_tok_ids, hash_ids) find what others, "
+         "or they themselves before a preemption, left in the prefix cache");
   t.value("spare-blocks", &o.spare_blocks,
-          "towline: KV blocks that admission leaves free for each running sequence; 0 is vLLM's rule "
-          "(not with --scenario)").range(0, 1000);
+          "towline: KV blocks that admission leaves free for each running sequence; "
+          "0 is vLLM's rule (not with --scenario)")
+      .range(0, 1000);
   t.value("depth", &o.depth,
           "towline: steps of a pipeline on their way at a time; 0: as many as it has nodes")
       .range(0, 1e6);
@@ -81,14 +86,17 @@ void add_stage_options(OptionTable& t, SimulateOptions& o) {
           "towline: the same for each pair of a prompt token and a token before it").range(0, 1);
   t.flag("shared-weights", &o.shared_weights,
          "towline: prompts and decodes of a batch read the weights once");
-  t.value("out", &o.out, "towline: folder for summary.json, requests.csv, nodes.csv, links.csv, trace.json, report.html")
+  t.value("out", &o.out,
+          "towline: folder for summary.json, requests.csv, nodes.csv, links.csv, trace.json, "
+          "report.html")
       .metavar("DIR");
   t.value("journal", &o.journal, "towline: write every event the coordinator's policy was told")
       .metavar("FILE");
   t.value("replay", &o.replay,
-          "repeat the decisions of a journal (a server's or a simulation's) and compare them bit for "
-          "bit; nothing else is simulated; exit code 1 if they differ, or if the journal holds no digest "
-          "to compare with").metavar("FILE");
+          "repeat the decisions of a journal (a server's or a simulation's) and compare them "
+          "bit for bit; nothing else is simulated; exit code 1 if they differ, or if the journal "
+          "holds no digest to compare with")
+      .metavar("FILE");
   t.flag("find-max-rate", &o.find_max_rate,
          "towline: the greatest --rate at which the share --attainment meets the goals");
   t.value("attainment", &o.attainment, "towline: share of requests for --find-max-rate")
@@ -294,7 +302,8 @@ Result<sim::HelixInput> load_input(SimulateOptions& o, std::optional<spec::Scena
   if (!o.cluster.empty()) return scenario_input(cluster_scenario(o), o.profile, o.prompt_machines);
   if (o.simulator_cluster.empty() || o.solution.empty()) {
     return Error(Code::kInvalidArgument,
-                 "--policy towline needs --scenario, --cluster, or --simulator-cluster and --solution");
+                 "--policy towline needs --scenario, --cluster, or --simulator-cluster "
+                 "and --solution");
   }
   ASSIGN_OR_RETURN(sim::HelixInput input,
                    sim::load_helix_input({o.simulator_cluster, o.solution, o.model, o.profile_dir,
@@ -309,16 +318,18 @@ Result<int> search_pd_ratio(const SimulateOptions& o, const sim::StageOptions& o
                             const Workload& work) {
   if (!options.disturbances.empty()) {
     return Error(Code::kInvalidArgument,
-                 "--find-pd-ratio takes no --disturb and no --churn: nodes are others for each ratio");
+                 "--find-pd-ratio takes no --disturb and no --churn: nodes are "
+                 "others for each ratio");
   }
   ASSIGN_OR_RETURN(const spec::ClusterDesc cluster, spec::load_cluster(o.cluster));
-  return find_pd_ratio(o, options, work, cluster.size(), [&](int prompts) -> Result<sim::HelixInput> {
-    ASSIGN_OR_RETURN(sim::HelixInput input,
-                     scenario_input(cluster_scenario(o), o.profile, prompts));
-    TRY(apply_world(o, input));
-    TRY(apply_kv(o, input));
-    return input;
-  });
+  return find_pd_ratio(o, options, work, cluster.size(),
+                       [&](int prompts) -> Result<sim::HelixInput> {
+                         ASSIGN_OR_RETURN(sim::HelixInput input,
+                                          scenario_input(cluster_scenario(o), o.profile, prompts));
+                         TRY(apply_world(o, input));
+                         TRY(apply_kv(o, input));
+                         return input;
+                       });
 }
 
 }  // namespace
@@ -395,18 +406,19 @@ Result<int> run_replay(const SimulateOptions& o) {
   ASSIGN_OR_RETURN(const sim::ReplayReport r, sim::replay(journal, 0, &stop_on_signals()));
   const ProcessCost cost = process_cost();
   if (o.json) {
-    std::puts(Json::object({{"equal", r.equal},
-                            {"events", r.events},
-                            {"actions", r.actions},
-                            {"digests_compared", r.compared},
-                            {"difference_at", r.equal ? Json() : Json(to_seconds(Instant{r.difference_at}))},
-                            {"digest", format("{:016x}", r.digest)},
-                            {"ended", r.ended},
-                            {"torn", r.torn},
-                            {"interrupted", r.interrupted},
-                            {"seconds", static_cast<double>(r.span_ns) * 1e-9},
-                            {"cpu_seconds", cost.cpu_seconds},
-                            {"max_rss_mb", cost.max_rss_mb}})
+    std::puts(Json::object(
+                  {{"equal", r.equal},
+                   {"events", r.events},
+                   {"actions", r.actions},
+                   {"digests_compared", r.compared},
+                   {"difference_at", r.equal ? Json() : Json(to_seconds(Instant{r.difference_at}))},
+                   {"digest", format("{:016x}", r.digest)},
+                   {"ended", r.ended},
+                   {"torn", r.torn},
+                   {"interrupted", r.interrupted},
+                   {"seconds", static_cast<double>(r.span_ns) * 1e-9},
+                   {"cpu_seconds", cost.cpu_seconds},
+                   {"max_rss_mb", cost.max_rss_mb}})
                   .dump(2)
                   .c_str());
   } else {

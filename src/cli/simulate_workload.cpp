@@ -39,7 +39,8 @@ void add_workload_options(OptionTable& t, SimulateOptions& o) {
   t.value("arrivals-of", &o.arrivals_of,
           "towline: what if? the requests of a recorded run, from its journal").metavar("FILE");
   t.value("servegen", &o.servegen,
-          "towline: clients of ServeGen (chunk-N-trace.csv, chunk-N-dataset.json); --rate scales them")
+          "towline: clients of ServeGen (chunk-N-trace.csv, chunk-N-dataset.json); "
+          "--rate scales them")
       .metavar("DIR");
   t.value("servegen-from", &o.servegen_from, "towline: seconds into its files to begin at")
       .range(0, 1e9);
@@ -53,10 +54,12 @@ void add_workload_options(OptionTable& t, SimulateOptions& o) {
   t.value("turn-think", &o.turn_think, "towline: mean seconds between two turns, exponential")
       .range(0, 1e6);
   t.value("input", &o.input,
-          "towline: prompt tokens of every request, without --trace and --lengths; with --output and the "
-          "same --rate and --seed the requests are those of `towline bench URL`").range(0, 1e6);
+          "towline: prompt tokens of every request, without --trace and --lengths; with --output "
+          "and the same --rate and --seed the requests are those of `towline bench URL`")
+      .range(0, 1e6);
   t.value("output", &o.output, "towline: output tokens of every request").range(0, 1e6);
-  t.value("rate", &o.rate, "towline: requests/s of the arrival process, or the trace sped up to this")
+  t.value("rate", &o.rate,
+          "towline: requests/s of the arrival process, or the trace sped up to this")
       .range(0, 1e9);
   t.value("arrival-process", &o.arrival_process, "towline: where nothing else says the times")
       .one_of({"poisson", "gamma", "uniform", "diurnal"});
@@ -124,8 +127,8 @@ Result<Workload> load_workload(const SimulateOptions& o) {
   }
   if (o.lengths.empty() && (o.input == 0 || o.output == 0)) {
     return Error(Code::kInvalidArgument,
-                 "--policy towline needs --trace, --lengths, --servegen, --arrivals-of, or --input and "
-                 "--output");
+                 "--policy towline needs --trace, --lengths, --servegen, --arrivals-of, "
+                 "or --input and --output");
   }
   if (o.lengths.empty() && o.requests == 0 && o.mode == "online" && o.duration < 0) {
     return Error(Code::kInvalidArgument, "--input and --output need --requests or --duration");

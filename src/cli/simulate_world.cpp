@@ -208,7 +208,8 @@ void add_world_options(OptionTable& t, SimulateOptions& o) {
       .metavar("FILE");
   t.value("regions", &o.regions, "towline: the nodes' regions in their order, as REGION*NODES,...");
   t.value("coordinator-region", &o.coordinator_region, "towline: default: the first node's");
-  t.value("prices", &o.prices, "towline: price of an hour of each machine type, as A100=3.67,T4=0.35");
+  t.value("prices", &o.prices,
+          "towline: price of an hour of each machine type, as A100=3.67,T4=0.35");
 }
 
 Result<std::vector<sim::Disturbance>> load_disturbances(const SimulateOptions& o,

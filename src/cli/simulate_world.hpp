@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// What befalls the machines of `towline simulate --policy towline`: disturbances, churn, the networks
-// between regions, prices.
+// What befalls the machines of `towline simulate --policy towline`: disturbances, churn,
+// the networks between regions, prices.
 #pragma once
 
 #include <vector>

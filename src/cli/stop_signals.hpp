@@ -16,8 +16,8 @@
 
 namespace towline::cli {
 
-// From now until it goes, the first of the signals requests the stop; later ones change nothing. One
-// at a time in a process.
+// From now until it goes, the first of the signals requests the stop; later ones change
+// nothing. One at a time in a process.
 class StopSignals {
  public:
   explicit StopSignals(std::initializer_list<int> numbers);

@@ -26,8 +26,8 @@ constexpr int kLeasesToWait = 3;
 
 void add_tenure_rows(OptionTable& t, TenureOptions& o) {
   t.value("registry", &o.registry,
-          "where processes find the coordinator: etcd://HOST:PORT[,HOST:PORT]/PREFIX (etcds:// over TLS, "
-          "docs/cluster.md), or file:///FOLDER for one machine");
+          "where processes find the coordinator: etcd://HOST:PORT[,HOST:PORT]/PREFIX (etcds:// "
+          "over TLS, docs/cluster.md), or file:///FOLDER for one machine");
   t.value("registry-lease", &o.registry_lease,
           "seconds after which another process may take over from one that is silent")
       .range(2, 600);
@@ -41,7 +41,8 @@ void add_tenure_rows(OptionTable& t, TenureOptions& o) {
 Result<std::unique_ptr<Tenure>> Tenure::start(Loop& loop, const TenureOptions& options,
                                               std::function<void(Result<void>)> begin) {
   if (options.standby && options.registry.empty()) {
-    return Error(Code::kInvalidArgument, "--standby waits for a lead in a registry: it needs --registry");
+    return Error(Code::kInvalidArgument,
+                 "--standby waits for a lead in a registry: it needs --registry");
   }
   std::unique_ptr<Tenure> self(new Tenure(loop, options));
   if (!options.state.empty()) {
@@ -90,8 +91,9 @@ void Tenure::seek(std::function<void(Result<void>)> begin) {
     leadership_ = std::move(*taken);
     if (state_) outcome = state_->begin(leadership_->epoch());
   } else if (blocking && !stop_.stop_requested()) {
-    outcome = errorf(Code::kAlreadyExists, "{} is led by {} (epoch {}, {}); --standby waits for its end",
-                     options.registry, blocking->name, blocking->epoch, blocking->url);
+    outcome =
+        errorf(Code::kAlreadyExists, "{} is led by {} (epoch {}, {}); --standby waits for its end",
+               options.registry, blocking->name, blocking->epoch, blocking->url);
   } else {
     outcome = taken.error();
   }

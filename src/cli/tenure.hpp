@@ -45,7 +45,8 @@ class Tenure {
   // After `begin`: the epoch, what is fenced, and the calls that keep both up to date.
   // `on_deposed` is called on the loop.
   void settle(serve::ClusterOptions& options, std::function<void(std::string)> on_deposed);
-  // The engine runs: `address` is for nodes, `url` for clients. `wake` has it ask whether it may act.
+  // The engine runs: `address` is for nodes, `url` for clients. `wake`
+  // has it ask whether it may act.
   void publish(const std::string& address, const std::string& url, std::function<void()> wake);
 
  private:

@@ -52,9 +52,10 @@ std::string listen_towards(const std::string& coordinator) {
 Result<int> run_worker(WorkerStart start) {
   // Ctrl-C reaches the whole group: a parent ends the cluster in order.
   if (start.parent > 0) ::signal(SIGINT, SIG_IGN);
-  const StopSignals stop = start.parent > 0 ? StopSignals({SIGTERM}) : StopSignals({SIGTERM, SIGINT});
-  // Activations are megabytes that come and go a hundred times a second: memory that the allocator gives
-  // back to the system each time costs more than what is done with it.
+  const StopSignals stop =
+      start.parent > 0 ? StopSignals({SIGTERM}) : StopSignals({SIGTERM, SIGINT});
+  // Activations are megabytes that come and go a hundred times a second: memory that the allocator
+  // gives back to the system each time costs more than what is done with it.
   ::mallopt(M_MMAP_MAX, 0);
   ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
   ::mallopt(M_ARENA_MAX, 1);

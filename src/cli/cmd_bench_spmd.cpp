@@ -46,7 +46,7 @@ OptionTable table(SpmdOptions& o) {
   t.value("batch", &o.batches, "sequences that generate").range(1, 2000);
   t.value("context", &o.contexts, "tokens of each, for --ablation").range(32, 8192);
   t.value("tp", &o.tp, "tensor-parallel ranks of a node, for --matrix").range(1, 16);
-  t.value("pp", &o.pp, "nodes that follow each other, for --matrix").range(1, 2);
+  t.value("pp", &o.pp, "stages of the node that follow each other, for --matrix").range(1, 2);
   t.value("arm", &o.arms, "ways of telling a step, for --ablation; may be repeated")
       .one_of({"delta-implied", "delta-explicit", "driver", "full-flat", "full-varint"});
   t.value("compute-us", &o.compute_us, "the null model's time of a step").range(0, 1e6);

@@ -17,7 +17,7 @@ struct UpOptions {
   std::string scenario, model, transport = "tcp", router = "flow";
   int workers = 0, sequences = 64, queue = 256, context = 0, step_tokens = 512;
   int kv_tokens = 0, ready_seconds = 120;
-  int tensor_parallel = 1;
+  int tensor_parallel = 1, stages = 1;
   bool no_spawn = false, no_prefix_cache = false, log_json = false;
 };
 
@@ -34,6 +34,8 @@ OptionTable table(UpOptions& o) {
       .one_of({"tcp", "zmq", "shm", "mpi"});
   add_cluster_rows(t, o.start);
   t.value("tensor-parallel", &o.tensor_parallel, "ranks (processes) of each worker").range(1, 64);
+  t.value("stages", &o.stages, "parts of each worker's layers, each with ranks of its own")
+      .range(1, 64);
   t.value("lora", &o.start.adapters, "LoRA adapter (PEFT directory) as NAME=DIRECTORY; may be "
                                      "repeated. Clients choose it as the model's name");
   t.flag("lora-updates", &o.rows.api.lora_updates,
@@ -101,7 +103,7 @@ Result<spec::Scenario> scenario_of(const UpOptions& o, const OptionTable& t) {
   settle("ctx", s.serving.context, o.context);
   settle("router", s.serving.router, o.router);
   settle("no-prefix-cache", s.serving.prefix_cache, !o.no_prefix_cache);
-  for (const char* name : {"tensor-parallel", "kv-tokens"}) {
+  for (const char* name : {"tensor-parallel", "stages", "kv-tokens"}) {
     if (t.given(name) && s.workers.empty()) {
       return errorf(Code::kInvalidArgument,
                     "--{} is about [[workers]]; those of this scenario come from its plan", name);
@@ -109,6 +111,7 @@ Result<spec::Scenario> scenario_of(const UpOptions& o, const OptionTable& t) {
   }
   for (spec::ScenarioWorker& w : s.workers) {
     settle("tensor-parallel", w.tensor_parallel, o.tensor_parallel);
+    settle("stages", w.stages, o.stages);
     settle("kv-tokens", w.kv_tokens, o.kv_tokens);
   }
   return s;

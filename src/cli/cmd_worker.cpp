@@ -14,7 +14,7 @@ namespace {
 
 struct WorkerOptions {
   WorkerStart start;
-  int threads = 0, tensor_parallel = 0, connect_seconds = 30, rejoin_seconds = 0;
+  int threads = 0, tensor_parallel = 0, stages = 0, connect_seconds = 30, rejoin_seconds = 0;
   std::string transport, log_level = "info";
 };
 
@@ -46,6 +46,10 @@ OptionTable table(WorkerOptions& o) {
       .range(0, 1024);
   t.value("tensor-parallel", &o.tensor_parallel,
           "ranks, each a process that holds a share of every layer; 0: as the coordinator says")
+      .range(0, 64);
+  t.value("stages", &o.stages,
+          "parts that its layers are divided into, which work at several steps at once, each with "
+          "ranks of its own; 0: as the coordinator says")
       .range(0, 64);
   t.value("keys", &o.start.agent.key_file, "the cluster's key file (zmq)");
   t.flag("insecure", &o.start.agent.insecure, "zmq without keys and encryption");
@@ -129,6 +133,7 @@ Result<int> run(std::span<const std::string> args) {
   agent.rejoin_seconds = o.rejoin_seconds;
   agent.threads = o.threads;
   agent.tensor_parallel = o.tensor_parallel;
+  agent.stages = o.stages;
   agent.connect_seconds = o.connect_seconds;
   TRY(settle(o));
   return run_worker(std::move(o.start));

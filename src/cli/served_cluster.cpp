@@ -22,6 +22,8 @@
 namespace towline::cli {
 namespace {
 
+constexpr int32_t kMostRanks = 64;  // of a worker
+
 // A node of a plan that is to be emulated.
 struct PlanWorker {
   std::string name, type;
@@ -121,10 +123,10 @@ Result<PlanWorkers> listed_workers(const spec::Scenario& s, const spec::Profile&
   std::vector<serve::ClusterNode> nodes;
   spec::MachineMix mix;
   for (const spec::ScenarioWorker& w : s.workers) {
-    if (!w.emulate || w.tensor_parallel != 1) {
+    if (!w.emulate || w.tensor_parallel != 1 || w.stages != 1) {
       return errorf(Code::kUnsupported,
-                    "worker {}: emulated workers have one rank (give a type like T4x2 instead), "
-                    "and where one worker is emulated all must be", w.name);
+                    "worker {}: emulated workers have one rank and one stage (give a type like T4x2 "
+                    "instead), and where one worker is emulated all must be", w.name);
     }
     serve::ClusterNode& node = nodes.emplace_back();
     node.name = w.name;
@@ -229,6 +231,7 @@ Result<ServedCluster> load_real(const spec::Scenario& s) {
     node.layers = w.layers.value_or(LayerRange{});
     node.threads = w.threads;
     node.tensor_parallel = w.tensor_parallel;
+    node.stages = w.stages;
     node.kv_tokens = w.kv_tokens;
     node.speed = w.speed;
   }
@@ -240,6 +243,11 @@ Result<ServedCluster> load_real(const spec::Scenario& s) {
     }
   }
   TRY(serve::assign_layers(out.nodes, file.desc().layers));
+  for (const serve::ClusterNode& node : out.nodes) {
+    if (node.layers.size() >= node.stages) continue;
+    return errorf(Code::kInvalidArgument, "worker {}: {} layers are too few for {} stages",
+                  node.name, node.layers.size(), node.stages);
+  }
   return out;
 }
 
@@ -263,9 +271,15 @@ Result<void> check_layers(const std::vector<serve::ClusterNode>& nodes, int32_t 
                 total);
 }
 
-// What tensor parallelism takes of a worker's ranks, as far as the model file does not matter.
+// What tensor parallelism and stages take of a worker's ranks, as far as the model file does not
+// matter.
 Result<void> check_ranks(const spec::Scenario& s) {
   for (const spec::ScenarioWorker& w : s.workers) {
+    if (w.stages * w.tensor_parallel > kMostRanks) {
+      return errorf(Code::kInvalidArgument,
+                    "worker {}: {} stages of {} ranks are too many; up to {} ranks in all are "
+                    "possible", w.name, w.stages, w.tensor_parallel, kMostRanks);
+    }
     if (std::has_single_bit(static_cast<uint32_t>(w.tensor_parallel))) continue;
     return errorf(Code::kInvalidArgument,
                   "worker {}: {} ranks are not possible; a power of two up to 64 is", w.name,

@@ -25,18 +25,16 @@ policy::BatcherLimits batcher_limits(const SpmdCell& cell, bool ahead) {
   return limits;
 }
 
-LayerRange layers_of(const SpmdCell& cell, int node) {
-  return {node * 4 / cell.stages, (node + 1) * 4 / cell.stages};
-}
+LayerRange layers_of(int node, int nodes) { return {node * 4 / nodes, (node + 1) * 4 / nodes}; }
 
 }  // namespace
 
-ScheduledLoad::ScheduledLoad(const SpmdCell& cell, bool ahead)
-    : cell_(cell), ahead_(ahead), batcher_(batcher_limits(cell, ahead)) {
+ScheduledLoad::ScheduledLoad(const SpmdCell& cell, bool ahead, int nodes)
+    : cell_(cell), nodes_(nodes), ahead_(ahead), batcher_(batcher_limits(cell, ahead)) {
   const policy::DeltaForm form =
       ahead ? policy::DeltaForm::kImplied : policy::DeltaForm::kExplicit;
   std::vector<policy::LanePool> pools;
-  for (int n = 0; n < cell.stages; ++n) {
+  for (int n = 0; n < nodes; ++n) {
     senders_.emplace_back(worker::SteadyLoad::limits(kVocab), Epoch(1), form);
     pools.push_back({batcher_.add_pool(cell.batch * (cell.context + kGenerate) / 16), 0});
   }
@@ -68,8 +66,8 @@ std::vector<int32_t> ScheduledLoad::blocks_of(const StepEntry& entry, size_t nod
 NodeStep ScheduledLoad::admit(int node) {
   NodeStep message;
   for (const Lane& lane : lanes_) {
-    const bool last = node + 1 == cell_.stages;
-    message.opened.push_back({lane.id, layers_of(cell_, node), NodeId(node - 1),
+    const bool last = node + 1 == nodes_;
+    message.opened.push_back({lane.id, layers_of(node, nodes_), NodeId(node - 1),
                               NodeId(last ? -1 : node + 1), NodeId(0)});
     for (const StepEntry& entry : lane.first->entries) {
       policy::FreshSlot fresh;

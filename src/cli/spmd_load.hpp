@@ -25,7 +25,8 @@ namespace towline::cli {
 class ScheduledLoad {
  public:
   // `ahead`: a lane's step may be formed while its last one runs; tokens are then fed.
-  ScheduledLoad(const SpmdCell& cell, bool ahead);
+  // `nodes`: that the stages lie on, each with its own messages and blocks; 1: all on one.
+  ScheduledLoad(const SpmdCell& cell, bool ahead, int nodes = 1);
 
   int lanes() const { return static_cast<int>(lanes_.size()); }
   // The node's first message: all sequences are new, nothing runs.
@@ -47,6 +48,7 @@ class ScheduledLoad {
   std::vector<int32_t> blocks_of(const policy::StepEntry& entry, size_t node) const;
 
   SpmdCell cell_;
+  int nodes_;
   bool ahead_;
   policy::Batcher batcher_;
   std::vector<policy::StepSender> senders_;  // by node

@@ -61,7 +61,7 @@ struct Layout {
   uint32_t readers, slots;
   uint64_t arena_bytes, return_bytes;
   uint64_t return_at, arena_at;  // offsets in the region
-  int32_t writer_pid;
+  std::atomic<int32_t> writer_pid;  // changes once, if the writer is not the creator
 
   alignas(kLine) std::atomic<uint32_t> closed;
   std::atomic<uint64_t> dead_mask;
@@ -185,6 +185,20 @@ bool wait_on(std::atomic<uint32_t>& word, YieldPhase& yields, Deadline deadline,
   return sleep_until(word, deadline, ready, announce, withdraw);
 }
 
+// The ring behind an inherited descriptor; checks that it is one.
+Result<std::shared_ptr<ShmRegion>> region_of_ring(int fd) {
+  ASSIGN_OR_RETURN(ShmRegion region, ShmRegion::attach(fd, sizeof(Layout)));
+  const auto& s = *reinterpret_cast<const Layout*>(region.bytes().data());
+  const uint64_t size = region.bytes().size();
+  if (s.magic != ring_detail::kMagic || s.readers > static_cast<uint32_t>(kMaxRingReaders) ||
+      s.slots < 2 || s.slots > ring_detail::kMaxSlots || s.arena_at > size ||
+      s.arena_bytes > size - s.arena_at || !std::has_single_bit(s.return_bytes) ||
+      s.return_at > s.arena_at || s.return_bytes > (s.arena_at - s.return_at) / s.readers) {
+    return errorf(Code::kDataCorrupt, "descriptor {} is not a ring of this build", fd);
+  }
+  return std::make_shared<ShmRegion>(std::move(region));
+}
+
 }  // namespace
 
 bool YieldPhase::wanted() {
@@ -263,6 +277,13 @@ Result<std::unique_ptr<RingWriter>> RingWriter::create(const RingOptions& option
   s->magic = ring_detail::kMagic;
   return std::unique_ptr<RingWriter>(
       new RingWriter(std::make_shared<ShmRegion>(std::move(region)), yield_of(options.wait)));
+}
+
+Result<std::unique_ptr<RingWriter>> RingWriter::attach(int fd, WaitPolicy wait) {
+  ASSIGN_OR_RETURN(std::shared_ptr<ShmRegion> region, region_of_ring(fd));
+  auto& s = *reinterpret_cast<Layout*>(region->bytes().data());
+  s.writer_pid.store(::getpid(), std::memory_order_relaxed);
+  return std::unique_ptr<RingWriter>(new RingWriter(std::move(region), yield_of(wait)));
 }
 
 RingWriter::RingWriter(std::shared_ptr<ShmRegion> region, Duration yield_for)
@@ -495,21 +516,13 @@ std::optional<std::vector<uint8_t>> RingWriter::next_result(int reader) {
 // ----------------------------------------------------------------------------------------
 
 Result<std::unique_ptr<RingReader>> RingReader::attach(int fd, int index, WaitPolicy wait) {
-  ASSIGN_OR_RETURN(ShmRegion region, ShmRegion::attach(fd, sizeof(Layout)));
-  const auto& s = *reinterpret_cast<const Layout*>(region.bytes().data());
-  const uint64_t size = region.bytes().size();
-  if (s.magic != ring_detail::kMagic || s.readers > static_cast<uint32_t>(kMaxRingReaders) ||
-      s.slots < 2 || s.slots > ring_detail::kMaxSlots || s.arena_at > size ||
-      s.arena_bytes > size - s.arena_at || !std::has_single_bit(s.return_bytes) ||
-      s.return_at > s.arena_at || s.return_bytes > (s.arena_at - s.return_at) / s.readers) {
-    return errorf(Code::kDataCorrupt, "descriptor {} is not a ring of this build", fd);
-  }
+  ASSIGN_OR_RETURN(std::shared_ptr<ShmRegion> region, region_of_ring(fd));
+  const auto& s = *reinterpret_cast<const Layout*>(region->bytes().data());
   if (index < 0 || index >= static_cast<int>(s.readers)) {
     return errorf(Code::kInvalidArgument, "the ring has readers 0 to {}, not {}", s.readers - 1,
                   index);
   }
-  return std::unique_ptr<RingReader>(
-      new RingReader(std::make_shared<ShmRegion>(std::move(region)), index, yield_of(wait)));
+  return std::unique_ptr<RingReader>(new RingReader(std::move(region), index, yield_of(wait)));
 }
 
 RingReader::RingReader(std::shared_ptr<ShmRegion> region, int index, Duration yield_for)

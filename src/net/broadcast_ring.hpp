@@ -121,6 +121,9 @@ class RingReader;
 class RingWriter : public RingEnd {
  public:
   static Result<std::unique_ptr<RingWriter>> create(const RingOptions& options);
+  // The one writer is another process than the ring's creator, who then only closes it: `fd` is the
+  // creator's fd(), owned by the writer from now on. Before anything is published.
+  static Result<std::unique_ptr<RingWriter>> attach(int fd, WaitPolicy wait = {});
   ~RingWriter();  // close()
   RingWriter(const RingWriter&) = delete;
   RingWriter& operator=(const RingWriter&) = delete;

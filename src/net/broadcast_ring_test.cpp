@@ -266,6 +266,8 @@ TEST(BroadcastRing, WrongUseIsASentence) {
             Code::kInvalidArgument);
   EXPECT_EQ(RingReader::attach(::fcntl(writer->fd(), F_DUPFD_CLOEXEC, 0), 1).error().code(),
             Code::kInvalidArgument);
+  EXPECT_EQ(RingWriter::attach(::open("/dev/null", O_RDONLY)).error().code(),
+            Code::kDataCorrupt);
   EXPECT_EQ(RingReader::attach(::open("/dev/null", O_RDONLY), 0).error().code(),
             Code::kDataCorrupt);
   ShmRegion other = *ShmRegion::create("other", 1 << 20);
@@ -387,6 +389,33 @@ TEST(BroadcastRing, ReadersOutliveNoWriter) {
   EXPECT_EQ(word, 'y');
   ::close(tell[0]);
   ::close(tell[1]);
+}
+
+// The creator only owns the ring; another process writes.
+TEST(BroadcastRing, WriterMayBeAnotherProcess) {
+  const auto owner = *RingWriter::create(ring(2, 4, 1 << 16));
+  const auto first = owner->reader(0), second = owner->reader(1);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    auto writer = RingWriter::attach(::fcntl(owner->fd(), F_DUPFD_CLOEXEC, 0));
+    for (uint64_t i = 1; writer && i <= 50; ++i) {  // more than there is room for
+      if (!publish(**writer, message_of(7, i, 3000), soon())) ::_exit(1);
+    }
+    ::kill(::getpid(), SIGKILL);  // no farewell
+  }
+  for (uint64_t i = 1; i <= 50; ++i) {
+    for (const auto* reader : {&first, &second}) {
+      const Result<std::span<const uint8_t>> message = (*reader)->next(soon());
+      ASSERT_TRUE(message) << message.error().to_string();
+      const std::vector<uint8_t> expected = message_of(7, i, 3000);
+      ASSERT_TRUE(std::ranges::equal(*message, expected)) << i;
+    }
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  EXPECT_EQ(first->next(kNever).error().code(), Code::kUnavailable);
+  EXPECT_EQ(second->next(kNever).error().code(), Code::kUnavailable);
 }
 
 }  // namespace

@@ -125,6 +125,7 @@ void Coordinator::on(const NodeHello& hello) {
   node.layers = hello.layers;
   node.kv_blocks = hello.kv_blocks;
   node.max_rows = hello.max_rows;
+  node.stages = hello.stages;
   node.sender.emplace(mirror_limits(options_, hello.layers, hello.kv_blocks), options_.epoch,
                       options_.form);
   out_->push_back(WelcomeNode{hello.caller, answer.node, options_.epoch});

@@ -144,6 +144,7 @@ class Coordinator {
     LayerRange layers;
     int32_t kv_blocks = 0;
     int32_t max_rows = 0;
+    int32_t stages = 1;
     int32_t incarnations = 0;        // so many welcomes; the Host's incarnation
     bool draining = false;
     std::optional<StepSender> sender;  // while it is here

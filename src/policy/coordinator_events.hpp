@@ -31,6 +31,7 @@ struct NodeHello {
   LayerRange layers;         // whose weights it holds
   int32_t kv_blocks = 0;     // of 16 tokens in all of its layers
   int32_t max_rows = 0;      // of one run
+  int32_t stages = 1;        // of its layers, each with ranks of its own
   Duration longest_run{};    // about, of so many rows; 0: not known
 };
 // The conversation with it ended.

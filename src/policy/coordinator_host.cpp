@@ -41,6 +41,7 @@ HostPlan Coordinator::host_plan() const {
       known.layers = node.layers;
       known.kv_capacity = int64_t{node.kv_blocks} * kBlockTokens * node.layers.size();
       known.longest_prompt = options_.context;
+      known.stages = node.stages;
     }
     plan.nodes.push_back(known);
   }

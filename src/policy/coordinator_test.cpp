@@ -47,7 +47,8 @@ FakeCluster::Options options_for(Rng& rng) {
 
 void add_node(FakeCluster::Options& o, Rng& rng, int32_t begin, int32_t end) {
   o.nodes.push_back({"n" + std::to_string(o.nodes.size()), {begin, end},
-                     static_cast<int32_t>(rng.between(11, 30))});
+                     static_cast<int32_t>(rng.between(11, 30)),
+                     rng.below(3) == 0 ? static_cast<int32_t>(rng.between(2, 3)) : 1});
 }
 
 // A chain that covers the model, with overlaps, and some more nodes of any range.
@@ -391,31 +392,34 @@ TEST(Coordinator, WithoutAWayARequestFailsAndSaysWhy) {
 }
 
 TEST(Coordinator, ADrainedNodeGetsNoNewRequestAndFinishesItsOwn) {
-  Rng rng(7);
-  FakeCluster::Options o = options_for(rng);
-  o.model.layers = o.host.total_layers = 4;
-  add_node(o, rng, 0, 4);
-  add_node(o, rng, 0, 4);
-  FakeCluster cluster(o, rng);
-  cluster.start_node(0);
-  cluster.start_node(1);
-  cluster.run_until(Instant{} + seconds(1));
-  const auto expected = submit_some(cluster, o.model, rng, 10, milliseconds(100));
-  cluster.run_until(cluster.now() + milliseconds(300));
-  cluster.drain(0);
-  cluster.expected += 1;
-  Expected late = make_request(100, o.model, rng);
-  cluster.submit(late.request);
-  ASSERT_TRUE(cluster.finish(seconds(100)));
-  const RequestTrace* trace = cluster.host().trace(RequestId(100));
-  ASSERT_TRUE(trace != nullptr && trace->attempts.size() == 1);
-  EXPECT_EQ(trace->attempts[0].hops[0].first, "n1");
-  EXPECT_EQ(cluster.outcomes().at(RequestId(100)).tokens, late.tokens);
-  EXPECT_EQ(cluster.host().nodes()[0].state, "drained");
-  for (const auto& [id, e] : expected) {
-    if (e.cancelled) continue;
-    EXPECT_EQ(cluster.outcomes().at(id).tokens, e.tokens);
-  }
+  for_seeds(20, [](Rng& rng) {
+    FakeCluster::Options o = options_for(rng);
+    o.model.layers = o.host.total_layers = 4;
+    add_node(o, rng, 0, 4);
+    add_node(o, rng, 0, 4);
+    FakeCluster cluster(o, rng);
+    cluster.start_node(0);
+    cluster.start_node(1);
+    cluster.run_until(Instant{} + seconds(1));
+    const auto expected = submit_some(cluster, o.model, rng, 10, milliseconds(100));
+    cluster.run_until(cluster.now() + milliseconds(300));
+    cluster.drain(0);
+    cluster.expected += 1;
+    Expected late = make_request(100, o.model, rng);
+    cluster.submit(late.request);
+    ASSERT_TRUE(cluster.finish(seconds(100)));
+    const RequestTrace* trace = cluster.host().trace(RequestId(100));
+    ASSERT_TRUE(trace != nullptr && trace->attempts.size() == 1);
+    EXPECT_EQ(trace->attempts[0].hops[0].first, "n1");
+    EXPECT_EQ(cluster.outcomes().at(RequestId(100)).tokens, late.tokens);
+    for (const NodeView& node : cluster.host().nodes()) {  // numbered as they came
+      EXPECT_EQ(node.state, node.name == "n0" ? "drained" : "ready");
+    }
+    for (const auto& [id, e] : expected) {
+      if (e.cancelled) continue;
+      EXPECT_EQ(cluster.outcomes().at(id).tokens, e.tokens);
+    }
+  });
 }
 
 }  // namespace

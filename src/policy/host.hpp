@@ -61,8 +61,8 @@ struct HostOptions {
   KvEstimator estimator;
   AdmissionLimits admission;
   BatcherLimits batching;
-  // Steps of a lane on their way at a time: `depth`, or if that is 0, one for each of its nodes and,
-  // if there are several, `extra_steps` more. (One node has nothing to overlap with and is fastest
+  // Steps of a lane on their way at a time: `depth`, or if that is 0, one for each stage of its nodes
+  // and, if there are several, `extra_steps` more. (One stage has nothing to overlap with and is fastest
   // with everything in one step; with batching.placeholders the next step is there before it ends.)
   int32_t depth = 0;
   int32_t extra_steps = 0;
@@ -82,6 +82,7 @@ struct HostNode {
   int32_t longest_prompt = std::numeric_limits<int32_t>::max();
   int32_t incarnation = 0;       // another one: its memory is new, nothing that it held is left
   NodeRole role = NodeRole::kBoth;  // if any node has one, all that hold layers must
+  int32_t stages = 1;            // that its layers are divided into; it works at so many steps at once
   friend bool operator==(const HostNode&, const HostNode&) = default;
 };
 
@@ -273,7 +274,7 @@ class Host {
 
   // Lanes, steps and plans (host_lanes.cpp).
   Lane& lane_for(const Pipeline& routed, const Routes& routes);
-  int32_t depth_of(int32_t nodes) const;
+  int32_t depth_of(int32_t stages) const;
   void leave_lane(Request& r);
   // Roles (host_roles.cpp).
   bool split() const { return decode_routes_.chooser.has_value(); }

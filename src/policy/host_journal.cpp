@@ -126,10 +126,14 @@ void encode_plan(std::string& out, const HostPlan& plan) {
     put_unsigned(out, link.closed ? 1 : 0);
   }
   put_unsigned(out, plan.provisional ? 1 : 0);
-  // Nothing more where nobody has a role, as it was before there were any.
+  // Nothing more where nobody has a role or several stages, as it was before there were any.
   const auto has_role = [](const HostNode& node) { return node.role != NodeRole::kBoth; };
-  if (std::ranges::none_of(plan.nodes, has_role)) return;
+  const auto has_stages = [](const HostNode& node) { return node.stages != 1; };
+  const bool stages = std::ranges::any_of(plan.nodes, has_stages);
+  if (!stages && std::ranges::none_of(plan.nodes, has_role)) return;
   for (const HostNode& node : plan.nodes) put_unsigned(out, static_cast<uint64_t>(node.role));
+  if (!stages) return;
+  for (const HostNode& node : plan.nodes) put(out, node.stages);
 }
 
 HostPlan decode_plan(Fields& in) {
@@ -160,6 +164,8 @@ HostPlan decode_plan(Fields& in) {
   plan.provisional = in.get_flag();
   if (in.at_end()) return plan;
   for (HostNode& node : plan.nodes) node.role = static_cast<NodeRole>(in.get32_unsigned(2));
+  if (in.at_end()) return plan;
+  for (HostNode& node : plan.nodes) node.stages = in.get32(1, 64);
   return plan;
 }
 

@@ -169,11 +169,11 @@ Result<void> Host::check_plan(const HostPlan& plan) const {
 
 // --- lanes --------------------------------------------------------------------------------------
 
-int32_t Host::depth_of(int32_t nodes) const {
+int32_t Host::depth_of(int32_t stages) const {
   if (options_.depth > 0) return options_.depth;
   const bool async = options_.batching.placeholders && options_.batching.ahead > 0;
-  if (nodes == 1) return async ? 2 : 1;
-  return nodes + std::max(options_.extra_steps, 0);
+  if (stages == 1) return async ? 2 : 1;
+  return stages + std::max(options_.extra_steps, 0);
 }
 
 Host::Lane& Host::lane_for(const Pipeline& routed, const Routes& routes) {
@@ -188,8 +188,10 @@ Host::Lane& Host::lane_for(const Pipeline& routed, const Routes& routes) {
   }
   Lane lane;
   std::vector<LanePool> pools;
+  int32_t stages = 0;
   for (const Hop& hop : pipeline) {
     if (hop.node == kSinkNode) continue;
+    stages += plan_.nodes[static_cast<size_t>(hop.node)].stages;
     // Partial inference: what such a lane leaves in a block serves only lanes like it.
     const bool whole = hop.layers == plan_.nodes[static_cast<size_t>(hop.node)].layers;
     pools.push_back({hop.node, whole ? 0 : static_cast<uint64_t>(hop.layers.begin) + 1});
@@ -198,11 +200,10 @@ Host::Lane& Host::lane_for(const Pipeline& routed, const Routes& routes) {
   lane.routed = routed;
   lane.epoch = epoch_;
   lane.decodes = &routes == &decode_routes_;
-  const auto nodes = static_cast<int32_t>(pools.size());
-  lane.depth = depth_of(nodes);
+  lane.depth = depth_of(stages);
   // A sequence that may be in two steps counts in both.
   const bool async = options_.batching.placeholders && options_.batching.ahead > 0;
-  lane.parts = async ? nodes : lane.depth;
+  lane.parts = async ? stages : lane.depth;
   lane.id = batcher_.open_lane(std::move(pools));
   lane_of_links_.emplace(std::move(links), lane.id);
   const LaneId id = lane.id;

@@ -53,7 +53,8 @@ struct World {
   void add(LayerRange layers, Rng& rng, NodeRole role = NodeRole::kBoth) {
     nodes.push_back({.layers = layers,
                      .kv_capacity = rng.between(5, 14) * kBlockTokens * layers.size(),
-                     .role = role});
+                     .role = role,
+                     .stages = rng.below(4) == 0 ? static_cast<int32_t>(rng.between(2, 3)) : 1});
   }
   HostPlan plan(bool provisional) {
     HostPlan plan;

@@ -219,6 +219,17 @@ TEST(Host, ALaneThatWaitsForWhatIsInFlightIsTriedWhenItLands) {
   EXPECT_GT(d.host.batcher().counters().preemptions, 0);
 }
 
+// A node of several stages works at several steps, as several nodes would.
+TEST(Host, StagesOfANodeCountAsNodes) {
+  for (const int32_t stages : {1, 2, 3}) {
+    HostPlan plan = grid(2, 1);
+    plan.nodes[1].stages = stages;
+    Driver d = make(options_for(2), plan);
+    for (int64_t i = 0; i < 20; ++i) d.event(request(i, 8, 50));
+    EXPECT_EQ(d.flying.size(), static_cast<size_t>(1 + stages));
+  }
+}
+
 // Any script: requests end exactly once, finished ones with all their tokens, and another host told
 // the same gives the same actions.
 TEST(Host, LosesNobodyUnderAnyScript) {

@@ -72,7 +72,7 @@ void Peer::on_feed(std::vector<FedToken> tokens, std::vector<PeerAction>& out) {
 }
 
 void Peer::on_run_done(std::vector<PeerAction>& out) {
-  running_.clear();
+  running_ = std::max(running_ - 1, 0);
   ++runs_;
   run_next(out);
 }
@@ -99,7 +99,10 @@ bool Peer::is_ready(LaneStep step) const {
 }
 
 void Peer::run_next(std::vector<PeerAction>& out) {
-  if (!running_.empty() || halted_) return;
+  while (running_ < std::max(limits_.runs, 1) && !halted_ && start_run(out)) ++running_;
+}
+
+bool Peer::start_run(std::vector<PeerAction>& out) {
   struct Candidate {
     int32_t rows;
     LaneStep step;
@@ -136,10 +139,11 @@ void Peer::run_next(std::vector<PeerAction>& out) {
     Lane& lane = lanes_.at(c.step.lane);
     lane.taken = c.step.step;
     lane.waiting.pop_front();
-    running_.push_back(c.step);
     run.pieces.push_back(std::move(piece));
   }
-  if (!run.pieces.empty()) out.push_back(std::move(run));
+  if (run.pieces.empty()) return false;
+  out.push_back(std::move(run));
+  return true;
 }
 
 }  // namespace towline::policy

@@ -37,6 +37,7 @@ struct PeerLimits {
   MirrorLimits mirror;
   int32_t run_rows = 512;    // of one run, unless a single step has more
   int32_t held_inputs = 512; // that nothing explains yet, at most
+  int32_t runs = 1;          // under way at a time: the node's stages
 };
 
 // One lane step of a run.
@@ -79,7 +80,7 @@ class Peer {
   void on_input(LaneStep step, int32_t rows, InputId input, std::vector<PeerAction>& out);
   // Tokens sampled by the last node of the lane, or here.
   void on_feed(std::vector<FedToken> tokens, std::vector<PeerAction>& out);
-  // The outstanding run ended, well or not; its outputs are the driver's business.
+  // The oldest run under way ended, well or not; its outputs are the driver's business.
   void on_run_done(std::vector<PeerAction>& out);
 
   // What the ranks hold is not to be trusted: nothing is run and no message taken before the full
@@ -88,7 +89,7 @@ class Peer {
 
   // Whether results of a run still matter: the lane is open.
   bool wanted(LaneId lane) const { return mirror_.lane(lane) != nullptr; }
-  bool busy() const { return !running_.empty(); }
+  bool busy() const { return running_ > 0; }
   int64_t runs() const { return runs_; }
   size_t held() const { return inputs_.size(); }
   const StepMirror& mirror() const { return mirror_; }
@@ -104,6 +105,7 @@ class Peer {
   void drop_stale_inputs(std::vector<PeerAction>& out);
   void begin_anew(const std::string& reason, std::vector<PeerAction>& out);
   void run_next(std::vector<PeerAction>& out);
+  bool start_run(std::vector<PeerAction>& out);  // false: nothing is ready
 
   PeerLimits limits_;
   StepMirror mirror_;
@@ -113,7 +115,7 @@ class Peer {
   };
   std::map<LaneId, Lane> lanes_;  // those that ever had a step, while open
   std::map<LaneStep, Input> inputs_;
-  std::vector<LaneStep> running_;
+  int32_t running_ = 0;                            // runs under way
   int32_t latest_lane_ = -1;                       // the highest lane ever opened
   int64_t next_order_ = 0;
   int64_t runs_ = 0;

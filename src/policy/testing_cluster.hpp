@@ -67,6 +67,7 @@ class FakeCluster {
     std::string name;
     LayerRange layers;
     int32_t blocks = 32;
+    int32_t stages = 1;  // so many runs at a time
   };
   struct Options {
     CoordinatorOptions host;
@@ -96,7 +97,8 @@ class FakeCluster {
     nodes_[i] = node;
     later(delay(), [this, node] {
       tell(NodeHello{static_cast<int64_t>(node->incarnation), node->spec.name, node->incarnation,
-                     node->spec.layers, node->spec.blocks, o_.host.batch.step_tokens});
+                     node->spec.layers, node->spec.blocks, o_.host.batch.step_tokens,
+                     node->spec.stages});
     });
   }
   // The process is killed: nothing more comes out of it. The host learns it late, or only from the
@@ -171,7 +173,7 @@ class FakeCluster {
     uint64_t incarnation = 0;
     NodeId id{-1};
     bool dead = false, fenced = false;
-    Instant frozen_until{};
+    Instant frozen_until{}, run_ends{};
     std::optional<Peer> peer;
     std::vector<uint64_t> cells;                     // [block][offset][layer]
     std::map<int64_t, std::vector<uint64_t>> inputs; // hidden rows by InputId
@@ -262,6 +264,7 @@ class FakeCluster {
       node->id = welcome.node;
       PeerLimits limits;
       limits.run_rows = o_.host.batch.step_tokens;
+      limits.runs = node->spec.stages;
       limits.mirror.slots = std::max(o_.host.slots, 2 * o_.host.batch.sequences + 2);
       limits.mirror.blocks = node->spec.blocks;
       limits.mirror.layers = node->spec.layers;
@@ -378,7 +381,10 @@ class FakeCluster {
           if (!node->fenced) tell(SyncNeeded{node->id});
         });
       } else if (const auto* run = std::get_if<RunSteps>(&action)) {
-        later(Duration(rng_.between(1000, o_.most_run.value)), [this, node, run = *run] {
+        // In order, however long each takes.
+        const Instant end = now_ + Duration(rng_.between(1000, o_.most_run.value));
+        node->run_ends = std::max(node->run_ends, end);
+        at(node->run_ends, [this, node, run = *run] {
           awake(node, [this, node, run] { execute(node, run); });
         });
       }

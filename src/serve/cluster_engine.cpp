@@ -485,6 +485,7 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
     assign.set("max_rows", int64_t{run_rows_of(options_.serving, emulated)});
     assign.set("threads", int64_t{node->threads});
     assign.set("tensor_parallel", int64_t{node->tensor_parallel});
+    assign.set("stages", int64_t{node->stages});
     if (node->rate > 0) assign.set("rate", node->rate);
     protocol::Handshake mine = my_handshake();
     mine.extra =
@@ -509,8 +510,10 @@ Result<void> ClusterEngine::on_handshake(Guest& guest, int64_t caller, const net
   hello.layers = theirs.layers;
   hello.kv_blocks = theirs.kv_blocks;
   hello.max_rows = theirs.max_rows;
+  hello.stages = static_cast<int32_t>(std::clamp<int64_t>(extra["stages"].as_int(1), 1, 64));
   if (guest.rate > 0) {
-    const double run = static_cast<double>(theirs.max_rows) * theirs.layers.size() / guest.rate;
+    const double run =
+        static_cast<double>(theirs.max_rows) * theirs.layers.size() * hello.stages / guest.rate;
     hello.longest_run = Duration(static_cast<int64_t>(std::min(run, kLongestRun) * 1e9));
   }
   adapters_->admit(caller, [this, hello, caller](const Result<void>& fine) {

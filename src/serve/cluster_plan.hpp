@@ -28,7 +28,8 @@ struct ClusterNode {
   int64_t kv_tokens = 0;       // 0: chosen
   double speed = 1;            // relative, until it has measured itself
   double rate = 0;             // rows a second through one layer; 0: as it measures itself
-  int32_t tensor_parallel = 1; // ranks
+  int32_t tensor_parallel = 1; // ranks of each stage
+  int32_t stages = 1;
   Json executor;               // what replaces the decoder ({"kind": "emulated", ...}); or null
 };
 

@@ -324,7 +324,7 @@ void Deployment::slurm() {
   const size_t tasks = s_.workers.size() + coordinators;
   int32_t threads = 1;
   for (const ScenarioWorker& w : s_.workers)
-    threads = std::max(threads, w.threads * w.tensor_parallel);
+    threads = std::max(threads, w.threads * w.tensor_parallel * w.stages);
   std::string text = format(
       R"(#!/bin/bash
 # sbatch {0}.sbatch: {5} and {1} workers; more nodes than tasks are not used. They are dealt to
@@ -487,7 +487,7 @@ spec:
                 o_.name, label_of(worker.name), yaml(o_.image),
                 yaml_words(worker_words(worker.name, o_.name + "-coordinator",
                                         "/etc/towline-keys/cluster.keys")),
-                worker.threads * worker.tensor_parallel, mounts, volumes());
+                worker.threads * worker.tensor_parallel * worker.stages, mounts, volumes());
 }
 
 void Deployment::kubernetes() {

@@ -118,11 +118,12 @@ Result<ScenarioWorker> read_worker(const Json& item, size_t index) {
     w.layers = {static_cast<int32_t>(v[0].as_int()), static_cast<int32_t>(v[1].as_int())};
     return {};
   };
-  const std::array<Key, 9> keys = {
+  const std::array<Key, 10> keys = {
       {{"name", text(w.name)},
        {"layers", layers},
        {"threads", whole(w.threads, 1, 1024)},
        {"tensor_parallel", whole(w.tensor_parallel, 1, 64)},
+       {"stages", whole(w.stages, 1, 64)},
        {"kv_tokens", whole(w.kv_tokens, 0, int64_t{1} << 40)},
        {"speed", number(w.speed, 1e-6, 1e6)},
        {"type", text(w.type)},
@@ -208,7 +209,7 @@ Result<Scenario> read_scenario(const Json& tree) {
     if (!value.is_int() || value.as_int() != 1) return wrong(value, "1, the schema of this build");
     return {};
   };
-  const std::array<Key, 9> serving_keys = {
+  const std::array<Key, 10> serving_keys = {
       {{"context", whole(v.context, 0, 1 << 30)},
        {"sequences", whole(v.sequences, 1, 1 << 20)},
        {"step_tokens", whole(v.step_tokens, 1, 1 << 20)},
@@ -333,6 +334,7 @@ std::string print_scenario(const Scenario& s) {
     if (w.layers) out += format("layers = [{}, {}]\n", w.layers->begin, w.layers->end);
     out += format("threads = {}\ntensor_parallel = {}\nkv_tokens = {}\nspeed = {}\n", w.threads,
                   w.tensor_parallel, w.kv_tokens, toml_number(w.speed));
+    if (w.stages != 1) out += format("stages = {}\n", w.stages);
     text_line("type", w.type);
     if (w.emulate) out += "emulate = true\n";
     text_line("site", w.site);

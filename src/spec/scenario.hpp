@@ -30,7 +30,8 @@
 //   name = "alpha"
 //   layers = [0, 4]              # [begin, end); missing: by the plan
 //   threads = 1                  # compute threads (of each rank)
-//   tensor_parallel = 1          # ranks
+//   tensor_parallel = 1          # ranks of each stage
+//   stages = 1                   # that its layers are divided into, each with ranks of its own
 //   kv_tokens = 0                # KV capacity; 0: chosen from the memory
 //   speed = 1.0                  # relative to the other workers, for planning without a profile
 //   type = "A100"                # machine type, for planning and emulation
@@ -84,6 +85,7 @@ struct ScenarioWorker {
   std::optional<LayerRange> layers;
   int32_t threads = 1;
   int32_t tensor_parallel = 1;
+  int32_t stages = 1;
   int64_t kv_tokens = 0;
   double speed = 1;
   std::string type;

@@ -113,6 +113,7 @@ TEST(Scenario, PrintsWhatItReads) {
       if (rng.below(2) == 0) w.layers = {static_cast<int32_t>(i), static_cast<int32_t>(i) + 3};
       w.speed = 0.5 + rng.unit();
       w.tensor_parallel = 1 + static_cast<int32_t>(rng.below(4));
+      w.stages = 1 + static_cast<int32_t>(rng.below(3));
       if (rng.below(2) == 0) w.site = "s" + std::to_string(rng.below(3));
       if (rng.below(3) == 0) {
         w.type = "T4";

@@ -107,8 +107,11 @@ class Executor {
 
 // Where an executor runs, for its factory.
 struct RankPlace {
-  int32_t rank = 0, of = 1;   // tensor-parallel rank within the node
+  int32_t rank = 0, of = 1;   // tensor-parallel rank within the stage
+  int32_t stage = 0, stages = 1;  // of the node's layers (worker/stage_link.hpp)
   int32_t node = 0;           // its id in the plan
+  // Among all ranks of the node: what people and messages call it.
+  int32_t world_rank() const { return stage * of + rank; }
   // An inherited descriptor of the group's shared memory for collectives; negative: none.
   int collective_fd = -1;
   const std::atomic<uint32_t>* abort_word = nullptr;  // nonzero: leave collectives; may be null

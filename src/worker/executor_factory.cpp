@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/executor_factory.hpp"
 
+#include <algorithm>
+
 #include "base/fmt.hpp"
 #include "worker/emulated_executor.hpp"
 #include "worker/null_executor.hpp"
@@ -9,7 +11,35 @@
 
 namespace towline::worker {
 
-Result<std::unique_ptr<Executor>> make_executor(const Json& description, const RankPlace& place) {
+namespace {
+
+Result<Json> description_of_stage(const Json& description, const RankPlace& place) {
+  const Json& layers = description["layers"];
+  if (layers.size() != 2) {
+    return errorf(Code::kInvalidArgument, "a node of {} stages needs 'layers' [first, end)",
+                  place.stages);
+  }
+  const int64_t begin = layers[size_t{0}].as_int(), end = layers[size_t{1}].as_int();
+  const int64_t count = end - begin;
+  if (count < place.stages) {
+    return errorf(Code::kInvalidArgument, "{} layers are too few for {} stages", count,
+                  place.stages);
+  }
+  const auto first_of = [&](int64_t stage) {
+    return begin + stage * (count / place.stages) + std::min(stage, count % place.stages);
+  };
+  Json narrowed = description;
+  narrowed.set("layers", Json::array({first_of(place.stage), first_of(place.stage + 1)}));
+  return narrowed;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Executor>> make_executor(const Json& whole, const RankPlace& place) {
+  Json description = whole;
+  if (place.stages > 1) {
+    ASSIGN_OR_RETURN(description, description_of_stage(whole, place));
+  }
   const std::string& kind = description["kind"].as_string();
   if (kind == "stage") {
     ASSIGN_OR_RETURN(const StageExecutorOptions options, StageExecutorOptions::parse(description));

@@ -18,7 +18,7 @@ constexpr size_t kMostWaiting = 16;
 }  // namespace
 
 Result<std::unique_ptr<NodeRanks>> start_ranks(NodeRanksOptions options) {
-  if (options.ranks == 1) {
+  if (options.ranks == 1 && options.stages == 1) {
     ASSIGN_OR_RETURN(std::unique_ptr<NodeRanks> solo, SoloRank::start(options, make_executor));
     return solo;
   }
@@ -34,6 +34,7 @@ Result<std::unique_ptr<GroupRanks>> GroupRanks::start(NodeRanksOptions options,
   RankGroupOptions group;
   group.team = std::move(team);
   group.team.ranks = options.ranks;
+  group.team.stages = options.stages;
   group.team.notify = std::move(options.wake);
   group.executor = std::move(options.executor);
   group.limits = options.limits;

@@ -267,6 +267,7 @@ class NodeAgent {
     async_ = extra["async"].as_bool();
     policy::PeerLimits limits;
     limits.run_rows = mine_.max_rows;
+    limits.runs = stages_;
     limits.mirror = mirror_limits(theirs);
     limits.mirror.blocks = mine_.kv_blocks;
     limits.mirror.layers = mine_.layers;
@@ -312,19 +313,22 @@ class NodeAgent {
     }
     const int64_t assigned = description["tensor_parallel"].as_int(1);
     const int64_t ranks = o_.tensor_parallel > 0 ? o_.tensor_parallel : assigned;
-    if (ranks < 1 || ranks > kMostRanks) {
-      return errorf(Code::kInvalidArgument, "a node of {} ranks is not possible; 1 to {} are",
-                    ranks, kMostRanks);
+    const int64_t stages = o_.stages > 0 ? o_.stages : description["stages"].as_int(1);
+    if (ranks < 1 || stages < 1 || stages > kMostRanks || ranks > kMostRanks / stages) {
+      return errorf(Code::kInvalidArgument,
+                    "a node of {} stages of {} ranks is not possible; 1 to {} ranks in all are",
+                    stages, ranks, kMostRanks);
     }
     NodeRanksOptions options;
     options.ranks = static_cast<int32_t>(ranks);
+    options.stages = stages_ = static_cast<int32_t>(stages);
     mine_.max_rows = static_cast<int32_t>(description["max_rows"].as_int(512));
     options.limits = mirror_limits(theirs);
     kept_.waker->set(&inbox_);
     options.wake = [waker = kept_.waker] { waker->wake(); };
     // What was loaded in an earlier conversation and fits this one stays.
-    const std::string what = format("{} x{} {:016x} slots {} context {} vocabulary {}",
-                                    description.dump(), ranks, mine_.model_hash, theirs.slots,
+    const std::string what = format("{} x{}x{} {:016x} slots {} context {} vocabulary {}",
+                                    description.dump(), stages, ranks, mine_.model_hash, theirs.slots,
                                     theirs.context, theirs.vocab);
     const bool fits = kept_.ranks && kept_.what == what;
     options.executor = std::move(description);
@@ -351,7 +355,8 @@ class NodeAgent {
     char host[256] = "";
     ::gethostname(host, sizeof(host) - 1);
     mine_.extra = Json::object({{"layer_rows_per_s", rate},
-                                {"ranks", ranks},
+                                {"ranks", ranks * stages},
+                                {"stages", stages},
                                 {"pid", int64_t{::getpid()}},
                                 {"host", std::string(host)}})
                       .dump();
@@ -648,6 +653,7 @@ class NodeAgent {
   std::map<int64_t, Input> inputs_;
   int64_t next_input_ = 0;
   bool async_ = false;
+  int32_t stages_ = 1;
 };
 
 }  // namespace

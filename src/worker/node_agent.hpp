@@ -39,7 +39,8 @@ struct NodeAgentOptions {
   std::string key_file;        // zmq
   bool insecure = false;       // zmq without keys
   int32_t threads = 0;         // compute threads of each rank; 0: as assigned
-  int32_t tensor_parallel = 0; // ranks; 0: as assigned
+  int32_t tensor_parallel = 0; // ranks of each stage; 0: as assigned
+  int32_t stages = 0;          // that its layers are divided into; 0: as assigned
   // How long to look for a coordinator; with a registry, again whenever one is lost. 0: for ever.
   int32_t connect_seconds = 30;
   std::string registry;        // URL: where the coordinator is told; `coordinator` is empty then

@@ -65,7 +65,9 @@ class NodeRanks {
 };
 
 struct NodeRanksOptions {
-  int32_t ranks = 1;                 // more than one: processes of the program that runs this
+  // Tensor-parallel ranks of each stage, and stages; more than one rank in all: processes of the
+  // program that runs this.
+  int32_t ranks = 1, stages = 1;
   Json executor;                     // description, the same for all ranks
   policy::MirrorLimits limits;       // blocks and layers are taken from the ranks
   std::function<void()> wake;

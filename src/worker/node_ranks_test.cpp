@@ -22,16 +22,18 @@ namespace {
 // What a node's agent does, without a network: Peer decides, `ranks` evaluate.
 class Node {
  public:
-  Node(int32_t ranks, bool processes, const NullExecutorOptions& null = {}) {
+  Node(int32_t ranks, bool processes, const NullExecutorOptions& null = {}, int32_t stages = 1) {
     NodeRanksOptions options;
     options.ranks = ranks;
+    options.stages = stages;
     options.executor = null.to_json();
     options.limits.vocab = null.vocab;
     options.wake = [this] { bell_.release(); };
     policy::PeerLimits limits;
     limits.mirror.vocab = null.vocab;
+    limits.runs = stages;
     peer_.emplace(limits);
-    if (ranks == 1) {
+    if (ranks * stages == 1) {
       auto made = SoloRank::start(options, make_executor);
       EXPECT_TRUE(made) << made.error().to_string();
       if (made) ranks_ = std::move(*made);
@@ -126,13 +128,15 @@ class Node {
 };
 
 struct Setting {
-  int32_t ranks;
+  int32_t ranks;  // of each stage
   bool processes;
+  int32_t stages = 1;
+  int32_t all() const { return ranks * stages; }
 };
 class EveryNode : public ::testing::TestWithParam<Setting> {
  protected:
   Node node(const NullExecutorOptions& null = {}) const {
-    return Node(GetParam().ranks, GetParam().processes, null);
+    return Node(GetParam().ranks, GetParam().processes, null, GetParam().stages);
   }
 };
 
@@ -173,7 +177,7 @@ TEST_P(EveryNode, EveryMethodAnswersForAllRanks) {
     const Result<Json> answer = n.call(row.method, *parse_json(row.example, "example"));
     ASSERT_TRUE(answer) << answer.error().to_string();
     if (row.reduction == Reduction::kEach) {
-      EXPECT_EQ(answer->size(), static_cast<size_t>(GetParam().ranks));
+      EXPECT_EQ(answer->size(), static_cast<size_t>(GetParam().all()));
     }
   }
   const Result<Json> none = n.call(Method::kRemoveAdapter, AdapterArgs{9, ""}.json());
@@ -182,7 +186,7 @@ TEST_P(EveryNode, EveryMethodAnswersForAllRanks) {
 
 TEST_P(EveryNode, AdapterThatOneRankCannotReadIsAnError) {
   Node n = node();
-  const std::string path = format("adapters/fail:{}", GetParam().ranks - 1);
+  const std::string path = format("adapters/fail:{}", GetParam().all() - 1);
   const Result<Json> staged = n.call(Method::kStageAdapter, AdapterArgs{3, path}.json());
   ASSERT_FALSE(staged);
   EXPECT_EQ(staged.error().code(), Code::kNotFound);
@@ -193,7 +197,7 @@ TEST_P(EveryNode, AdapterThatOneRankCannotReadIsAnError) {
 TEST_P(EveryNode, FailedRunIsToldAndTheNodeGoesOn) {
   NullExecutorOptions null;
   null.fault = "error";
-  null.fault_rank = GetParam().ranks - 1;
+  null.fault_rank = GetParam().all() - 1;
   null.fault_run = 2;
   Node n = node(null);
   SteadyLoad load(4, 50, policy::DeltaForm::kExplicit, false);
@@ -208,7 +212,7 @@ TEST_P(EveryNode, FailedRunIsToldAndTheNodeGoesOn) {
   ASSERT_TRUE(run->error.has_value());
   EXPECT_NE(run->error->to_string().find("was told to fail run 2"), std::string::npos) << run->error->to_string();
   ASSERT_EQ(run->run.pieces.size(), 1u);
-  EXPECT_EQ(run->state_lost, GetParam().ranks > 1);
+  EXPECT_EQ(run->state_lost, GetParam().all() > 1);
   if (run->state_lost) {
     n.take(load.next());  // was under way; nothing is made of it
     EXPECT_FALSE(n.ranks().take().has_value());
@@ -227,7 +231,7 @@ TEST_P(EveryNode, FailedRunIsToldAndTheNodeGoesOn) {
 TEST_P(EveryNode, EndsWhileARunHangs) {
   NullExecutorOptions null;
   null.fault = "hang";
-  null.fault_rank = GetParam().ranks - 1;
+  null.fault_rank = GetParam().all() - 1;
   null.fault_run = 1;
   Node n = node(null);
   SteadyLoad load(4, 50, policy::DeltaForm::kExplicit, false);
@@ -237,10 +241,12 @@ TEST_P(EveryNode, EndsWhileARunHangs) {
 }
 
 std::string setting_name(const ::testing::TestParamInfo<Setting>& info) {
-  return format("{}{}", info.param.ranks, info.param.processes ? "processes" : "threads");
+  return format("{}x{}{}", info.param.stages, info.param.ranks,
+                info.param.processes ? "processes" : "threads");
 }
 INSTANTIATE_TEST_SUITE_P(Places, EveryNode,
-                         ::testing::Values(Setting{1, false}, Setting{3, false}, Setting{2, true}),
+                         ::testing::Values(Setting{1, false}, Setting{3, false}, Setting{2, true},
+                                           Setting{2, false, 2}, Setting{1, true, 2}),
                          setting_name);
 
 // A message is with the ranks before its run is given; tokens wait for what comes next.

@@ -97,8 +97,8 @@ bool NullAdapters::has(int32_t id) const {
 
 Result<std::unique_ptr<NullExecutor>> NullExecutor::create(const NullExecutorOptions& options,
                                                            const RankPlace& place) {
-  if (options.fault == "create" && options.fault_rank == place.rank) {
-    return errorf(Code::kExhausted, "rank {} was told not to start", place.rank);
+  if (options.fault == "create" && options.fault_rank == place.world_rank()) {
+    return errorf(Code::kExhausted, "rank {} was told not to start", place.world_rank());
   }
   return std::unique_ptr<NullExecutor>(new NullExecutor(options, place));
 }
@@ -111,16 +111,16 @@ int32_t NullExecutor::token_of(SeqId seq, int64_t position, int32_t vocab) {
 
 Result<void> NullExecutor::fault() {
   if (options_.fault_run == 0 || runs_ != options_.fault_run ||
-      place_.rank != options_.fault_rank) {
+      place_.world_rank() != options_.fault_rank) {
     return {};
   }
   if (options_.fault == "die") ::kill(::getpid(), SIGKILL);
   if (options_.fault == "hang") {
     aborted_.wait(0);
-    return errorf(Code::kUnavailable, "rank {} was aborted in run {}", place_.rank, runs_);
+    return errorf(Code::kUnavailable, "rank {} was aborted in run {}", place_.world_rank(), runs_);
   }
   if (options_.fault == "error") {
-    return errorf(Code::kInternal, "rank {} was told to fail run {}", place_.rank, runs_);
+    return errorf(Code::kInternal, "rank {} was told to fail run {}", place_.world_rank(), runs_);
   }
   return {};
 }
@@ -163,7 +163,7 @@ Result<void> NullExecutor::pass(const RunItem& item, std::span<float> hidden,
     const policy::SlotState& s = *row.state;
     if (s.spec.adapter >= 0 && !adapters_.has(s.spec.adapter)) {
       return errorf(Code::kInternal, "slot {} names adapter {}, which rank {} does not have",
-                    row.slot, s.spec.adapter, place_.rank);
+                    row.slot, s.spec.adapter, place_.world_rank());
     }
     for (int32_t p = row.from; p < row.to; ++p, out += width) {
       const float want[4] = {static_cast<float>(row.slot), static_cast<float>(s.gen),

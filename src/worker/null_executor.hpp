@@ -73,7 +73,7 @@ class NullExecutor final : public Executor {
 
  private:
   NullExecutor(const NullExecutorOptions& options, const RankPlace& place)
-      : options_(options), place_(place), adapters_(place.rank) {}
+      : options_(options), place_(place), adapters_(place.world_rank()) {}
   Result<void> fault();
   Result<void> pass(const RunItem& item, std::span<float> hidden, std::vector<RowResult>& results);
   void compute() const;

@@ -48,13 +48,28 @@ Result<void> RankGroup::load_model() {
   ready_.pop_front();
   awaited_step_.store(next_awaited());  // taken here: collectors are not to wake anybody for it
   if (!event.ok() || event.id != id) return Error(event.code, event.error);
-  for (const Json& answer : event.answer.items()) {
+  return take_geometry(event.answer);
+}
+
+// Stages follow each other; the ranks of one are alike.
+Result<void> RankGroup::take_geometry(const Json& answers) {
+  int32_t stage_begin = 0;
+  for (int32_t reader = 0; const Json& answer : answers.items()) {
     ASSIGN_OR_RETURN(const Geometry rank, Geometry::parse(answer));
-    if (geometry_.kv_blocks == 0) geometry_ = rank;
-    if (rank.hidden_width != geometry_.hidden_width || rank.layers != geometry_.layers) {
+    if (reader == 0) {
+      geometry_ = rank;
+      stage_begin = rank.layers.begin;
+    }
+    const bool stage_begins = reader > 0 && reader % team_->ranks() == 0;
+    const LayerRange layers = stage_begins ? LayerRange{geometry_.layers.end, rank.layers.end}
+                                           : LayerRange{stage_begin, geometry_.layers.end};
+    if (rank.hidden_width != geometry_.hidden_width || rank.layers != layers) {
       return errorf(Code::kInternal, "ranks disagree: {} and {}", geometry_.json().dump(),
                     rank.json().dump());
     }
+    if (stage_begins) stage_begin = rank.layers.begin;
+    geometry_.layers.end = rank.layers.end;
+    ++reader;
     geometry_.kv_blocks = std::min(geometry_.kv_blocks, rank.kv_blocks);
     geometry_.max_rows = std::min(geometry_.max_rows, rank.max_rows);
   }
@@ -264,7 +279,7 @@ void RankGroup::harvest(net::RingWriter& ring, std::deque<InFlight>& flight) {
   }
   if (!flight.empty()) take_replies(ring, flight);
   if (stuck_since_ && net::steady_now() - *stuck_since_ > kLeaveWithin && usable()) {
-    team_->abort_collectives();
+    team_->abort_waits();
     broken_ = "ranks were torn out of a collective after one of them failed";
   }
 }
@@ -284,22 +299,38 @@ void RankGroup::take_replies(net::RingWriter& ring, std::deque<InFlight>& flight
 }
 
 void RankGroup::take_failures(net::RingWriter& ring, std::deque<InFlight>& flight) {
-  for (int r = 0; r < ring.readers(); ++r) {
-    const std::optional<net::Ack> ack = ring.take_failure(r);
-    if (!ack) continue;
-    take_replies(ring, flight);
-    const auto frame = std::ranges::find(flight, ack->sequence, &InFlight::sequence);
+  // One stage's failure makes others fail, which is not the reason. The cause was acknowledged before
+  // what it caused: when nobody new is found, the causes of all that were found are among them.
+  std::vector<std::pair<net::Ack, int>> failures;  // with the reader
+  uint64_t seen = 0, before = 0;
+  do {
+    before = seen;
+    for (int r = 0; r < ring.readers(); ++r) {
+      if ((seen >> r & 1) != 0) continue;
+      const std::optional<net::Ack> ack = ring.take_failure(r);
+      if (!ack) continue;
+      seen |= uint64_t{1} << r;
+      failures.emplace_back(*ack, r);
+    }
+  } while (seen != before);
+  if (failures.empty()) return;
+  std::ranges::sort(failures, {}, [](const auto& f) { return std::pair(f.first.sequence, f.second); });
+  take_replies(ring, flight);
+  for (const auto& [ack, r] : failures) {
+    const auto frame = std::ranges::find(flight, ack.sequence, &InFlight::sequence);
     if (frame == flight.end() || frame->told) continue;
-    fail_at(*frame, r, ack->status);
-    if (!ring.all_acked(ack->sequence)) stuck_since_ = net::steady_now();
+    fail_at(*frame, r, ack.status);
+    if (!ring.all_acked(ack.sequence)) stuck_since_ = net::steady_now();
   }
 }
 
-// The rank has said why before it acked.
+// The rank has said why before it acked. Ranks that wait for one that died are torn out after its
+// death is known; then that is the reason.
 void RankGroup::fail_at(InFlight& frame, int reader, uint32_t status) {
   const auto& reply = frame.replies[static_cast<size_t>(reader)];
+  const std::optional<std::string> death = team_->death();
   fail(frame, static_cast<RankStatus>(std::min(status, 2u)), team_->first() + reader,
-       reply ? reply->text : "no reason was given");
+       death ? *death : reply ? reply->text : "no reason was given");
 }
 
 void RankGroup::fail(InFlight& frame, RankStatus status, int32_t rank, std::string error) {
@@ -326,8 +357,13 @@ void RankGroup::finish(net::RingWriter& ring, InFlight& frame) {
 void RankGroup::finish_step(net::RingWriter& ring, InFlight& frame) {
   GroupEvent event;
   event.id = frame.id;
-  std::optional<uint64_t> hash;
+  std::optional<uint64_t> hash;  // of the stage: the first one knows of tokens later than the last
+  int first = 0;
   for (int r = 0; r < ring.readers(); ++r) {
+    if (r % team_->ranks() == 0) {
+      hash.reset();
+      first = r;
+    }
     const std::optional<net::Ack> ack = ring.ack_of(r, frame.sequence);
     if (!ack) continue;
     if (ack->status != 0) {  // since the failures were taken; or two failed, and the other was told
@@ -337,15 +373,16 @@ void RankGroup::finish_step(net::RingWriter& ring, InFlight& frame) {
     if (hash && *hash != ack->hash) {
       fail(frame, RankStatus::kNeedSync, team_->first() + r,
            format("rank {} has state {:016x}, rank {} has {:016x}", team_->first() + r, ack->hash,
-                  team_->first(), *hash));
+                  team_->first() + first, *hash));
       return;
     }
     hash = ack->hash;
     event.work_us = std::max(event.work_us, ack->work_us);
   }
   event.hash = hash.value_or(0);
-  if (!frame.replies.empty() && frame.replies[0]) {
-    event.outputs = std::move(frame.replies[0]->outputs);
+  const auto output = static_cast<size_t>((team_->stages() - 1) * team_->ranks());
+  if (output < frame.replies.size() && frame.replies[output]) {
+    event.outputs = std::move(frame.replies[output]->outputs);
   }
   ready_.push_back(std::move(event));
 }

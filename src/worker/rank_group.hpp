@@ -109,6 +109,7 @@ class RankGroup {
   };
   explicit RankGroup(RankGroupOptions options) : options_(std::move(options)) {}
   Result<void> load_model();
+  Result<void> take_geometry(const Json& answers);
   Result<void> check_usable() const;
   Result<uint64_t> send_call(Method method, const Json& args, uint64_t id);
   void start_collectors();

@@ -50,15 +50,17 @@ void expect_tokens(const GroupEvent& event, int32_t batch) {
 }
 
 struct Setting {
-  int32_t ranks;
+  int32_t ranks;  // of each stage
   bool processes;
+  int32_t stages = 1;
 };
 class RankGroups : public ::testing::TestWithParam<Setting> {
  protected:
   RankGroupOptions options(const NullExecutorOptions& null = {}) const {
-    return null_group(GetParam().ranks, GetParam().processes, null);
+    return null_group(GetParam().ranks, GetParam().processes, null, GetParam().stages);
   }
-  int32_t last_rank() const { return GetParam().ranks - 1; }
+  int32_t all_ranks() const { return GetParam().ranks * GetParam().stages; }
+  int32_t last_rank() const { return all_ranks() - 1; }
 };
 
 TEST_P(RankGroups, RunStepsOneAhead) {
@@ -82,10 +84,15 @@ TEST_P(RankGroups, RunStepsOneAhead) {
   }
 }
 
-TEST_P(RankGroups, FailureOfTheLastRankIsToldAndTheGroupGoesOn) {
+class FailingRank : public RankGroups {
+ protected:
+  void fail(int32_t rank);
+};
+
+void FailingRank::fail(int32_t rank) {
   NullExecutorOptions null;
   null.fault = "error";
-  null.fault_rank = last_rank();
+  null.fault_rank = rank;
   null.fault_run = 3;
   const auto group = start(options(null));
   ASSERT_TRUE(group);
@@ -102,7 +109,7 @@ TEST_P(RankGroups, FailureOfTheLastRankIsToldAndTheGroupGoesOn) {
   ASSERT_TRUE(submit(*group, load.next()));
   const GroupEvent failed = next_event(*group);
   EXPECT_EQ(failed.status, RankStatus::kFailed);
-  EXPECT_EQ(failed.rank, last_rank());
+  EXPECT_EQ(failed.rank, rank);
   EXPECT_NE(failed.error.find("was told to fail run 3"), std::string::npos) << failed.error;
   ASSERT_TRUE(group->usable());
   // The coordinator sends the step again, through the full form.
@@ -113,6 +120,13 @@ TEST_P(RankGroups, FailureOfTheLastRankIsToldAndTheGroupGoesOn) {
     const GroupEvent event = next_event(*group);
     ASSERT_TRUE(event.ok()) << event.error;
     if (message.runs()) expect_tokens(event, 4);
+  }
+}
+
+TEST_P(FailingRank, IsToldAndTheGroupGoesOn) {
+  for (int32_t rank = 0; rank < all_ranks(); ++rank) {
+    SCOPED_TRACE(rank);
+    fail(rank);
   }
 }
 
@@ -193,7 +207,7 @@ TEST_P(RankGroups, AdapterIsOnAllRanksOrOnNone) {
     const Result<Json> ids = group->call_now(Method::kListAdapters, Json::object(), kPatience);
     return ids ? ids->dump() : ids.error().to_string();
   };
-  for (int32_t bad = 0; bad < GetParam().ranks; ++bad) {
+  for (int32_t bad = 0; bad < all_ranks(); ++bad) {
     ASSERT_TRUE(group->load_adapter(5, format("adapters/fail:{}", bad)));
     const GroupEvent event = next_event(*group);
     EXPECT_EQ(event.status, RankStatus::kFailed);
@@ -306,22 +320,100 @@ TEST_P(RankGroups, RankThatCannotStartEndsTheStartWithItsReason) {
 }
 
 std::string setting_name(const ::testing::TestParamInfo<Setting>& info) {
-  return format("{}{}", info.param.ranks, info.param.processes ? "processes" : "threads");
+  return format("{}x{}{}", info.param.stages, info.param.ranks,
+                info.param.processes ? "processes" : "threads");
 }
-INSTANTIATE_TEST_SUITE_P(Places, RankGroups,
-                         ::testing::Values(Setting{1, false}, Setting{3, false}, Setting{1, true},
-                                           Setting{2, true}),
-                         setting_name);
+const auto kSettings = ::testing::Values(Setting{1, false}, Setting{3, false}, Setting{1, true},
+                                         Setting{2, true}, Setting{1, false, 2},
+                                         Setting{2, false, 3}, Setting{1, true, 3},
+                                         Setting{2, true, 2});
+INSTANTIATE_TEST_SUITE_P(Places, RankGroups, kSettings, setting_name);
+INSTANTIATE_TEST_SUITE_P(Places, FailingRank, kSettings, setting_name);
+
+// --- stages -------------------------------------------------------------------------------------
+
+// Lanes that leave out layers at either end of the node: whole stages have nothing to do for them.
+TEST(StageGroup, LanesMayLeaveOutLayers) {
+  NullExecutorOptions null;
+  null.layers = {4, 10};  // stages of [4, 6), [6, 8), [8, 10)
+  const auto group = start(null_group(1, false, null, 3));
+  ASSERT_TRUE(group);
+  EXPECT_EQ(group->geometry().layers, (LayerRange{4, 10}));
+  const struct {
+    LayerRange layers;
+    int32_t runs[3];  // of each stage
+  } ways[] = {{{4, 10}, {1, 1, 1}}, {{7, 10}, {1, 2, 2}}, {{8, 9}, {1, 2, 3}}, {{4, 5}, {2, 2, 3}}};
+  for (int32_t i = 0; const auto& way : ways) {
+    SteadyLoad load(5, 40, DeltaForm::kExplicit, false,
+                    {LaneId(0), way.layers, NodeId(3), NodeId(7), NodeId(3)});
+    load.sender().restart(Epoch(++i));
+    ASSERT_TRUE(submit(*group, load.admit()));
+    ASSERT_TRUE(next_event(*group).ok());
+    std::vector<float> rows(5 * 16, 0.0f);
+    const NodeStep message = load.next();
+    for (size_t r = 0; r < 5; ++r) {  // as the null model writes them
+      rows[r * 16] = static_cast<float>(r);
+      rows[r * 16 + 1] = 1;
+      rows[r * 16 + 2] = static_cast<float>(message.rows[r].from);
+      rows[r * 16 + 3] = static_cast<float>(way.layers.begin);
+    }
+    ASSERT_TRUE(submit(*group, message, rows, 16));
+    const GroupEvent event = next_event(*group);
+    ASSERT_TRUE(event.ok()) << event.error;
+    for (size_t r = 0; r < 5; ++r) rows[r * 16 + 3] = static_cast<float>(way.layers.end);
+    EXPECT_EQ(event.outputs[0].hidden, rows);
+    const Result<Json> states = group->call_now(Method::kDumpState, Json::object(), kPatience);
+    ASSERT_TRUE(states);
+    for (size_t s = 0; s < 3; ++s) EXPECT_EQ((*states)[s]["executor"]["runs"].as_int(), way.runs[s]);
+  }
+}
+
+// Two lanes through one node: while one's step is in the second stage, the other's is in the first.
+TEST(StageGroup, StagesWorkAtTheSameTime) {
+  NullExecutorOptions null;
+  null.fault = "hang";
+  null.fault_rank = 1;
+  null.fault_run = 1;
+  const auto group = start(null_group(1, false, null, 2));
+  ASSERT_TRUE(group);
+  SteadyLoad load(2, 50, DeltaForm::kExplicit, false);
+  ASSERT_TRUE(submit(*group, load.admit()));
+  ASSERT_TRUE(next_event(*group).ok());
+  ASSERT_TRUE(submit(*group, load.next()));
+  NodeStep other = load.next();  // the second stage hangs in the one before
+  ASSERT_TRUE(submit(*group, other));
+  int64_t runs = 0;
+  while (runs < 2) {
+    const Result<Json> health = group->call_now(Method::kHealth, Json::object(), kPatience);
+    ASSERT_TRUE(health) << health.error().to_string();
+    runs = (*health)[size_t{0}]["steps"].as_int();
+  }
+  ASSERT_TRUE(group->call_now(Method::kAbort, Json::object(), kPatience));
+  EXPECT_EQ(next_event(*group).status, RankStatus::kFailed);
+}
+
+TEST(StageGroup, WhatCannotBeDividedIsAnError) {
+  NullExecutorOptions null;
+  null.layers = {0, 2};
+  const auto few = RankGroup::start(null_group(1, false, null, 3));
+  ASSERT_FALSE(few);
+  EXPECT_NE(few.error().to_string().find("2 layers are too few for 3 stages"), std::string::npos);
+  EXPECT_FALSE(RankGroup::start(null_group(33, false, {}, 2)));  // more ranks than a ring has readers
+}
 
 // --- processes ----------------------------------------------------------------------------------
 
-TEST(RankProcess, DeathIsAnEventWithItsCauseAndAnotherGroupGoesOn) {
-  for (const int32_t victim : {0, 1}) {
+class RankProcesses : public ::testing::TestWithParam<int32_t> {};  // stages
+INSTANTIATE_TEST_SUITE_P(Stages, RankProcesses, ::testing::Values(1, 2));
+
+TEST_P(RankProcesses, DeathIsAnEventWithItsCauseAndAnotherGroupGoesOn) {
+  const int32_t stages = GetParam();
+  for (int32_t victim = 0; victim < 2 * stages; ++victim) {
     NullExecutorOptions null;
     null.fault = "die";
     null.fault_rank = victim;
     null.fault_run = 2;
-    const auto group = start(null_group(2, true, null));
+    const auto group = start(null_group(2, true, null, stages));
     ASSERT_TRUE(group);
     SteadyLoad load(4, 50, DeltaForm::kImplied, true);
     ASSERT_TRUE(submit(*group, load.admit()));
@@ -336,7 +428,7 @@ TEST(RankProcess, DeathIsAnEventWithItsCauseAndAnotherGroupGoesOn) {
     EXPECT_FALSE(group->usable());
     EXPECT_EQ(submit(*group, load.next()).error().code(), Code::kUnavailable);
     // A new group in a new epoch takes the sequences over.
-    const auto other = start(null_group(2, true));
+    const auto other = start(null_group(2, true, {}, stages));
     ASSERT_TRUE(other);
     SteadyLoad fresh(4, 50, DeltaForm::kImplied, true);
     fresh.sender().restart(Epoch(2));
@@ -366,7 +458,7 @@ TEST(RankProcess, StartAndStopLeaveNothing) {
   const size_t files = open_files();
   ::testing::internal::CaptureStderr();
   for (int i = 0; i < cycles; ++i) {
-    const auto group = start(null_group(1 + i % 2, i % 3 != 0));
+    const auto group = start(null_group(1 + i % 2, i % 3 != 0, {}, i % 4 == 3 ? 2 : 1));
     ASSERT_TRUE(group);
     SteadyLoad load(2, 50, DeltaForm::kImplied, true);
     ASSERT_TRUE(submit(*group, load.admit()));

@@ -25,9 +25,12 @@ std::span<const uint8_t> bytes_of(std::string_view text) {
 
 }  // namespace
 
-RankLoop::RankLoop(std::unique_ptr<net::RingReader> steps, std::unique_ptr<net::RingReader> calls,
-                   RankPlace place, ExecutorFactory factory, std::function<void()> acked)
-    : steps_(std::move(steps)), calls_(std::move(calls)), acked_(std::move(acked)) {
+RankLoop::RankLoop(RankRings rings, RankPlace place, ExecutorFactory factory,
+                   std::function<void()> acked)
+    : steps_(std::move(rings.steps)),
+      calls_(std::move(rings.calls)),
+      link_(std::move(rings.link)),
+      acked_(std::move(acked)) {
   rank_.place = place;
   rank_.factory = std::move(factory);
 }
@@ -89,10 +92,12 @@ void RankLoop::handle_steps() {
   progress.phase.store(RankProgress::kReply, std::memory_order_relaxed);
   if (failure) {
     reply_failure(*failure);
-  } else if (frame_.head.runs > 0 && rank_.place.rank == 0) {
+  } else if (frame_.head.runs > 0 && rank_.place.rank == 0 && last_stage()) {
     reply_outputs();
   }
   finish(failure ? failure->status : RankStatus::kOk);
+  // Told first: the stages after this one fail too, and that is not the reason.
+  if (failure && frame_.head.runs > 0) link_.give_failure(steps_->sequence());
 }
 
 void RankLoop::finish(RankStatus status) {
@@ -114,7 +119,9 @@ std::optional<RankLoop::Failure> RankLoop::apply() {
   for (const auto bytes : frame_.messages) {
     Result<void> applied = varint ? protocol::decode_varint(bytes, message_)
                                   : protocol::decode(bytes, message_);
+    const bool full = applied && message_.full;
     if (applied) applied = rank_.mirror->apply(std::move(message_));
+    if (applied && full) link_.forget_tokens_before(steps_->sequence());
     if (applied || applied.error().code() == Code::kAlreadyExists) continue;
     return Failure{RankStatus::kNeedSync, std::move(applied).error()};
   }
@@ -125,7 +132,33 @@ std::optional<RankLoop::Failure> RankLoop::apply() {
 
 // --- compute ------------------------------------------------------------------------------------
 
+// The part of a lane's way through the node that is this stage's. A lane may leave out layers at
+// either end; a stage that has none of its layers only hands its rows on.
+policy::LaneHop RankLoop::hop_of_stage(const policy::LaneHop& hop) const {
+  if (rank_.place.stages == 1) return hop;
+  const NodeId here(rank_.place.node);
+  const LayerRange held = rank_.executor->layers();
+  policy::LaneHop mine = hop;
+  mine.layers.begin = std::clamp(hop.layers.begin, held.begin, held.end);
+  mine.layers.end = std::clamp(hop.layers.end, mine.layers.begin, held.end);
+  if (!first_stage()) mine.previous = here;
+  if (!last_stage()) mine.next = here;
+  return mine;
+}
+
+// Tokens that the last stage sampled for the steps of this frame, if this is the first.
+Result<void> RankLoop::learn_tokens() {
+  if (!link_.joined() || !first_stage()) return {};
+  embedded_.clear();
+  for (const RunHead& run : frame_.runs) {
+    const policy::LaneHop* hop = rank_.mirror->lane(LaneId(run.lane));
+    if (hop != nullptr && hop->embeds()) embedded_.push_back({LaneId(run.lane), run.step});
+  }
+  return link_.learn_tokens(*rank_.mirror, steps_->sequence(), embedded_);
+}
+
 Result<void> RankLoop::gather_runs() {
+  TRY(learn_tokens());
   const policy::StepMirror& mirror = *rank_.mirror;
   rows_.clear();
   items_.clear();
@@ -133,12 +166,13 @@ Result<void> RankLoop::gather_runs() {
   for (const RunHead& run : frame_.runs) {
     const policy::LaneStep step{LaneId(run.lane), run.step};
     const std::vector<policy::StepRow>* rows = mirror.pending(step);
-    const policy::LaneHop* hop = mirror.lane(step.lane);
-    if (rows == nullptr || hop == nullptr) {
+    const policy::LaneHop* lane = mirror.lane(step.lane);
+    if (rows == nullptr || lane == nullptr) {
       return errorf(Code::kUnavailable, "step {} of lane {} is not known here", run.step, run.lane);
     }
+    const policy::LaneHop hop = hop_of_stage(*lane);
     int32_t count = 0;
-    const bool tokens = hop->keeps_tokens();
+    const bool tokens = hop.keeps_tokens();
     rows_.reserve(rows_.size() + rows->size());
     for (const policy::StepRow& row : *rows) {
       const policy::SlotState* const state = mirror.slot_at(row.slot);
@@ -152,11 +186,11 @@ Result<void> RankLoop::gather_runs() {
       rows_.push_back({row.slot, state, row.from, row.to(), row.logits_from(), row.samples()});
       count += row.count;
     }
-    if (!hop->embeds() && static_cast<int32_t>(run.hidden_rows) != count) {
+    if (first_stage() && !hop.embeds() && static_cast<int32_t>(run.hidden_rows) != count) {
       return errorf(Code::kInvalidArgument, "step {} of lane {} has {} rows and input of {}",
                     run.step, run.lane, count, run.hidden_rows);
     }
-    items_.push_back({step, *hop, {}});
+    items_.push_back({step, hop, {}});
     total += static_cast<size_t>(count);
   }
   // Spans only now: rows_ has stopped growing.
@@ -176,7 +210,9 @@ std::optional<RankLoop::Failure> RankLoop::run_steps() {
   }
   const auto width = static_cast<size_t>(rank_.executor->hidden_width());
   float* to = hidden_.data();
-  std::span<const float> input = frame_.hidden;
+  Result<std::span<const float>> given = input_rows();
+  if (!given) return Failure{RankStatus::kFailed, std::move(given).error()};
+  std::span<const float> input = *given;
   for (const RunItem& item : items_) {
     const size_t floats = static_cast<size_t>(item.row_count()) * width;
     if (!item.hop.embeds()) {
@@ -196,6 +232,9 @@ std::optional<RankLoop::Failure> RankLoop::run_steps() {
   for (const RowResult& r : results_) {
     if (r.sampled) sampled_.push_back({r.slot, r.position, r.token.token});
   }
+  if (Result<void> given_on = hand_on(); !given_on) {
+    return Failure{RankStatus::kFailed, std::move(given_on).error()};
+  }
   Result<void> fed = rank_.mirror->feed(sampled_);
   if (!fed) return Failure{RankStatus::kFailed, std::move(fed).error()};
   for (const RunItem& item : items_) rank_.mirror->retire(item.step);
@@ -203,9 +242,39 @@ std::optional<RankLoop::Failure> RankLoop::run_steps() {
   return std::nullopt;
 }
 
+// Hidden rows of the frame's runs, one after the other: from the stage before, or with the frame.
+Result<std::span<const float>> RankLoop::input_rows() {
+  if (first_stage()) return frame_.hidden;
+  return link_.rows_of(steps_->sequence());
+}
+
+// To the next stage, or from the last one to the first.
+Result<void> RankLoop::hand_on() {
+  const uint64_t sequence = steps_->sequence();
+  return last_stage() ? link_.give_tokens(sequence, sampled_) : link_.give_rows(sequence, hidden_);
+}
+
+// Items that have no layers in this stage are left out.
+Result<void> RankLoop::evaluate() {
+  const auto width = static_cast<size_t>(rank_.executor->hidden_width());
+  std::span<const RunItem> items = items_;
+  std::span<float> hidden = hidden_;
+  while (!items.empty()) {
+    const bool idle = rank_.place.stages > 1 && items.front().hop.layers.empty();
+    size_t n = 0, floats = 0;
+    for (; n < items.size() && idle == (rank_.place.stages > 1 && items[n].hop.layers.empty()); ++n) {
+      floats += static_cast<size_t>(items[n].row_count()) * width;
+    }
+    if (!idle) TRY(rank_.executor->run(items.first(n), hidden.first(floats), results_));
+    items = items.subspan(n);
+    hidden = hidden.subspan(floats);
+  }
+  return {};
+}
+
 Result<void> RankLoop::compute() {
   const Instant begin = net::steady_now();
-  Result<void> ran = rank_.executor->run(items_, hidden_, results_);
+  Result<void> ran = evaluate();
   const Instant end = net::steady_now();
   rank_.trace.add(begin, end, items_, ran.has_value());
   const int64_t us = (end - begin).value / 1000;

@@ -29,14 +29,20 @@
 #include "net/broadcast_ring.hpp"
 #include "worker/ring_frame.hpp"
 #include "worker/rpc.hpp"
+#include "worker/stage_link.hpp"
 
 namespace towline::worker {
+
+struct RankRings {
+  std::unique_ptr<net::RingReader> steps, calls;
+  StageLink link;   // to the stages before and after
+};
 
 class RankLoop {
  public:
   // `acked` is called after each ack, if given.
-  RankLoop(std::unique_ptr<net::RingReader> steps, std::unique_ptr<net::RingReader> calls,
-           RankPlace place, ExecutorFactory factory, std::function<void()> acked = {});
+  RankLoop(RankRings rings, RankPlace place, ExecutorFactory factory,
+           std::function<void()> acked = {});
 
   void run();
   void serve_calls();
@@ -57,6 +63,13 @@ class RankLoop {
   void handle_prepared(std::span<const uint8_t> bytes);
   std::optional<Failure> apply();
   std::optional<Failure> run_steps();
+  bool first_stage() const { return rank_.place.stage == 0; }
+  bool last_stage() const { return rank_.place.stage + 1 == rank_.place.stages; }
+  policy::LaneHop hop_of_stage(const policy::LaneHop& hop) const;
+  Result<std::span<const float>> input_rows();
+  Result<void> hand_on();
+  Result<void> learn_tokens();
+  Result<void> evaluate();
   Result<void> gather_runs();
   Result<void> compute();
   void reply_outputs();
@@ -64,6 +77,7 @@ class RankLoop {
   void finish(RankStatus status);
 
   std::unique_ptr<net::RingReader> steps_, calls_;
+  StageLink link_;
   std::function<void()> acked_;
   RankContext rank_;
 
@@ -75,6 +89,7 @@ class RankLoop {
   std::vector<float> hidden_;
   std::vector<RowResult> results_;
   std::vector<policy::FedToken> sampled_;
+  std::vector<policy::LaneStep> embedded_;
   std::vector<uint8_t> reply_;
   std::vector<OutputHead> output_heads_;
   std::vector<std::vector<uint8_t>> encoded_;

@@ -39,10 +39,11 @@ int millis_until(Instant deadline) {
 }  // namespace
 
 Result<std::unique_ptr<RankTeam>> RankTeam::start(RankTeamOptions options) {
-  if (options.ranks < 1 || options.first < 0 || options.first > options.ranks ||
-      options.ranks - options.first > net::kMaxRingReaders) {
-    return errorf(Code::kInvalidArgument, "{} ranks from {} on cannot be started", options.ranks,
-                  options.first);
+  if (options.ranks < 1 || options.stages < 1 || options.first < 0 ||
+      options.first > (options.stages == 1 ? options.ranks : 0) ||
+      options.ranks > net::kMaxRingReaders / options.stages) {
+    return errorf(Code::kInvalidArgument, "{} stages of {} ranks, from {} on, cannot be started",
+                  options.stages, options.ranks, options.first);
   }
   std::unique_ptr<RankTeam> team(new RankTeam(std::move(options)));
   TRY(team->open_rings());
@@ -69,11 +70,45 @@ Result<void> RankTeam::open_rings() {
   ring.return_bytes = 64 << 10;
   ring.wait.yield_for = Duration(0);
   ASSIGN_OR_RETURN(calls_, net::RingWriter::create(ring));
-  if (options_.collective_floats > 0) {
-    ASSIGN_OR_RETURN(region_, ShmCollectiveRegion::create(options_.ranks,
-                                                          options_.collective_floats));
+  for (int32_t s = 0; s < options_.stages && options_.collective_floats > 0; ++s) {
+    ASSIGN_OR_RETURN(ShmCollectiveRegion region,
+                     ShmCollectiveRegion::create(options_.ranks, options_.collective_floats));
+    regions_.push_back(std::move(region));
+  }
+  ring = options_.ring;
+  ring.readers = options_.ranks;
+  ring.slots = options_.ring.slots * 2;  // one message a frame; the first stage may let some lie
+  ring.return_bytes = 64;                // nobody answers on an edge
+  for (int32_t s = 0; s < options_.stages && options_.stages > 1; ++s) {
+    ASSIGN_OR_RETURN(edges_.emplace_back(), net::RingWriter::create(ring));
   }
   return {};
+}
+
+RankPlace RankTeam::place_of(int32_t reader) const {
+  RankPlace place;
+  const int32_t at = options_.first + reader;
+  place.rank = at % options_.ranks;
+  place.of = options_.ranks;
+  place.stage = at / options_.ranks;
+  place.stages = options_.stages;
+  place.node = options_.node;
+  place.collective_fd = collective_fd(place.stage);
+  return place;
+}
+
+int RankTeam::collective_fd(int32_t stage) const {
+  return regions_.empty() ? -1 : regions_[static_cast<size_t>(stage)].fd();
+}
+
+net::RingWriter* RankTeam::edge_into(int32_t stage) const {
+  if (edges_.empty()) return nullptr;
+  return edges_[static_cast<size_t>((stage + options_.stages - 1) % options_.stages)].get();
+}
+
+net::RingWriter* RankTeam::edge_out_of(const RankPlace& place) const {
+  if (edges_.empty() || place.rank != 0) return nullptr;
+  return edges_[static_cast<size_t>(place.stage)].get();
 }
 
 RankTeam::~RankTeam() { stop(); }
@@ -87,8 +122,9 @@ pid_t RankTeam::pid(int32_t reader) const {
   return static_cast<size_t>(reader) < pids_.size() ? pids_[static_cast<size_t>(reader)].load() : -1;
 }
 
-void RankTeam::abort_collectives() {
-  if (region_) region_->abort();
+void RankTeam::abort_waits() {
+  for (ShmCollectiveRegion& region : regions_) region.abort();
+  for (const auto& edge : edges_) edge->close();
   for (const auto& loop : loops_) loop->abort();
 }
 
@@ -96,9 +132,9 @@ void RankTeam::stop() {
   stopping_ = true;
   if (steps_) steps_->close();
   if (calls_) calls_->close();
+  for (const auto& edge : edges_) edge->close();
   if (!threads_.empty()) {
-    for (const auto& loop : loops_) loop->abort();  // a run that hangs would be waited for
-    if (region_) region_->abort();
+    abort_waits();  // a run that hangs would be waited for
     for (std::thread& t : threads_) t.join();
     threads_.clear();
     loops_.clear();
@@ -116,13 +152,15 @@ void RankTeam::stop() {
 
 void RankTeam::start_threads() {
   for (int32_t i = 0; i < readers(); ++i) {
-    RankPlace place;
-    place.rank = options_.first + i;
-    place.of = options_.ranks;
-    place.node = options_.node;
-    place.collective_fd = collective_fd();
-    loops_.push_back(std::make_unique<RankLoop>(steps_->reader(i), calls_->reader(i), place,
-                                                options_.factory, options_.notify));
+    const RankPlace place = place_of(i);
+    StageLink link;
+    if (net::RingWriter* const input = edge_into(place.stage)) {
+      const auto output = place.rank == 0 ? edges_[static_cast<size_t>(place.stage)] : nullptr;
+      link = StageLink(input->reader(place.rank), output, options_.ring.slots);
+    }
+    loops_.push_back(std::make_unique<RankLoop>(
+        RankRings{steps_->reader(i), calls_->reader(i), std::move(link)}, place, options_.factory,
+        options_.notify));
     threads_.emplace_back([loop = loops_.back().get()] { loop->run(); });
     threads_.emplace_back([loop = loops_.back().get()] { loop->serve_calls(); });
   }
@@ -136,13 +174,23 @@ Result<RankTeam::Child> RankTeam::spawn(int32_t reader) const {
   const auto add = [&](const char* name, int64_t value) {
     words.push_back(format("--{}={}", name, value));
   };
-  add("steps-fd", steps_->fd());
-  add("calls-fd", calls_->fd());
-  add("collective-fd", collective_fd());
+  const RankPlace place = place_of(reader);
+  const net::RingWriter* const input = edge_into(place.stage);
+  const net::RingWriter* const output = edge_out_of(place);
+  const int fds[] = {steps_->fd(), calls_->fd(), place.collective_fd,
+                     input != nullptr ? input->fd() : -1, output != nullptr ? output->fd() : -1};
+  add("steps-fd", fds[0]);
+  add("calls-fd", fds[1]);
+  add("collective-fd", fds[2]);
+  add("input-fd", fds[3]);
+  add("output-fd", fds[4]);
+  add("slots", options_.ring.slots);
   add("reader", reader);
-  add("rank", options_.first + reader);
-  add("of", options_.ranks);
-  add("node", options_.node);
+  add("rank", place.rank);
+  add("of", place.of);
+  add("stage", place.stage);
+  add("stages", place.stages);
+  add("node", place.node);
   add("parent", ::getpid());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
@@ -153,7 +201,7 @@ Result<RankTeam::Child> RankTeam::spawn(int32_t reader) const {
   ::posix_spawn_file_actions_init(&files);
   ::posix_spawnattr_init(&attributes);
   // A descriptor copied onto itself loses close-on-exec, in the child alone.
-  for (const int fd : {steps_->fd(), calls_->fd(), collective_fd()}) {
+  for (const int fd : fds) {
     if (fd >= 0) ::posix_spawn_file_actions_adddup2(&files, fd, fd);
   }
   // A process group of its own: Ctrl-C is for the node, which then closes the rings.
@@ -210,7 +258,9 @@ void RankTeam::reap(size_t reader) {
                     how_it_ended(info));
     died_.store(true, std::memory_order_release);
   }
-  if (region_) region_->abort();
+  // Stages see by themselves that one gave them nothing, because its other ranks leave.
+  for (ShmCollectiveRegion& region : regions_) region.abort();
+  for (const auto& edge : edges_) edge->close();
   steps_->mark_dead(static_cast<int>(reader));
   calls_->mark_dead(static_cast<int>(reader));
   if (options_.notify) options_.notify();

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// RankTeam: the ranks of one node as threads or child processes, their two rings and their shared
-// memory, from start to the last trace.
+// RankTeam: the ranks of one node as threads or child processes, their two rings, their shared
+// memory and the edges between their stages, from start to the last trace.
 //
 //   RUNNING -> DRAINING (nothing new is sent) -> CLOSED (rings closed; ranks leave) -> REAPED
 //
@@ -35,8 +35,9 @@
 namespace towline::worker {
 
 struct RankTeamOptions {
-  int32_t ranks = 1;          // of the node
-  int32_t first = 0;          // ranks [first, ranks) are started here; 1 in driver mode
+  int32_t ranks = 1;          // tensor-parallel ranks of each stage
+  int32_t stages = 1;         // of the node, stage after stage: reader = stage * ranks + rank
+  int32_t first = 0;          // ranks from here on are started here; 1 in driver mode (one stage)
   int32_t node = 0;
   bool processes = false;     // else threads of this process
   // What a child runs: this program with these words before run_rank_process()'s options.
@@ -54,16 +55,19 @@ class RankTeam {
   static Result<std::unique_ptr<RankTeam>> start(RankTeamOptions options);
   ~RankTeam();  // stop()
 
-  int32_t readers() const { return options_.ranks - options_.first; }
+  int32_t readers() const { return options_.ranks * options_.stages - options_.first; }
+  int32_t ranks() const { return options_.ranks; }
+  int32_t stages() const { return options_.stages; }
   int32_t first() const { return options_.first; }
   net::RingWriter& steps() { return *steps_; }
   net::RingWriter& calls() { return *calls_; }
-  int collective_fd() const { return region_ ? region_->fd() : -1; }
+  int collective_fd(int32_t stage = 0) const;
   // How a rank ended that should not have; empty while all live. Any thread.
   std::optional<std::string> death() const;
   pid_t pid(int32_t reader) const;  // of a child; -1 for threads
-  // Ranks that wait for each other leave with an error; the team is of no more use.
-  void abort_collectives();
+  // Ranks that wait for each other, in a stage or between stages, leave with an error; the team is of
+  // no more use.
+  void abort_waits();
   // To REAPED; idempotent.
   void stop();
 
@@ -78,13 +82,17 @@ class RankTeam {
   void start_threads();
   Result<void> start_children();
   Result<Child> spawn(int32_t reader) const;
+  RankPlace place_of(int32_t reader) const;
+  net::RingWriter* edge_into(int32_t stage) const;
+  net::RingWriter* edge_out_of(const RankPlace& place) const;
   void watch();
   void reap(size_t reader);
   void signal_all(int signal_number);
 
   RankTeamOptions options_;
   std::unique_ptr<net::RingWriter> steps_, calls_;
-  std::optional<ShmCollectiveRegion> region_;
+  std::vector<ShmCollectiveRegion> regions_;             // by stage, or none
+  std::vector<std::shared_ptr<net::RingWriter>> edges_;  // by the stage that writes; none of one stage
   std::vector<std::unique_ptr<RankLoop>> loops_;  // threads
   std::vector<std::thread> threads_;
   std::vector<Child> children_;                   // the watcher's

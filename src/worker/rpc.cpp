@@ -61,6 +61,11 @@ Result<Json> init_model(RankContext& rank, const InitModel& init) {
   const Executor& e = *rank.executor;
   limits.blocks = std::min(limits.blocks, e.kv_blocks());
   limits.layers = e.layers();
+  if (rank.place.stages > 1) {  // messages are of the whole node
+    const Json& layers = init.executor["layers"];
+    limits.layers = {static_cast<int32_t>(layers[size_t{0}].as_int()),
+                     static_cast<int32_t>(layers[size_t{1}].as_int())};
+  }
   rank.mirror = std::make_unique<policy::StepMirror>(limits);
   rank.ready.store(true, std::memory_order_release);
   return Geometry{e.hidden_width(), e.max_rows(), limits.blocks, e.layers(), ::getpid()}.json();
@@ -120,7 +125,7 @@ Result<Json> wake(RankContext& rank, const Nothing&) { return done(rank.executor
 Result<Json> profile(RankContext& rank, const ProfileArgs& a) {
   if (a.on) {
     rank.trace.start();
-    return Json::object({{"rank", rank.place.rank}, {"recording", true}});
+    return Json::object({{"rank", rank.place.world_rank()}, {"recording", true}});
   }
   const LayerRange layers = rank.executor->layers();
   std::error_code error;
@@ -189,7 +194,7 @@ Result<Json> shutdown(RankContext& rank, const Nothing&) {
 Result<Json> health(RankContext& rank, const Nothing&) {
   static constexpr const char* kPhases[] = {"idle", "apply", "compute", "reply", "call"};
   const RankProgress& p = rank.progress;
-  return Json::object({{"rank", rank.place.rank},
+  return Json::object({{"rank", rank.place.world_rank()},
                        {"pid", int64_t{::getpid()}},
                        {"phase", kPhases[std::min(p.phase.load(), 4u)]},
                        {"sequence", static_cast<int64_t>(p.sequence.load())},

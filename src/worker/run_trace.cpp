@@ -62,13 +62,13 @@ std::string RunTrace::text(const RankPlace& place, const std::string& title) con
                 Json(title).dump());
   out += format("{{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":{},\"tid\":{},\"args\":"
                 "{{\"name\":\"rank {} of {}\"}}}}",
-                pid, place.rank, place.rank, place.of);
+                pid, place.world_rank(), place.world_rank(), place.of * place.stages);
   for (const Span& s : spans_) {
     out += format(",\n{{\"ph\":\"X\",\"name\":\"{}\",\"pid\":{},\"tid\":{},\"ts\":{}.{:03},"
                   "\"dur\":{}.{:03},\"args\":{{\"lane\":{},\"step\":{},\"steps\":{},\"sequences\":{},"
                   "\"rows\":{},\"decodes\":{},\"drawn\":{},\"prompt_context\":{},"
                   "\"decode_context\":{},\"layers\":[{},{}]}}}}",
-                  s.ok ? "run" : "failed run", pid, place.rank, s.begin_ns / 1000,
+                  s.ok ? "run" : "failed run", pid, place.world_rank(), s.begin_ns / 1000,
                   s.begin_ns % 1000, (s.end_ns - s.begin_ns) / 1000, (s.end_ns - s.begin_ns) % 1000,
                   s.lane, s.step, s.steps, s.sequences, s.rows, s.decodes, s.drawn,
                   s.prompt_context, s.decode_context, s.layers.begin, s.layers.end);
@@ -78,13 +78,13 @@ std::string RunTrace::text(const RankPlace& place, const std::string& title) con
 
 Result<Json> RunTrace::finish(const RankPlace& place, const std::string& title,
                               const std::string& folder) {
-  Json answer = Json::object({{"rank", place.rank},
+  Json answer = Json::object({{"rank", place.world_rank()},
                               {"spans", static_cast<int64_t>(spans_.size())},
                               {"dropped", dropped_}});
   if (!recording_) return answer;
   recording_ = false;
   const std::string path =
-      format("{}/towline-{}-rank-{}.trace.json", folder, ::getpid(), place.rank);
+      format("{}/towline-{}-rank-{}.trace.json", folder, ::getpid(), place.world_rank());
   TRY(write_file_atomic(path, text(place, title)));
   answer.set("file", path);
   spans_ = {};

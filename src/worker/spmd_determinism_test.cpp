@@ -24,11 +24,11 @@ int64_t steps_of_a_seed(uint64_t seeds) {
 
 class ScriptRun {
  public:
-  ScriptRun(Rng& rng, int32_t ranks, bool processes)
+  ScriptRun(Rng& rng, int32_t ranks, bool processes, int32_t stages = 1)
       : options_(choose(rng)), script_(options_, rng()), sender_(script_.limits(), Epoch(1), form(rng)) {
     NullExecutorOptions null;
     null.vocab = options_.vocab;
-    RankGroupOptions group = null_group(ranks, processes, null);
+    RankGroupOptions group = null_group(ranks, processes, null, stages);
     group.limits = script_.limits();
     Result<std::unique_ptr<RankGroup>> started = RankGroup::start(std::move(group));
     EXPECT_TRUE(started) << started.error().to_string();
@@ -118,6 +118,15 @@ TEST(SpmdDeterminism, RandomStepsOnThreads) {
   constexpr uint64_t kSeeds = 8;
   for_seeds(kSeeds, [](Rng& rng) {
     ScriptRun run(rng, static_cast<int32_t>(rng.between(2, 4)), false);
+    run.steps(steps_of_a_seed(kSeeds) * 3 / 4);
+  });
+}
+
+TEST(SpmdDeterminism, RandomStepsOnStages) {
+  constexpr uint64_t kSeeds = 8;
+  for_seeds(kSeeds, [](Rng& rng) {
+    const auto stages = static_cast<int32_t>(rng.between(2, 4));
+    ScriptRun run(rng, static_cast<int32_t>(rng.between(1, 2)), rng.below(4) == 0, stages);
     run.steps(steps_of_a_seed(kSeeds) * 3 / 4);
   });
 }

@@ -46,13 +46,14 @@ policy::NodeStep first_step() {
 
 // The tokens of all sequences, [kSteps][kSequences].
 std::vector<std::vector<int32_t>> generate(const std::string& model, int32_t ranks, bool processes,
-                                           size_t in_flight) {
+                                           size_t in_flight, int32_t stages = 1) {
   StageExecutorOptions stage;
   stage.model = model;
   stage.kv_blocks = 32;
   stage.max_rows = 256;
   stage.threads = 1;
-  RankGroupOptions options = null_group(ranks, processes);
+  stage.layers = {0, 3};
+  RankGroupOptions options = null_group(ranks, processes, {}, stages);
   options.executor = stage.to_json();
   options.limits.vocab = 300;
   Result<std::unique_ptr<RankGroup>> group = RankGroup::start(options);
@@ -95,6 +96,9 @@ TEST(SpmdStage, RanksAndOrderOfSendingDoNotShowInTheTokens) {
   EXPECT_EQ(generate(model, 2, false, 2), expected) << "two threads";
   EXPECT_EQ(generate(model, 2, true, 2), expected) << "two processes";
   EXPECT_EQ(generate(model, 4, true, 2), expected) << "four processes";
+  EXPECT_EQ(generate(model, 1, false, 1, 2), expected) << "two stages";
+  EXPECT_EQ(generate(model, 1, true, 2, 3), expected) << "three stages, processes, one step ahead";
+  EXPECT_EQ(generate(model, 2, true, 2, 2), expected) << "two stages of two processes";
 }
 
 }  // namespace

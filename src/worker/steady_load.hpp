@@ -18,9 +18,10 @@
 namespace towline::worker {
 
 inline RankGroupOptions null_group(int32_t ranks, bool processes,
-                                   const NullExecutorOptions& null = {}) {
+                                   const NullExecutorOptions& null = {}, int32_t stages = 1) {
   RankGroupOptions options;
   options.team.ranks = ranks;
+  options.team.stages = stages;
   options.team.processes = processes;
   options.team.factory = make_executor;
   options.executor = null.to_json();

@@ -48,7 +48,11 @@ struct Socket {  // closes itself
     return *this;
   }
   ~Socket() {
-    if (handle != nullptr) ::zmq_close(handle);
+    if (handle == nullptr) return;
+    // A closed socket lives on while it lingers, and its monitor has been closed after it: libzmq's
+    // I/O thread would wait for ever to tell that of an end, and all other lines with it.
+    ::zmq_socket_monitor(handle, nullptr, 0);
+    ::zmq_close(handle);
   }
   void set(int option, int value) { ::zmq_setsockopt(handle, option, &value, sizeof value); }
   void set(int option, int64_t value) { ::zmq_setsockopt(handle, option, &value, sizeof value); }
@@ -96,8 +100,8 @@ class ZmqWire final : public Wire {
 
   ~ZmqWire() override {
     dialed_.clear();
-    router_monitor_ = Socket();
     router_ = Socket();
+    router_monitor_ = Socket();
     zap_ = Socket();
     ::zmq_ctx_term(context_);  // at most kLingerMs
     ::close(wake_fd_);
@@ -204,7 +208,7 @@ class ZmqWire final : public Wire {
     std::string reason;
   };
   struct Dialed {
-    Socket socket, monitor;
+    Socket monitor, socket;  // the socket closes first
     std::string address;
     Instant opened{};
     bool connected = false;  // TCP
@@ -247,6 +251,7 @@ class ZmqWire final : public Wire {
     ::zmq_socket_monitor(watched.handle, name.c_str(), kEvents);
     Socket pair(context_, ZMQ_PAIR);
     pair.set(ZMQ_LINGER, 0);
+    pair.set(ZMQ_RCVHWM, 0);  // nor does the I/O thread wait for who has not read them yet
     ::zmq_connect(pair.handle, name.c_str());
     return pair;
   }

@@ -42,8 +42,9 @@ class SpmdStages final : public SpmdRun {
     null.layers = {0, 4};
     null.compute_us = cell.compute_us;
     null.hidden = 64;
-    worker::RankGroupOptions options = worker::null_group(cell.ranks, true, null);
-    options.team.stages = cell.stages;
+    const bool processes = !cell.solo_thread || cell.ranks > 1;
+    worker::RankGroupOptions options =
+        worker::null_group(cell.ranks, processes, null, cell.stages);
     ASSIGN_OR_RETURN(self->group_, worker::RankGroup::start(std::move(options)));
     TRY(worker::submit(*self->group_, self->load_.admit()));
     TRY(self->receive());

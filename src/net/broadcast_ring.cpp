@@ -238,6 +238,9 @@ void RingEnd::mark_dead(int reader) {
 }
 uint64_t RingEnd::dead_mask() const { return shared().dead_mask.load(std::memory_order_acquire); }
 int RingEnd::readers() const { return static_cast<int>(shared().readers); }
+bool RingEnd::all_acked(uint64_t sequence) const {
+  return all_reached(shared(), sequence, kAckOf);
+}
 
 void RingEnd::raise_abort(uint64_t epoch) {
   std::atomic<uint64_t>& word = shared().aborted_epoch;
@@ -378,10 +381,6 @@ Result<uint64_t> RingWriter::publish(std::span<const std::span<const uint8_t>> p
   s.head.store(sequence, std::memory_order_seq_cst);
   wake_readers(s);
   return sequence;
-}
-
-bool RingWriter::all_acked(uint64_t sequence) const {
-  return all_reached(shared(), sequence, kAckOf);
 }
 
 // The readers are done with a message: how long did that take?

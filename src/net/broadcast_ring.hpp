@@ -103,6 +103,8 @@ class RingEnd {
   void mark_dead(int reader);
   uint64_t dead_mask() const;
   int readers() const;
+  // All living readers have acknowledged `sequence`.
+  bool all_acked(uint64_t sequence) const;
   // A word for collectives and long computations to look at: raised to abandon what is under way.
   void raise_abort(uint64_t epoch);
   uint64_t aborted_epoch() const;
@@ -141,8 +143,6 @@ class RingWriter : public RingEnd {
   // other than 0, one has died, a return ring is full, or poke(); then the caller looks.
   // False: `deadline` passed or the ring is closed.
   bool wait_acks(uint64_t sequence, Deadline deadline, Patience patience = Patience::kNone);
-  // All living readers have acknowledged `sequence`.
-  bool all_acked(uint64_t sequence) const;
   uint64_t acked(int reader) const;  // sequence of its last ack
   // Its ack of that message, if given and not older than the last 16.
   std::optional<Ack> ack_of(int reader, uint64_t sequence) const;

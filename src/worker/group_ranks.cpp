@@ -23,7 +23,8 @@ Result<std::unique_ptr<NodeRanks>> start_ranks(NodeRanksOptions options) {
     return solo;
   }
   RankTeamOptions team;
-  team.processes = true;
+  team.processes = options.ranks > 1;
+  team.factory = make_executor;
   ASSIGN_OR_RETURN(std::unique_ptr<NodeRanks> group,
                    GroupRanks::start(std::move(options), std::move(team)));
   return group;

@@ -4,7 +4,8 @@
 // NodeRanks: the ranks of a node as its agent drives them, however many there are.
 //
 //   one rank      worker/solo_rank.hpp    a thread of the node's process, no copies
-//   several       worker/group_ranks.hpp  child processes on a broadcast ring (tensor parallelism)
+//   several       worker/group_ranks.hpp  on a broadcast ring: child processes (tensor parallelism),
+//                                         or a thread for each stage of one rank
 //
 // Both evaluate the same bits (docs/engine.md, "Exact bits") and answer the same calls
 // (worker/rpc.hpp). Everything given is done in the order given, but for calls that are out of
@@ -65,8 +66,8 @@ class NodeRanks {
 };
 
 struct NodeRanksOptions {
-  // Tensor-parallel ranks of each stage, and stages; more than one rank in all: processes of the
-  // program that runs this.
+  // Tensor-parallel ranks of each stage: one is a thread, more are processes of the program that
+  // runs this.
   int32_t ranks = 1, stages = 1;
   Json executor;                     // description, the same for all ranks
   policy::MirrorLimits limits;       // blocks and layers are taken from the ranks

@@ -106,7 +106,7 @@ void RankLoop::finish(RankStatus status) {
   steps_->ack({steps_->sequence(), static_cast<uint32_t>(status), hash, work_us_});
   work_us_ = 0;
   rank_.progress.phase.store(RankProgress::kIdle, std::memory_order_relaxed);
-  if (acked_) acked_();
+  if (acked_ && (status != RankStatus::kOk || steps_->all_acked(steps_->sequence()))) acked_();
 }
 
 // --- apply --------------------------------------------------------------------------------------

@@ -40,7 +40,8 @@ struct RankRings {
 
 class RankLoop {
  public:
-  // `acked` is called after each ack, if given.
+  // `acked` is called, if given, after each ack that is a frame's last of all ranks or tells of a
+  // failure.
   RankLoop(RankRings rings, RankPlace place, ExecutorFactory factory,
            std::function<void()> acked = {});
 

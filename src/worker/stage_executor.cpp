@@ -140,8 +140,9 @@ Result<std::unique_ptr<StageExecutor>> StageExecutor::create(const StageExecutor
   self->desc_ = self->file_->desc();
   if (options.layers.empty()) self->options_.layers = {0, self->desc_.layers};
   ASSIGN_OR_RETURN(self->kernels_, engine::kernel_table(options.isa));
+  const int ranks = place.of * place.stages;
   const int threads =
-      options.threads > 0 ? options.threads : std::max(1, allowed_processors() / place.of);
+      options.threads > 0 ? options.threads : std::max(1, allowed_processors() / ranks);
   self->team_ = std::make_unique<engine::ComputeTeam>(threads);
   if (place.of > 1) {
     const int fd = ::dup(place.collective_fd);

@@ -19,6 +19,7 @@
 #include "base/ids.hpp"
 #include "base/json.hpp"
 #include "base/options.hpp"
+#include "base/printable.hpp"
 #include "base/result.hpp"
 #include "base/ring.hpp"
 #include "base/units.hpp"
@@ -152,6 +153,8 @@ TEST(Options, EachMistakeIsNamed) {
   EXPECT_NE(message({"m", "--port", "70000"}).find("--port: 70000 is out of range"),
             std::string::npos);
   EXPECT_NE(message({"m", "--port", "x"}).find("'x' is not a whole number"), std::string::npos);
+  EXPECT_NE(message({"m", "--batch", "1,99999999999"}).find("--batch: 99999999999 is out of range"),
+            std::string::npos);
   EXPECT_NE(message({"m", "--rate", "nan"}).find("not a number"), std::string::npos);
   EXPECT_NE(message({"m", "--nope"}).find("nope"), std::string::npos);
   EXPECT_NE(message({}).find("model is needed"), std::string::npos);
@@ -259,6 +262,11 @@ TEST(IdIndex, IsAMap) {
 TEST(Html, EscapesWhatEndsTextOrAnAttribute) {
   EXPECT_EQ(html_escaped("a<b>&\"c'"), "a&lt;b&gt;&amp;&quot;c&#39;");
   EXPECT_EQ(html_escaped(""), "");
+}
+
+TEST(Printable, ShowsWhatATerminalWouldObey) {
+  EXPECT_EQ(printable("h\xc3\xa9 \x1b[31m\n\xff\x7f"), "h\xc3\xa9 \\x1b[31m\\x0a\\xff\\x7f");
+  EXPECT_EQ(printable(""), "");
 }
 
 TEST(Units, ArithmeticKeepsTheUnit) {

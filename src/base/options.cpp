@@ -212,6 +212,7 @@ OptionRow& OptionTable::value(std::string_view name, std::vector<int>* field,
     for (const Json& item : v.items()) field->push_back(static_cast<int>(item.as_int()));
   };
   row.read_ = [field] { return Json(Json::Array(field->begin(), field->end())); };
+  row.range(-2147483648.0, 2147483647.0);
   finish(row);
   return row;
 }

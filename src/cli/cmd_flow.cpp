@@ -42,7 +42,8 @@ OptionTable table(FlowOptions& o) {
           "use exactly the links of this simulator_cluster.ini")
       .metavar("FILE");
   t.value("instance", &o.instance, "placement problem in the plain .inst format").metavar("FILE");
-  t.value("plan", &o.plan, "placement for --instance, in the .helix format").metavar("FILE");
+  t.value("plan", &o.plan, "with --instance: the placement, in the .helix format; else the same as "
+                           "--solution").metavar("FILE");
   t.flag("partial", &o.partial, "partial inference: a node may take over inside its range");
   t.flag("skip-failures", &o.skip_failures, "do not compute the flow after each node's failure");
   t.value("picture", &o.picture, "draw the plan: .svg, or .html with the table").metavar("FILE");
@@ -65,7 +66,7 @@ Result<plan::FlowReport> judge_instance(const FlowOptions& o, const plan::Report
 
 Result<plan::FlowReport> judge_cluster(const FlowOptions& o, const plan::ReportOptions& wanted) {
   if (o.solution.empty()) {
-    return Error(Code::kInvalidArgument, "no plan to judge; give --solution FILE");
+    return Error(Code::kInvalidArgument, "no plan to judge; give --plan FILE");
   }
   ASSIGN_OR_RETURN(const plan::PlanProblem problem, load_problem(o.inputs));
   if (o.solution.ends_with(".toml") || o.solution.ends_with(".json")) {
@@ -109,6 +110,12 @@ Result<int> run(std::span<const std::string> args) {
   FlowOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
+  if (o.instance.empty() && !o.plan.empty()) {
+    if (!o.solution.empty()) {
+      return Error(Code::kInvalidArgument, "--plan and --solution both name a plan; give one of them");
+    }
+    o.solution = o.plan;
+  }
   const plan::ReportOptions wanted{.failures = !o.skip_failures};
   ASSIGN_OR_RETURN(const plan::FlowReport report,
                    o.instance.empty() ? judge_cluster(o, wanted) : judge_instance(o, wanted));

@@ -38,7 +38,7 @@ OptionTable table(LoadCommandOptions& o) {
       "not, and latencies count from then. Closed loop (--clients): each client sends its next "
       "request when the last is answered. TTFT is the time to the first token, TPOT the mean of "
       "the further ones, ITL the single gaps, E2E the whole. Ctrl-C ends the run and reports what "
-      "is there. The exit code is 1 if a request failed.");
+      "is there. The exit code is 1 if a request failed or was stopped.");
   t.positional("url", &o.url,
                "http://host:port or https://host:port, with /v1 or another path if it differs")
       .required();
@@ -111,13 +111,17 @@ Result<spec::RequestSchedule> open_schedule(const LoadCommandOptions& o) {
   return spec::RequestSchedule::open(std::move(schedule));
 }
 
+// Before the run: what it finds shall not be lost for a name.
+Result<void> make_folder(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (!error) return {};
+  return errorf(Code::kInvalidArgument, "--out: the folder '{}' cannot be made: {}", folder,
+                error.message());
+}
+
 Result<void> write_results(const LoadCommandOptions& o, const LoadReport& report,
                            const std::string& csv) {
-  std::error_code error;
-  std::filesystem::create_directories(o.out, error);
-  if (error) {
-    return errorf(Code::kUnavailable, "{}: cannot be made: {}", o.out, error.message());
-  }
   TRY(write_file_atomic(o.out + "/summary.json", report.json().dump(2) + "\n"));
   TRY(write_file_atomic(o.out + "/requests.csv", csv));
   return write_file_atomic(o.out + "/report.html", report.html("Load on " + o.url));
@@ -147,7 +151,12 @@ Result<int> run(std::span<const std::string> args) {
     ASSIGN_OR_RETURN(const spec::Scenario scenario, spec::load_scenario(o.scenario));
     adopt_workload(scenario.workload, o);
   }
+  if (o.clients > 0 && o.rate > 0) {
+    return Error(Code::kInvalidArgument,
+                 "--rate is of an open loop, --clients of a closed one: give one of them");
+  }
   ASSIGN_OR_RETURN(spec::RequestSchedule schedule, open_schedule(o));
+  if (!o.out.empty()) TRY(make_folder(o.out));
   std::optional<Error> fault;  // in the trace's middle: it ends the run and is told at its end
   serve::LoadOptions options = load_options(o, std::move(target));
   if (options.model.empty()) {
@@ -192,8 +201,8 @@ Result<int> run(std::span<const std::string> args) {
   loop.run();
   if (show) std::fputs("\n", stderr);
   report.finish(client.sent(), client.most_in_flight(), interrupted);
-  if (!o.out.empty()) TRY(write_results(o, report, csv));
   std::fputs(o.json ? (report.json().dump(2) + "\n").c_str() : report.table().c_str(), stdout);
+  if (!o.out.empty()) TRY(write_results(o, report, csv));
   if (fault) return *std::move(fault);
   return report.all_answered() ? 0 : 1;
 }

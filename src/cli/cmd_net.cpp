@@ -55,7 +55,7 @@ struct NetServeOptions {
 OptionTable table(NetServeOptions& o) {
   OptionTable t("net serve", "Answer 'towline net ping' until Ctrl-C.");
   t.positional("addresses", &o.addresses, "where to listen: tcp://host:port, zmq://host:port, "
-               "shm://name; port 0 picks a free one");
+               "shm://name, mpi://rank (under mpirun); port 0 picks a free one");
   t.flag("once", &o.once, "end when the last peer has left");
   o.common.add_to(t);
   t.example("towline net serve tcp://0.0.0.0:7100");
@@ -149,6 +149,7 @@ OptionTable table(NetPingOptions& o) {
   o.common.add_to(t);
   t.example("towline net ping tcp://10.0.0.7:7100");
   t.example("towline net ping zmq://10.0.0.7:7101 --keys cluster.keys --json");
+  t.example("mpirun -n 1 towline net serve mpi://0 --once : -n 1 towline net ping mpi://0");
   return t;
 }
 
@@ -192,6 +193,7 @@ Result<int> run_ping(std::span<const std::string> args) {
     results.push(to_json(figures, o.probe));
   }
   if (o.common.json) std::puts(Json::object({{"schema", 1}, {"peers", results}}).dump().c_str());
+  std::fflush(stdout);  // MPI's end may wait for the other rank's
   return 0;
 }
 

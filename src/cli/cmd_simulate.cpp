@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 
@@ -131,7 +132,27 @@ Result<void> check_required(const SimulateOptions& o) {
   return {};
 }
 
-Result<int> run_helix(const SimulateOptions& o) {
+// What the published simulator does not have is refused: left out silently, it would seem to be of no effect.
+Result<void> check_meant(std::span<const std::string> args) {
+  static constexpr std::string_view kOfHelix[] = {
+      "policy", "model", "simulator-cluster", "solution", "profile-dir", "flows", "machines", "lengths",
+      "arrivals", "mode", "router", "seed", "initial-queries", "feed-high-water", "feed-rate",
+      "kv-high-water", "output-ratio", "usual-output", "warm-up", "duration", "watch", "grain",
+      "compute-factor", "hop-seconds", "json", "finished-csv", "finished-limit", "config"};
+  for (const std::string_view word : args) {
+    if (!word.starts_with("--")) continue;
+    const std::string_view name = word.substr(2, word.find('=') - 2);
+    if (std::ranges::find(kOfHelix, name) != std::end(kOfHelix)) continue;
+    return errorf(Code::kInvalidArgument,
+                  "--{} is not of the published simulator (--policy helix, the default); give --policy "
+                  "towline",
+                  name);
+  }
+  return {};
+}
+
+Result<int> run_helix(const SimulateOptions& o, std::span<const std::string> args) {
+  TRY(check_meant(args));
   TRY(check_required(o));
   const sim::HelixOptions options = helix_options(o);
   if (!(options.duration >= 1)) {
@@ -176,7 +197,7 @@ Result<int> run(std::span<const std::string> args) {
   if (outcome == ParseOutcome::kDone) return 0;
   if (!o.replay.empty()) return run_replay(o);
   if (o.mode.empty() && o.scenario.empty()) o.mode = "offline";
-  return o.policy == "helix" && o.scenario.empty() && o.cluster.empty() ? run_helix(o)
+  return o.policy == "helix" && o.scenario.empty() && o.cluster.empty() ? run_helix(o, args)
                                                                         : run_stage(o);
 }
 

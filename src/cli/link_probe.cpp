@@ -84,6 +84,10 @@ Result<double> measure_bandwidth(net::Channel& channel, Inbox& inbox, const Link
 Result<std::unique_ptr<net::Transport>> LinkEnd::open(net::TransportKind kind,
                                                       const std::string& listen,
                                                       Inbox& inbox) const {
+  if (kind == net::TransportKind::kInproc) {
+    return Error(Code::kInvalidArgument,
+                 "inproc:// reaches no other process; use shm://, tcp://, zmq:// or mpi://");
+  }
   net::TransportOptions o;
   o.kind = kind;
   o.listen = listen;
@@ -114,11 +118,13 @@ Result<LinkProbe::Figures> LinkProbe::run(const std::string& address) const {
   out.peer = channel->peer().name;
   out.connect_ms = to_seconds(net::steady_now() - begin) * 1e3;
   for (const int size : sizes) {
-    ASSIGN_OR_RETURN(const Latency latency, measure_latency(*channel, inbox, size, *this));
+    ASSIGN_OR_RETURN(const Latency latency,
+                     measure_latency(*channel, inbox, size, *this).context(address));
     out.latency.push_back(latency);
   }
   if (megabytes > 0) {
-    ASSIGN_OR_RETURN(out.bytes_per_second, measure_bandwidth(*channel, inbox, *this));
+    ASSIGN_OR_RETURN(out.bytes_per_second,
+                     measure_bandwidth(*channel, inbox, *this).context(address));
   }
   channel->close("done");
   return out;

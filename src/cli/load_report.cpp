@@ -50,6 +50,10 @@ void LoadReport::add(const serve::LoadResult& r) {
   if (begin_ < 0 || r.due < begin_) begin_ = r.due;
   if (r.first >= 0) first_.push_back(r.ttft());
   itl_.insert(itl_.end(), r.gaps.begin(), r.gaps.end());
+  if (r.cut) {
+    ++cut_;
+    return;
+  }
   if (!r.ok()) {
     ++failed_;
     ++errors_[r.error];
@@ -89,6 +93,7 @@ Json LoadReport::json() const {
                        {"sent", sent_},
                        {"answered", answered_},
                        {"failed", failed_},
+                       {"stopped", cut_},
                        {"errors", std::move(errors)},
                        {"seconds", span},
                        {"most_in_flight", most_},
@@ -113,13 +118,13 @@ Json LoadReport::json() const {
 std::string LoadReport::table() const {
   const Json j = json();
   std::string text = format(
-      "{}{} requests in {:.1f} s, {} answered, {} failed; at most {} at once\n"
+      "{}{} requests in {:.1f} s, {} answered, {} failed{}; at most {} at once\n"
       "{:.2f} requests/s, {:.1f} output tokens/s, {:.1f} input tokens/s\n",
       interrupted_ ? "INTERRUPTED: " : "", sent_, j["seconds"].as_double(), answered_, failed_,
-      most_, j["requests_per_s"].as_double(), j["output_tps"].as_double(),
+      cut_ > 0 ? format(", {} stopped before their end", cut_) : "", most_, j["requests_per_s"].as_double(), j["output_tps"].as_double(),
       j["input_tps"].as_double());
   if (goals_.ttft > 0 || goals_.tpot > 0) {
-    text += format("within the goals: {:.2f} requests/s, {:.1f} % of all\n",
+    text += format("within the goals: {:.2f} requests/s, {:.1f} % of those that ended\n",
                    j["goodput"].as_double(), 100 * j["attainment"].as_double());
   }
   text += format("\n{:<8}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}\n", "ms", "mean", "p50", "p90", "p95",

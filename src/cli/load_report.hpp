@@ -20,7 +20,8 @@ struct LoadGoals {
 
 // Latencies are of the requests that were answered to their end. Of a run that is cut short those
 // are the short and early ones; so the gaps between tokens (itl), and the time to the first one
-// under the name of first_token, are of all tokens that came.
+// under the name of first_token, are of all tokens that came. What was stopped before its end is no
+// failure, and neither for nor against the goals.
 class LoadReport {
  public:
   explicit LoadReport(LoadGoals goals) : goals_(goals) {}
@@ -32,7 +33,7 @@ class LoadReport {
   std::string table() const;
   // One file without references: percentiles and distributions as inline SVG.
   std::string html(const std::string& title) const;
-  bool all_answered() const { return errors_.empty(); }
+  bool all_answered() const { return failed_ == 0 && cut_ == 0; }
 
   static std::string csv_header();
   static std::string csv_row(const serve::LoadResult& result);
@@ -42,7 +43,7 @@ class LoadReport {
   std::vector<double> ttft_, first_, tpot_, itl_, e2e_, lag_;  // seconds
   sim::Percentiles ttft_p_, first_p_, tpot_p_, itl_p_, e2e_p_, lag_p_;
   std::map<std::string, int64_t> errors_;
-  int64_t answered_ = 0, failed_ = 0, met_ = 0, input_ = 0, output_ = 0, sent_ = 0, most_ = 0;
+  int64_t answered_ = 0, failed_ = 0, cut_ = 0, met_ = 0, input_ = 0, output_ = 0, sent_ = 0, most_ = 0;
   double begin_ = -1, end_ = 0;
   bool interrupted_ = false;
 };

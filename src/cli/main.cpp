@@ -7,7 +7,7 @@
 
 #include "base/fmt.hpp"
 #include "base/log.hpp"
-#include "base/utf8.hpp"
+#include "base/printable.hpp"
 #include "cli/commands.hpp"
 
 namespace towline::cli {
@@ -119,26 +119,9 @@ Result<int> run_unknown(std::span<const std::string> args) {
                 args.size() > 1 ? args[0] + " " + args[1] : args[0], known);
 }
 
-// A message may quote what a file or a peer had in it: what is not text
-// is shown as \xNN, on one line.
-std::string one_line(std::string_view message) {
-  std::string out;
-  for (size_t i = 0; i < message.size();) {
-    const size_t length = utf8_length(message, i);
-    const auto byte = static_cast<unsigned char>(message[i]);
-    if (length == 0 || byte < ' ' || byte == 0x7f) {
-      out += format("\\x{:02x}", byte);
-      ++i;
-    } else {
-      out += message.substr(i, length);
-      i += length;
-    }
-  }
-  return out;
-}
-
+// A message may quote what a file or a peer had in it.
 int fail(const Error& error) {
-  std::fputs(format("towline: {}\n", one_line(error.to_string())).c_str(), stderr);
+  std::fputs(format("towline: {}\n", printable(error.to_string())).c_str(), stderr);
   return exit_code(error.code());
 }
 

@@ -14,6 +14,7 @@
 #include "policy/serving_limits.hpp"
 #include "serve/cluster_plan.hpp"
 #include "sim/helix_load.hpp"
+#include "spec/ini.hpp"
 #include "spec/plan_desc.hpp"
 #include "spec/roofline.hpp"
 
@@ -212,6 +213,13 @@ Result<spec::PlanDesc> plan_of(const spec::Scenario& s, const spec::ClusterDesc&
 Result<sim::HelixInput> planned_input(const spec::Scenario& s, const std::string& given,
                                       int prompt_machines) {
   if (s.cluster.ends_with(".ini")) {
+    ASSIGN_OR_RETURN(const spec::IniFile file, spec::IniFile::load(s.cluster));
+    if (file.find("NodeNames") != nullptr) {
+      return errorf(Code::kInvalidArgument,
+                    "'{0}' is one of Helix's cluster files, which does not describe the machines; "
+                    "convert it first: towline cluster show {0} --profile machine_profile.ini --toml",
+                    s.cluster);
+    }
     return sim::load_helix_input({s.cluster, s.plan, profile_name(s, given), "", "", ""}, false);
   }
   ASSIGN_OR_RETURN(const Times times, times_of(s, given));

@@ -48,31 +48,64 @@ constexpr Word kWords[] = {
     {"heal", Kind::kLinkUp, false, true},
 };
 
+constexpr double kLatest = 9e9, kMostFactor = 1e9;  // what the engine takes
+
+// The kind of a disturbance by its name, or what there is.
+Result<Word> kind_of(std::string_view name) {
+  const auto word = std::ranges::find(kWords, name, &Word::name);
+  if (word != std::end(kWords)) return *word;
+  std::string known;
+  for (const Word& each : kWords) known += format("{}{}", known.empty() ? "" : ", ", each.name);
+  return errorf(Code::kInvalidArgument, "'{}' is not one of {}", name, known);
+}
+
+// `links`: of those in `input`, else of its nodes.
+Result<int32_t> read_target(std::string_view text, bool links, const sim::HelixInput& input) {
+  const size_t count = links ? input.links.size() : input.nodes.size();
+  int32_t target = 0;
+  if (parse(text, target) && target >= 0 && static_cast<size_t>(target) < count) return target;
+  return errorf(Code::kInvalidArgument,
+                "there is no {0} '{1}'; {0}s are given by their place in the file, from 0 to {2}",
+                links ? "link" : "node", text, static_cast<int64_t>(count) - 1);
+}
+
 // "crash:3@60", "slow:2*1.5@10"
 Result<void> parse_disturbance(std::string_view text, const sim::HelixInput& input,
                                std::vector<sim::Disturbance>& into) {
-  const auto bad = [&] {
-    return errorf(Code::kInvalidArgument,
-                  "--disturb '{}': write WHAT:TARGET@SECONDS, WHAT being crash, rejoin, reclaim, "
-                  "drain, hang, resume, cut or heal of a node, linkdown or linkup of a link; or "
-                  "WHAT:TARGET*FACTOR@SECONDS, WHAT being slow (node), bandwidth or latency (link)",
-                  text);
-  };
   const size_t colon = text.find(':'), at = text.rfind('@');
-  if (colon == std::string_view::npos || at == std::string_view::npos || at < colon) return bad();
-  const auto word = std::ranges::find(kWords, text.substr(0, colon), &Word::name);
-  if (word == std::end(kWords)) return bad();
+  if (colon == std::string_view::npos || at == std::string_view::npos || at < colon) {
+    return Error(Code::kInvalidArgument,
+                 "write WHAT:TARGET@SECONDS, such as crash:3@60, or WHAT:TARGET*FACTOR@SECONDS, such as "
+                 "slow:3*1.5@60");
+  }
+  ASSIGN_OR_RETURN(const Word word, kind_of(text.substr(0, colon)));
   sim::Disturbance d;
-  d.kind = word->kind;
+  d.kind = word.kind;
   std::string_view target = text.substr(colon + 1, at - colon - 1);
   const size_t star = target.find('*');
-  if ((star != std::string_view::npos) != word->factor) return bad();
-  if (star != std::string_view::npos) {
-    if (!parse(target.substr(star + 1), d.factor)) return bad();
+  const bool has_factor = star != std::string_view::npos;
+  if (has_factor && !word.factor) {
+    return errorf(Code::kInvalidArgument, "{} takes no factor; leave '{}' out", word.name,
+                  target.substr(star));
+  }
+  if (word.factor && !has_factor) {
+    return errorf(Code::kInvalidArgument, "{0} needs a factor, as in {0}:{1}*1.5@60", word.name, target);
+  }
+  if (has_factor) {
+    const std::string_view factor = target.substr(star + 1);
+    if (!parse(factor, d.factor) || !(d.factor > 0 && d.factor < kMostFactor)) {
+      return errorf(Code::kInvalidArgument, "the factor '{}' is no number above 0 and below {}", factor,
+                    kMostFactor);
+    }
     target = target.substr(0, star);
   }
-  if (!parse(target, d.target) || !parse(text.substr(at + 1), d.at)) return bad();
-  if (!word->all_links) {
+  const bool of_links = d.kind >= Kind::kLinkDown && !word.all_links;
+  ASSIGN_OR_RETURN(d.target, read_target(target, of_links, input));
+  if (!parse(text.substr(at + 1), d.at) || !(d.at >= 0 && d.at < kLatest)) {
+    return errorf(Code::kInvalidArgument, "the time '{}' is no number of seconds from 0 to {}",
+                  text.substr(at + 1), kLatest);
+  }
+  if (!word.all_links) {
     into.push_back(d);
     return {};
   }
@@ -217,7 +250,7 @@ Result<std::vector<sim::Disturbance>> load_disturbances(const SimulateOptions& o
   std::vector<sim::Disturbance> disturbances;
   for (const std::string& list : o.disturb) {
     for (const std::string_view item : items_of(list)) {
-      TRY(parse_disturbance(item, input, disturbances));
+      TRY(parse_disturbance(item, input, disturbances).context(format("--disturb '{}'", item)));
     }
   }
   if (!o.churn.empty()) TRY(add_churn(o, input, disturbances));

@@ -105,7 +105,10 @@ Result<TransportKind> kind_of_address(std::string_view address) {
 Result<std::string> address_rest(const std::string& address, TransportKind kind) {
   ASSIGN_OR_RETURN(const TransportKind found, kind_of_address(address));
   std::string rest = address.substr(kind_name(found).size() + 3);
-  if (found != kind || rest.empty()) {
+  if (rest.empty()) {
+    return errorf(Code::kInvalidArgument, "address '{}' says how, but not where", address);
+  }
+  if (found != kind) {
     return errorf(Code::kInvalidArgument, "address '{}' cannot be used on a {} transport", address,
                   kind_name(kind));
   }

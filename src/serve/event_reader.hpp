@@ -15,9 +15,10 @@ class EventReader {
   // Calls each(payload) for every complete "data:" line.
   template <class Each>
   void feed(std::string_view bytes, Each&& each) {
+    size_t begin = 0, unseen = pending_.size();  // what came before has no end of line
     pending_.append(bytes);
-    size_t begin = 0;
-    for (size_t end; (end = pending_.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    for (size_t end; (end = pending_.find('\n', unseen)) != std::string::npos;
+         unseen = begin = end + 1) {
       std::string_view line(pending_.data() + begin, end - begin);
       if (line.ends_with('\r')) line.remove_suffix(1);
       if (!line.starts_with("data:")) continue;

@@ -52,7 +52,7 @@ TEST(ServerUrl, ReadsWhatPeopleWrite) {
   EXPECT_EQ(secure->origin(), "https://example.org:443");
   EXPECT_EQ(secure->path, "/x");
   for (const char* url : {"", "ftp://x", "localhost:80", "http://", "https://", "http://x:", "http://x:8a",
-                          "https://x:123456"}) {
+                          "https://x:123456", "http://x:65536"}) {
     EXPECT_FALSE(ServerUrl::parse(url)) << url;
   }
 }

@@ -72,7 +72,9 @@ HttpStream::Plain& HttpStream::lowest() {
 }
 
 void HttpStream::expires_after(Duration patience) {
-  lowest().expires_after(std::chrono::nanoseconds(patience.value));
+  const std::chrono::nanoseconds time(patience.value);
+  deadline_ = std::chrono::steady_clock::now() + time;
+  lowest().expires_after(time);
 }
 
 void HttpStream::cancel() { lowest().cancel(); }
@@ -159,6 +161,10 @@ asio::awaitable<Result<void>> HttpStream::read_some(Parser& parser) {
     co_await http::async_read_some(*tls, buffer_, parser, await_into(ec));
   } else {
     co_await http::async_read_some(std::get<Plain>(stream_), buffer_, parser, await_into(ec));
+  }
+  // Beast's timer is looked at while a read waits: a peer that always has something more is never late.
+  if (!ec && !parser.is_done() && std::chrono::steady_clock::now() >= deadline_) {
+    ec = beast::error::timeout;
   }
   if (ec) co_return fault("the answer broke off", ec);
   co_return Result<void>();

@@ -18,6 +18,7 @@
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <boost/beast/ssl/ssl_stream.hpp>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -69,6 +70,7 @@ class HttpStream {
   const ServerUrl& url_;
   std::variant<Plain, Tls> stream_;
   boost::beast::flat_buffer buffer_;
+  std::chrono::steady_clock::time_point deadline_ = std::chrono::steady_clock::time_point::max();
 };
 
 }  // namespace towline::serve

@@ -14,6 +14,7 @@
 
 #include "base/fmt.hpp"
 #include "base/json.hpp"
+#include "base/printable.hpp"
 #include "base/rng.hpp"
 #include "serve/event_reader.hpp"
 #include "serve/fetch.hpp"
@@ -26,21 +27,111 @@ using boost::system::error_code;
 
 namespace {
 
-// True if the payload brings text: "text":"x" or "content":"x", not empty and not null.
+// Where the value of the first member of this name begins (the name in its quotes); npos: there is none.
+// Quotes within strings are escaped, so that no text is taken for a name.
+size_t value_of(std::string_view payload, std::string_view name) {
+  const auto skip_blanks = [&](size_t at) {
+    while (at < payload.size() && (payload[at] == ' ' || payload[at] == '\t')) ++at;
+    return at;
+  };
+  size_t at = 0;
+  while ((at = payload.find(name, at)) != std::string_view::npos) {
+    at = skip_blanks(at + name.size());
+    if (at >= payload.size() || payload[at] != ':') continue;  // a value that is called so
+    at = skip_blanks(at + 1);
+    return at < payload.size() ? at : std::string_view::npos;
+  }
+  return std::string_view::npos;
+}
+
+bool value_begins(std::string_view payload, std::string_view name, char with) {
+  const size_t at = value_of(payload, name);
+  return at != std::string_view::npos && payload[at] == with;
+}
+
+// True if the payload brings text of the answer, or of the thoughts before it: not empty and not null.
 bool brings_text(std::string_view payload) {
-  for (const std::string_view key : {"\"text\":", "\"content\":"}) {
-    size_t at = payload.find(key);
-    if (at == std::string_view::npos) continue;
-    at += key.size();
-    while (at < payload.size() && payload[at] == ' ') ++at;
-    if (at + 1 < payload.size() && payload[at] == '"' && payload[at + 1] != '"') return true;
+  for (const std::string_view name :
+       {"\"text\"", "\"content\"", "\"reasoning_content\"", "\"reasoning\""}) {
+    const size_t at = value_of(payload, name);
+    if (at != std::string_view::npos && payload.substr(at, 1) == "\"" &&
+        payload.substr(at, 2) != "\"\"") {
+      return true;
+    }
   }
   return false;
 }
 
 constexpr size_t kLongestEvent = 16 << 20;
 constexpr Duration kModelPatience = seconds(60);  // with the list of models
-constexpr size_t kQuotedBytes = 300;  // of an error answer, in our sentence
+constexpr size_t kQuotedBytes = 300;  // of what a server said, in our sentence
+constexpr int32_t kMostPieces = 1 << 20;  // of one answer: each leaves a gap that is kept
+constexpr int64_t kMostTokens = 1'000'000'000;  // a server that counts more counts something else
+
+std::string quoted(std::string_view text) { return printable(text.substr(0, kQuotedBytes)); }
+
+// What has come of one answer.
+struct Answer {
+  bool complete = false;  // [DONE] came
+  int64_t events = 0;
+  int32_t pieces = 0;  // of text
+  int32_t input = -1, output = -1;  // the server's counts; -1: none came
+  std::string fault;  // what the server said went wrong, or what is wrong with what it says
+
+  // Takes the payload of an event, which came at `now`.
+  void take(std::string_view payload, double now, LoadResult& result);
+
+ private:
+  void take_piece(double now, LoadResult& result);
+  void take_counts(const Json& usage);
+};
+
+void Answer::take(std::string_view payload, double now, LoadResult& result) {
+  ++events;
+  if (payload.empty()) return;
+  if (payload == "[DONE]") {
+    complete = true;
+    return;
+  }
+  const bool text = brings_text(payload);
+  if (text) take_piece(now, result);
+  const bool counts = value_begins(payload, "\"usage\"", '{');
+  const bool error = value_begins(payload, "\"error\"", '{') || value_begins(payload, "\"error\"", '"');
+  if (text && !counts && !error) return;  // nearly all: not taken apart, for the client shall cost little
+  const auto json = parse_json(payload, "event");
+  if (!json || !json->is_object()) {
+    if (fault.empty()) fault = format("an event that is no JSON object: '{}'", quoted(payload));
+    return;
+  }
+  if (const Json& said = (*json)["error"]; !said.is_null() && fault.empty()) {
+    fault = quoted(said.is_object() ? said["message"].as_string() : said.as_string());
+    if (fault.empty()) fault = format("an error: {}", quoted(payload));
+  }
+  take_counts((*json)["usage"]);
+}
+
+void Answer::take_piece(double now, LoadResult& result) {
+  if (++pieces > kMostPieces) {
+    if (fault.empty()) fault = format("an answer of more than {} pieces of text", kMostPieces);
+    return;
+  }
+  if (result.first < 0) {
+    result.first = now;
+  } else {
+    result.gaps.push_back(static_cast<float>(now - result.last));
+  }
+  result.last = now;
+}
+
+void Answer::take_counts(const Json& usage) {
+  const auto take = [&usage](std::string_view name, int32_t& into) {
+    const Json& count = usage[name];
+    const int64_t tokens = count.as_int(-1);
+    if (count.is_int() && tokens >= 0 && tokens <= kMostTokens) into = static_cast<int32_t>(tokens);
+  };
+  take("prompt_tokens", input);
+  take("completion_tokens", output);
+}
 
 }  // namespace
 
@@ -172,7 +263,10 @@ asio::awaitable<void> LoadClient::State::perform(LoadResult& result) {
   running.insert(&stream);
   stream.expires_after(options.timeout);
   result.error = co_await exchange(result, stream);
-  if (stopped && !result.error.empty()) result.error = "stopped";
+  if (stopped && !result.error.empty()) {
+    result.error = "stopped";
+    result.cut = true;
+  }
   running.erase(&stream);
 }
 
@@ -194,33 +288,10 @@ asio::awaitable<std::string> LoadClient::State::read_events(LoadResult& result, 
   if (!read) co_return read.error().message();
   result.status = static_cast<int>(parser.get().result_int());
   EventReader events;
-  std::string refusal, in_stream_error;
-  bool complete = false;
-  int32_t pieces = 0;
-  const auto take = [&](std::string_view payload) {
-    if (payload == "[DONE]") {
-      complete = true;
-    } else if (brings_text(payload)) {
-      const double at = now();
-      if (result.first < 0) {
-        result.first = at;
-      } else {
-        result.gaps.push_back(static_cast<float>(at - result.last));
-      }
-      result.last = at;
-      ++pieces;
-    }
-    const bool counts = payload.find("\"usage\":{") != std::string_view::npos;
-    if (!counts && payload.find("\"error\":{") == std::string_view::npos) return;
-    const auto json = parse_json(payload, "event");
-    if (!json) return;
-    if ((*json)["error"].is_object()) in_stream_error = (*json)["error"]["message"].as_string();
-    if (counts) {
-      result.input = static_cast<int32_t>((*json)["usage"]["prompt_tokens"].as_int());
-      result.output = static_cast<int32_t>((*json)["usage"]["completion_tokens"].as_int());
-    }
-  };
-  while (!parser.is_done()) {
+  std::string refusal;
+  Answer answer;
+  const auto take = [&](std::string_view payload) { answer.take(payload, now(), result); };
+  while (!parser.is_done() && answer.fault.empty()) {
     read = co_await stream.read_some(parser);
     std::string& body = parser.get().body();
     if (result.status == 200) {
@@ -232,10 +303,16 @@ asio::awaitable<std::string> LoadClient::State::read_events(LoadResult& result, 
     if (!read) break;
     if (events.held() > kLongestEvent) co_return "an event of more than 16 MiB";
   }
-  if (result.output == 0) result.output = pieces;
-  if (result.status != 200) co_return format("HTTP {}: {}", result.status, refusal);
-  if (!in_stream_error.empty()) co_return in_stream_error;
-  if (!complete) co_return "the stream ended before [DONE]" + (read ? "" : ": " + read.error().message());
+  result.output = answer.output > 0 ? answer.output : answer.pieces;
+  if (result.status != 200) co_return format("HTTP {}: {}", result.status, quoted(refusal));
+  if (!answer.fault.empty()) co_return answer.fault;
+  if (!answer.complete) {
+    if (!read) co_return "the stream ended before [DONE]: " + read.error().message();
+    if (answer.events > 0) co_return "the stream ended before [DONE]";
+    co_return format("answered, but not with a stream of events (its Content-Type is '{}')",
+                     quoted(parser.get()["Content-Type"]));
+  }
+  result.input = answer.input >= 0 ? answer.input : result.wanted_input;
   if (result.first < 0) result.first = result.last = now();  // answered without any text
   co_return "";
 }
@@ -275,21 +352,25 @@ int64_t LoadClient::in_flight() const { return state_->in_flight; }
 int64_t LoadClient::most_in_flight() const { return state_->most; }
 
 Result<std::string> LoadClient::first_model(const ServerUrl& server, const std::string& api_key) {
-  const auto fault = [&](Code code, std::string_view why) -> Error {
-    return errorf(code, "{}{}/models: {}; is the server running?", server.origin(), server.path, why);
-  };
+  const std::string asked = format("{}{}/models", server.origin(), server.path);
   const auto reply = fetch(server, {.target = server.path + "/models", .body = {}, .api_key = api_key,
                                     .patience = kModelPatience});
-  if (!reply) return fault(reply.error().code(), reply.error().message());
+  if (!reply) {
+    return errorf(reply.error().code(), "{}: {}; is the server running?", asked,
+                  reply.error().message());
+  }
   if (reply->status != 200) {
-    return fault(reply->status == 401 ? Code::kPermissionDenied : Code::kUnavailable,
-                 format("HTTP {}: {}", reply->status, reply->body.substr(0, kQuotedBytes)));
+    return errorf(reply->status == 401 ? Code::kPermissionDenied : Code::kUnavailable,
+                  "{}: HTTP {}: {}{}", asked, reply->status, quoted(reply->body),
+                  reply->status == 401 ? "" : "; say yourself which model is meant");
   }
   const auto json = parse_json(reply->body, "models");
-  if (!json || !(*json)["data"].is_array() || (*json)["data"].size() == 0) {
-    return fault(Code::kUnavailable, "the answer lists no model");
+  const std::string model = json ? (*json)["data"][0]["id"].as_string() : "";
+  if (model.empty()) {
+    return errorf(Code::kUnavailable, "{}: the answer names no model: '{}'; say yourself which is meant", asked,
+                  quoted(reply->body));
   }
-  return (*json)["data"][0]["id"].as_string();
+  return model;
 }
 
 }  // namespace towline::serve

@@ -6,6 +6,8 @@
 
 #include <numeric>
 
+#include "base/for_seeds.hpp"
+#include "serve/event_reader.hpp"
 #include "serve/test_server.hpp"
 
 namespace towline::serve {
@@ -41,6 +43,28 @@ Outcome drive(LoadOptions options, int port, int count, int64_t apart_ns = 0, in
   outcome.most = client.most_in_flight();
   EXPECT_EQ(client.in_flight(), 0);
   return outcome;
+}
+
+TEST(EventReader, ReadsTheSameHoweverTheBytesCome) {
+  for_seeds(200, [](Rng& rng) {
+    static constexpr std::string_view kPieces[] = {"data: ", "data:", "\r\n", "\n", "x", " ", ": ping\n"};
+    std::string text;
+    for (uint64_t i = rng.below(40); i > 0; --i) text += kPieces[rng.below(std::size(kPieces))];
+    const auto read = [&text](auto&& piece_size) {
+      EventReader reader;
+      std::vector<std::string> events;
+      for (size_t at = 0; at < text.size();) {
+        const size_t size = std::min<size_t>(piece_size(), text.size() - at);
+        reader.feed(text.substr(at, size), [&](std::string_view e) { events.emplace_back(e); });
+        at += size;
+      }
+      EXPECT_EQ(reader.held(), text.size() - (text.rfind('\n') + 1));  // npos + 1 is 0
+      return events;
+    };
+    const std::vector<std::string> whole = read([&] { return text.size(); });
+    EXPECT_EQ(read([] { return size_t{1}; }), whole);
+    EXPECT_EQ(read([&] { return 1 + rng.below(9); }), whole);
+  });
 }
 
 TEST(LoadClient, EveryRequestEndsOnceWithItsCounts) {

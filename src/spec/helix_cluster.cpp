@@ -392,13 +392,13 @@ Result<ClusterDesc> load_any_cluster(const std::string& cluster_path,
   if (cluster_path.ends_with(".toml") || cluster_path.ends_with(".json")) {
     return load_cluster(cluster_path);
   }
+  ASSIGN_OR_RETURN(const HelixCluster cluster, load_helix_cluster(cluster_path));
   if (machines_path.empty()) {
     return errorf(Code::kInvalidArgument,
                   "'{}' is one of Helix's cluster files, which does not describe the machines; "
                   "give a machine profile as well (--profile machine_profile.ini)",
                   cluster_path);
   }
-  ASSIGN_OR_RETURN(const HelixCluster cluster, load_helix_cluster(cluster_path));
   ASSIGN_OR_RETURN(const HelixMachines machines, load_helix_machines(machines_path));
   return to_cluster(cluster, machines).context(cluster_path);
 }

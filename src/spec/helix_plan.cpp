@@ -402,7 +402,7 @@ Result<HelixRealSystem> make_helix_real_system(const HelixSimCluster& cluster,
                                    [&](const auto& entry) { return entry.first == type; });
     const size_t t = static_cast<size_t>(list - addresses.by_type.begin());
     if (list == addresses.by_type.end() || used[t] == list->second.size()) {
-      return errorf(Code::kInvalidArgument, "{}: no address is left for a machine of type '{}'",
+      return errorf(Code::kInvalidArgument, "{}: no address is left for a machine of type '{}'; give one for every machine",
                     cluster.nodes[i].name, type);
     }
     place[i] = static_cast<int32_t>(system.machines.size());

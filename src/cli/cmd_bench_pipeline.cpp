@@ -244,31 +244,6 @@ class Bench {
   size_t counted_ = 0;
 };
 
-// Layer ranges of about equal bytes of weights, as they lie in the file; the last
-// stage also has the output matrix.
-std::vector<LayerRange> divide(const engine::ModelFile& file, int workers) {
-  const int32_t layers = file.desc().layers;
-  double stack = 0;
-  for (const engine::Tensor& tensor : file.tensors()) {
-    if (tensor.name.starts_with("blk.")) stack += static_cast<double>(tensor.bytes());
-  }
-  const engine::Tensor* output = file.find("output.weight");
-  if (output == nullptr) output = file.find("token_embd.weight");
-  const double layer = stack / layers;
-  const double head = output != nullptr ? static_cast<double>(output->bytes()) : 0;
-  const double each = (stack + head) / workers;
-  std::vector<LayerRange> stages;
-  int32_t begin = 0;
-  for (int w = 0; w < workers; ++w) {
-    const auto wanted = static_cast<int32_t>(each * (w + 1) / layer + 0.5);
-    const int32_t most = layers - (workers - 1 - w);
-    const int32_t end = w + 1 == workers ? layers : std::clamp(wanted, begin + 1, most);
-    stages.push_back({begin, end});
-    begin = end;
-  }
-  return stages;
-}
-
 Result<int> run(std::span<const std::string> args) {
   PipelineOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
@@ -278,7 +253,9 @@ Result<int> run(std::span<const std::string> args) {
   {
     ASSIGN_OR_RETURN(const engine::ModelFile file, engine::ModelFile::open(o.model));
     desc = file.desc();
-    if (desc.layers >= o.workers) stages = divide(file, o.workers);
+    if (desc.layers >= o.workers) {
+      stages = worker::divide_layers(file, {0, desc.layers}, o.workers);
+    }
   }
   if (stages.empty()) {
     return errorf(Code::kInvalidArgument, "{} has {} layers; use at most as many workers", o.model,

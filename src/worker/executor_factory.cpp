@@ -2,9 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/executor_factory.hpp"
 
-#include <algorithm>
-
 #include "base/fmt.hpp"
+#include "engine/format/model_file.hpp"
 #include "worker/emulated_executor.hpp"
 #include "worker/null_executor.hpp"
 #include "worker/stage_executor.hpp"
@@ -19,17 +18,23 @@ Result<Json> description_of_stage(const Json& description, const RankPlace& plac
     return errorf(Code::kInvalidArgument, "a node of {} stages needs 'layers' [first, end)",
                   place.stages);
   }
-  const int64_t begin = layers[size_t{0}].as_int(), end = layers[size_t{1}].as_int();
-  const int64_t count = end - begin;
-  if (count < place.stages) {
-    return errorf(Code::kInvalidArgument, "{} layers are too few for {} stages", count,
+  const LayerRange all{static_cast<int32_t>(layers[size_t{0}].as_int()),
+                       static_cast<int32_t>(layers[size_t{1}].as_int())};
+  if (all.size() < place.stages) {
+    return errorf(Code::kInvalidArgument, "{} layers are too few for {} stages", all.size(),
                   place.stages);
   }
-  const auto first_of = [&](int64_t stage) {
-    return begin + stage * (count / place.stages) + std::min(stage, count % place.stages);
-  };
+  LayerRange mine;
+  if (description["kind"].as_string() == "stage") {
+    ASSIGN_OR_RETURN(const engine::ModelFile file,
+                     engine::ModelFile::open(description["model"].as_string()));
+    mine = divide_layers(file, all, place.stages)[static_cast<size_t>(place.stage)];
+  } else {
+    const auto border = [&](int32_t stage) { return all.begin + all.size() * stage / place.stages; };
+    mine = {border(place.stage), border(place.stage + 1)};
+  }
   Json narrowed = description;
-  narrowed.set("layers", Json::array({first_of(place.stage), first_of(place.stage + 1)}));
+  narrowed.set("layers", Json::array({mine.begin, mine.end}));
   return narrowed;
 }
 

@@ -14,6 +14,31 @@
 #include "worker/layer_segments.hpp"
 
 namespace towline::worker {
+
+std::vector<LayerRange> divide_layers(const engine::ModelFile& file, LayerRange layers,
+                                      int32_t parts) {
+  double stack = 0;
+  for (const engine::Tensor& tensor : file.tensors()) {
+    if (tensor.name.starts_with("blk.")) stack += static_cast<double>(tensor.bytes());
+  }
+  const double layer = std::max(stack / file.desc().layers, 1.0);
+  double all = layer * layers.size();
+  if (layers.end == file.desc().layers) {
+    const engine::Tensor* output = file.find("output.weight");
+    if (output == nullptr) output = file.find("token_embd.weight");
+    if (output != nullptr) all += static_cast<double>(output->bytes());
+  }
+  std::vector<LayerRange> ranges;
+  int32_t begin = layers.begin;
+  for (int32_t p = 1; p <= parts; ++p) {
+    const int32_t wanted = layers.begin + static_cast<int32_t>(all * p / parts / layer + 0.5);
+    const int32_t end =
+        p == parts ? layers.end : std::clamp(wanted, begin + 1, layers.end - (parts - p));
+    ranges.push_back({begin, end});
+    begin = end;
+  }
+  return ranges;
+}
 namespace {
 
 int allowed_processors() {

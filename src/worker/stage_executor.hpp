@@ -24,6 +24,11 @@
 
 namespace towline::worker {
 
+// `layers` in so many parts that follow each other, each of at least one layer, of about equal bytes
+// of weights as they lie in the file; the part with the model's end has the output matrix too.
+std::vector<LayerRange> divide_layers(const engine::ModelFile& file, LayerRange layers,
+                                      int32_t parts);
+
 struct StageExecutorOptions {
   std::string model;            // path of a model file or directory
   LayerRange layers;            // empty: all

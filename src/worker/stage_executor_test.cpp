@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/fmt.hpp"
 #include "base/for_seeds.hpp"
 #include "engine/testing_lora.hpp"
 #include "engine/testing_model.hpp"
@@ -362,6 +363,39 @@ TEST(StageExecutor, OptionsSurviveTheirDescription) {
   EXPECT_FALSE(StageExecutorOptions::parse(Json::object()));
   EXPECT_FALSE(StageExecutorOptions::parse(*parse_json(R"({"model":"m","layers":[1]})", "t")));
   EXPECT_FALSE(StageExecutorOptions::parse(*parse_json(R"({"model":"m","kv_blocks":0})", "t")));
+}
+
+TEST(DivideLayers, IntoPartsOfAboutEqualBytes) {
+  const engine::TempDir dir;
+  spec::ModelDesc d = engine::small_shape("llama", 12);
+  const auto file = engine::ModelFile::open(engine::write_model(dir, d, "q8_0"));
+  ASSERT_TRUE(file) << file.error().to_string();
+  const auto bytes = [&](LayerRange layers) {
+    int64_t sum = 0;
+    for (const engine::Tensor& t : file->tensors()) {
+      for (int32_t l = layers.begin; l < layers.end; ++l) {
+        if (t.name.starts_with(format("blk.{}.", l))) sum += t.bytes();
+      }
+    }
+    return layers.end == 12 ? sum + file->find("output.weight")->bytes() : sum;
+  };
+  const int64_t layer = bytes({0, 1});
+  for (const LayerRange all : {LayerRange{0, 12}, LayerRange{0, 7}, LayerRange{3, 12}}) {
+    for (int32_t parts = 1; parts <= all.size(); ++parts) {
+      const std::vector<LayerRange> ranges = divide_layers(*file, all, parts);
+      ASSERT_EQ(ranges.size(), static_cast<size_t>(parts));
+      int32_t at = all.begin;
+      for (const LayerRange& r : ranges) {
+        EXPECT_EQ(r.begin, at);
+        EXPECT_GE(r.size(), 1);
+        at = r.end;
+        if (r.size() > 1) {  // one layer is the least, whatever it weighs
+          EXPECT_LE(bytes(r), bytes(all) / parts + layer);
+        }
+      }
+      EXPECT_EQ(at, all.end);
+    }
+  }
 }
 
 TEST(LayerSegments, CutWhereAnyoneEntersOrLeaves) {

@@ -19,17 +19,15 @@
 extern char** environ;
 
 namespace towline::cli {
-namespace {
-
-constexpr Duration kPatience = seconds(2);  // for each of: by themselves, SIGTERM, SIGKILL
-
-}  // namespace
 
 ChildProcesses::~ChildProcesses() {
-  wait_all(kPatience);
-  for (const int number : {SIGTERM, SIGKILL}) {
-    if (alive() == 0) break;
-    signal_all(number);
+  wait_all(patience_);
+  if (alive() > 0) {
+    signal_all(SIGTERM);
+    wait_all(patience_);
+  }
+  if (alive() > 0) {
+    signal_all(SIGKILL);
     wait_all(kPatience);
   }
   for (const Child& child : children_) {

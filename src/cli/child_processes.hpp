@@ -31,6 +31,8 @@ class ChildProcesses {
   // Collects those that have ended and logs what is unusual about it. Call on SIGCHLD.
   void reap();
   size_t started() const { return children_.size(); }
+  // The destructor ends them now, whatever they do.
+  void end_at_once() { patience_ = kNoPatience; }
   size_t alive() const;
 
  private:
@@ -42,7 +44,9 @@ class ChildProcesses {
   void signal_all(int number) const;
   void wait_all(Duration patience);
 
+  static constexpr Duration kPatience = seconds(2), kNoPatience = milliseconds(100);
   std::vector<Child> children_;
+  Duration patience_ = kPatience;  // for them to end by themselves, and again when asked
 };
 
 }  // namespace towline::cli

@@ -38,7 +38,11 @@ Result<std::string> ClusterClient::ask(const std::string& method, const std::str
 
 Result<Json> ClusterClient::status() const {
   ASSIGN_OR_RETURN(const std::string body, ask("GET", "/cluster"));
-  return parse_json(body, "the answer");
+  ASSIGN_OR_RETURN(Json status, parse_json(body, "the answer"));
+  if (status["nodes"].is_array()) return status;
+  return errorf(Code::kInvalidArgument,
+                "{} answers, but not as a Towline cluster does: /cluster has no list of nodes",
+                url);
 }
 
 std::vector<std::string> status_lines(const Json& status) {
@@ -52,7 +56,9 @@ std::vector<std::string> status_lines(const Json& status) {
                            n["achieved_flow"].as_double()));
   }
   lines.push_back(format("epoch {}{}, {} running, {} waiting, {} tokens, {} re-routes",
-                         status["epoch"].as_int(), status["ready"].as_bool() ? "" : ", NOT READY",
+                         status["epoch"].as_int(), status["asleep"].as_bool()  ? ", ASLEEP"
+                         : status["ready"].as_bool() ? ""
+                                                     : ", NOT READY",
                          status["running"].as_int(), status["waiting"].as_int(),
                          status["tokens"].as_int(), status["reroutes"].as_int()));
   lines.push_back(

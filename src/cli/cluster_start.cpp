@@ -66,13 +66,21 @@ std::string listen_address(const ClusterStart& start) {
                             : format("{}://127.0.0.1:0", transport);
 }
 
+// What clients call the model.
+std::string served_name(const ClusterStart& start) {
+  if (!start.api.model_name.empty()) return start.api.model_name;
+  return !start.scenario.name.empty() ? start.scenario.name : model_name_of(start.scenario.model);
+}
+
 // (name, directory), the directory for nodes that may have another working directory.
 Result<std::vector<std::pair<std::string, std::string>>> adapters_of(const ClusterStart& start) {
   std::vector<std::pair<std::string, std::string>> out;
   for (const std::string& given : start.adapters) {
     const size_t equals = given.find('=');
-    if (equals == std::string::npos || equals == 0 || equals + 1 == given.size()) {
-      return errorf(Code::kInvalidArgument, "--lora '{}' must be NAME=DIRECTORY", given);
+    if (equals == std::string::npos || equals == 0 || equals + 1 == given.size() ||
+        given.substr(0, equals) == served_name(start)) {
+      return errorf(Code::kInvalidArgument,
+                    "--lora '{}' must be NAME=DIRECTORY, NAME another than the model's", given);
     }
     out.emplace_back(given.substr(0, equals),
                      std::filesystem::absolute(given.substr(equals + 1)).string());
@@ -109,6 +117,11 @@ Result<void> settle_keys(ClusterStart& start, KeyFile& own) {
     return Error(Code::kInvalidArgument,
                  "inproc does not leave a process, and workers are processes: "
                  "use tcp, zmq, shm or mpi");
+  }
+  if (kind != net::TransportKind::kZmq && !start.key_file.empty()) {
+    return errorf(Code::kInvalidArgument,
+                  "--keys are for zmq: what goes over {} is not encrypted; use zmq, or leave them "
+                  "out", net::kind_name(kind));
   }
   start.insecure = start.insecure || !start.scenario.curve;
   if (kind != net::TransportKind::kZmq || start.insecure || !start.key_file.empty()) return {};
@@ -202,10 +215,7 @@ class ClusterRun {
     ASSIGN_OR_RETURN(engine_, serve::ClusterEngine::start(served_.model, options_, hub_.sink()));
     hub_.attach(engine_.get());
     serve::ApiServerOptions api = start_.api;
-    if (api.model_name.empty()) {
-      api.model_name = !start_.scenario.name.empty() ? start_.scenario.name
-                                                     : model_name_of(start_.scenario.model);
-    }
+    api.model_name = served_name(start_);
     api.max_sequences = options_.serving.sequences;
     api.max_queue = options_.serving.queue;
     model_name_ = api.model_name;
@@ -299,7 +309,11 @@ class ClusterRun {
     loop_.stop();
   }
 
-  void end() { server_ ? server_->drain() : loop_.stop(); }
+  void end() {
+    if (ending_) children_.end_at_once();
+    ending_ = true;
+    server_ ? server_->drain() : loop_.stop();
+  }
 
   void announce_waiting() const {
     if (start_.json) {
@@ -379,7 +393,7 @@ class ClusterRun {
   std::unique_ptr<serve::ApiServer> server_;
   Loop::TimerId ready_timer_ = 0;
   bool routable_ = false, complete_ = false;  // now
-  bool ready_ = false, deposed_ = false;       // for good
+  bool ready_ = false, deposed_ = false, ending_ = false;  // for good
   std::optional<Error> failure_;
 };
 

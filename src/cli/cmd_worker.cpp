@@ -8,6 +8,7 @@
 #include "cli/commands.hpp"
 #include "cli/job_rank.hpp"
 #include "cli/worker_start.hpp"
+#include "net/transport.hpp"
 
 namespace towline::cli {
 namespace {
@@ -95,7 +96,11 @@ Result<void> settle(WorkerOptions& o) {
     }
     agent.coordinator = "mpi://0";
   }
-  if (agent.coordinator.empty() == agent.registry.empty()) {
+  if (!agent.coordinator.empty() && !agent.registry.empty()) {
+    return Error(Code::kInvalidArgument,
+                 "--connect and --registry both say where the coordinator is: leave one out");
+  }
+  if (agent.coordinator.empty() && agent.registry.empty()) {
     return Error(Code::kInvalidArgument,
                  "say where the coordinator is: --connect ADDRESS, or --registry URL");
   }
@@ -107,8 +112,17 @@ Result<void> settle(WorkerOptions& o) {
                     o.transport, agent.coordinator);
     }
   }
-  if (agent.name.empty() && agent.coordinator.starts_with("mpi://")) {
-    if (const std::optional<JobRank> job = job_rank()) agent.name = format("worker-{}", job->rank);
+  if (!agent.coordinator.empty()) TRY(net::check_address(agent.coordinator));
+  if (!agent.listen.empty()) TRY(net::check_address(agent.listen));
+  if (agent.coordinator.starts_with("mpi://")) {
+    ASSIGN_OR_RETURN(const JobRank job, job_rank_or_error("towline up SCENARIO --transport mpi"));
+    if (agent.name.empty()) agent.name = format("worker-{}", job.rank);
+  }
+  if (!agent.key_file.empty() && !agent.coordinator.empty() &&
+      !agent.coordinator.starts_with("zmq://")) {
+    return errorf(Code::kInvalidArgument,
+                  "--keys are for zmq: what goes over {} is not encrypted; use a zmq:// address, "
+                  "or leave them out", agent.coordinator);
   }
   if (agent.name.empty()) {
     return Error(Code::kInvalidArgument, "--name is needed: this node's name in the plan");

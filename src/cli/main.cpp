@@ -1,5 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -125,8 +127,19 @@ int fail(const Error& error) {
   return exit_code(error.code());
 }
 
+// Model files are mapped: one that is cut short while it is in use ends the process at its next
+// read there. It ends by the signal all the same, but not without a word. Async-signal-safe.
+void on_lost_page(int number) {
+  constexpr std::string_view kWords =
+      "towline: a file mapped into memory cannot be read any more (SIGBUS): was the model file cut "
+      "short or overwritten while in use? Replace model files by renaming, and start again\n";
+  [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, kWords.data(), kWords.size());
+  std::signal(number, SIG_DFL);  // the read that failed is done again
+}
+
 int run(std::span<const std::string> args) {
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGBUS, on_lost_page);
   if (args.empty()) {
     print_overview(stderr);
     return exit_code(Code::kInvalidArgument);

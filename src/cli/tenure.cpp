@@ -9,6 +9,7 @@
 
 #include "base/fmt.hpp"
 #include "base/log.hpp"
+#include "net/transport.hpp"
 
 namespace towline::cli {
 namespace {
@@ -44,6 +45,7 @@ Result<std::unique_ptr<Tenure>> Tenure::start(Loop& loop, const TenureOptions& o
     return Error(Code::kInvalidArgument,
                  "--standby waits for a lead in a registry: it needs --registry");
   }
+  if (!options.advertise.empty()) TRY(net::check_address(options.advertise));
   std::unique_ptr<Tenure> self(new Tenure(loop, options));
   if (!options.state.empty()) {
     ASSIGN_OR_RETURN(self->state_, serve::CoordinatorState::open(options.state));

@@ -263,6 +263,29 @@ TEST_P(Conformance, AnAddressOfAnotherKindIsRefused) {
   EXPECT_EQ(a->connect(other, kSoon).error().code(), Code::kInvalidArgument);
 }
 
+TEST(Address, HasTheFormOfItsKind) {
+  for (const char* good : {"tcp://127.0.0.1:0", "zmq://[::1]:65535", "shm://x", "mpi://0"}) {
+    EXPECT_TRUE(check_address(good)) << good;
+  }
+  for (const char* bad : {"tcp://127.0.0.1", "tcp://127.0.0.1:65536", "zmq://127.0.0.1:99999",
+                          "tcp://:1", "zmq://host:", "tcp://host:-1", "shm://", "host:1", ""}) {
+    EXPECT_FALSE(check_address(bad)) << bad;
+  }
+}
+
+// libzmq itself listens on another port then.
+TEST(ZmqTransport, APortIsNotTakenForAnother) {
+  Inbox inbox;
+  TransportOptions o;
+  o.kind = TransportKind::kZmq;
+  o.identity = "a";
+  o.insecure = true;
+  o.listen = "zmq://127.0.0.1:99999";
+  const auto opened = Transport::open(o, inbox);
+  ASSERT_FALSE(opened);
+  EXPECT_NE(opened.error().message().find("65535"), std::string::npos) << opened.error().message();
+}
+
 // The other side is a process of its own and is killed, or stopped, in the middle.
 class PeerProcess : public Conformance {
  protected:

@@ -122,11 +122,12 @@ void Hub::refuse(LineId line, std::string_view reason) {
 
 void Hub::line_up(LineId line) {
   if (line & kInboundLine) {
-    lines_[line] = {nullptr, steady_now() + options_.handshake_timeout};
+    lines_[line] = {nullptr, steady_now() + options_.handshake_timeout, true};
     return;
   }
   const auto found = lines_.find(line);
   if (found == lines_.end()) return;
+  found->second.up = true;
   write_greeting(line, FrameType::kHello, encode_hello(own_hello(*found->second.channel)));
 }
 
@@ -392,9 +393,13 @@ void Hub::tick(Instant now) {
     if (now >= line.greet_by) late.push_back(id);
   }
   for (const LineId id : late) {
+    const Line& line = lines_.at(id);
+    std::string why = "connected, but no answer to the greeting: is a Towline node there?";
+    if (!line.up) {  // the last of several tries says no more than the one before
+      why = line.channel->dial_error_.empty() ? "no connection in time" : line.channel->dial_error_;
+    }
     wire_->hang_up(id);
-    line_down(id, LineEnd::kLost,
-              "connected, but no answer to the greeting: is a Towline node there?");
+    line_down(id, LineEnd::kLost, std::move(why));
   }
   std::vector<ChannelPtr> all;
   all.reserve(channels_.size());

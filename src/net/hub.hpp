@@ -111,6 +111,7 @@ class Hub final : public WireEvents, public std::enable_shared_from_this<Hub> {
   struct Line {
     ChannelPtr channel;            // null for an accepted line before its kHello
     Instant greet_by = kNever;     // kNever once greeted
+    bool up = false;               // somebody is at the other end
   };
   struct Delayed {
     Instant due;

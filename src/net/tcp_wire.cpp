@@ -24,6 +24,7 @@
 
 #include "base/fmt.hpp"
 #include "base/log.hpp"
+#include "net/log_budget.hpp"
 #include "net/wire.hpp"
 
 namespace towline::net {
@@ -55,11 +56,9 @@ Result<HostPort> split_host_port(const std::string& address) {
   if (out.host.size() > 2 && out.host.front() == '[' && out.host.back() == ']') {
     out.host = out.host.substr(1, out.host.size() - 2);
   }
-  const bool digits =
-      !out.port.empty() && out.port.size() <= 5 &&
-      std::all_of(out.port.begin(), out.port.end(), [](char c) { return c >= '0' && c <= '9'; });
-  if (out.host.empty() || !digits || std::stoi(out.port) > 65535) {
-    return errorf(Code::kInvalidArgument, "address '{}' must have the form tcp://host:port",
+  if (out.host.empty() || !is_port(out.port)) {
+    return errorf(Code::kInvalidArgument,
+                  "address '{}' must have the form tcp://host:port, the port from 0 to 65535",
                   address);
   }
   return out;
@@ -207,7 +206,7 @@ class TcpWire final : public Wire {
     acceptor_.async_accept([this](const ErrorCode& ec, tcp::socket socket) {
       if (ec == asio::error::operation_aborted) return;
       if (ec) {  // out of descriptors: not in a busy loop
-        log_warn("net", "cannot accept a connection", {{"error", ec.message()}});
+        warn_within(accept_log_, "cannot accept a connection", ec.message());
         retry_.expires_after(std::chrono::milliseconds(100));
         retry_.async_wait([this](const ErrorCode& stop) {
           if (!stop) accept_next();
@@ -372,6 +371,7 @@ class TcpWire final : public Wire {
   uint64_t last_inbound_ = 0;
   tcp::acceptor acceptor_;
   asio::steady_timer retry_;
+  LogBudget accept_log_;
 };
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "base/fmt.hpp"
@@ -113,6 +114,23 @@ Result<std::string> address_rest(const std::string& address, TransportKind kind)
                   kind_name(kind));
   }
   return rest;
+}
+
+bool is_port(std::string_view text) {
+  const bool digits = !text.empty() && text.size() <= 5 &&
+                      std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
+  return digits && std::stoi(std::string(text)) <= 65535;
+}
+
+Result<void> check_address(const std::string& address) {
+  ASSIGN_OR_RETURN(const TransportKind kind, kind_of_address(address));
+  ASSIGN_OR_RETURN(const std::string rest, address_rest(address, kind));
+  if (kind != TransportKind::kTcp && kind != TransportKind::kZmq) return {};
+  const size_t colon = rest.rfind(':');
+  if (colon != std::string::npos && colon > 0 && is_port(rest.substr(colon + 1))) return {};
+  return errorf(Code::kInvalidArgument,
+                "address '{}' must have the form {}://host:port, the port from 0 to 65535", address,
+                kind_name(kind));
 }
 
 Result<void> Hub::start_wire() {

@@ -39,6 +39,8 @@ enum class TransportKind { kInproc, kShm, kTcp, kZmq, kMpi };
 std::string_view kind_name(TransportKind kind);
 // The kind named by an address's scheme; kInvalidArgument names the ones that exist.
 Result<TransportKind> kind_of_address(std::string_view address);
+// Whether it has the form of its kind (tcp://host:port, shm://name, ...); nothing is looked up.
+Result<void> check_address(const std::string& address);
 
 class InprocNet;  // the "network" of the inproc back end: addresses are unique within one
 std::shared_ptr<InprocNet> make_inproc_net();

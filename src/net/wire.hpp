@@ -67,5 +67,6 @@ Result<std::unique_ptr<Wire>> make_mpi_wire(const TransportOptions& options, Wir
 
 // "tcp://a:1" -> "a:1"; kInvalidArgument when the scheme is another one.
 Result<std::string> address_rest(const std::string& address, TransportKind kind);
+bool is_port(std::string_view text);  // 0 to 65535, in digits
 
 }  // namespace towline::net

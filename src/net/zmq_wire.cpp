@@ -137,6 +137,10 @@ class ZmqWire final : public Wire {
     }
     const std::string host = rest.substr(0, colon);
     const std::string port = rest.substr(colon + 1);
+    // libzmq takes 99999 for 34463.
+    if (port != "*" && !is_port(port)) {
+      return errorf(Code::kInvalidArgument, "address '{}' needs a port from 0 to 65535", address);
+    }
     router_ = Socket(context_, ZMQ_ROUTER);
     set_common(router_);
     router_.set(ZMQ_ROUTER_MANDATORY, 1);
@@ -292,6 +296,11 @@ class ZmqWire final : public Wire {
 
   void open_dialed(const Command& command) {
     const std::string rest = address_rest(command.address, TransportKind::kZmq).value_or("");
+    if (!is_port(rest.substr(rest.rfind(':') + 1))) {
+      return report_down(
+          command.line, LineEnd::kDenied,
+          format("'{}' is no address: the port is not one from 0 to 65535", command.address));
+    }
     Dialed dialed;
     dialed.address = command.address;
     dialed.opened = steady_now();

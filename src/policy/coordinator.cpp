@@ -391,7 +391,7 @@ std::vector<NodeView> Coordinator::nodes() const {
       view.sequences = host_.placed_at(at);
       view.steps_in_flight = host_.steps_through(at);
     }
-    if (node.draining && view.sequences == 0) view.state = "drained";
+    if (node.sender && node.draining && view.sequences == 0) view.state = "drained";
     view.runs = member.runs;
     view.tokens = node.rows;
     view.planned_flow = node.planned_flow;

@@ -87,7 +87,8 @@ struct RequestTrace {
   std::vector<Attempt> attempts;
   Instant submitted{}, first_step{}, first_token{}, finished{};
   int64_t prompt_tokens = 0, output_tokens = 0;
-  std::string state;                 // "waiting", "running", "finished"
+  std::string state = "waiting";     // then "running"; at last "finished", "cancelled" or "failed"
+  std::string failure;               // why it failed
 };
 
 // A node as the host sees it (towline status).
@@ -95,7 +96,7 @@ struct NodeView {
   NodeId node;
   std::string name;
   uint64_t incarnation = 0;
-  std::string state;                 // "ready", "draining", "gone", "never seen"
+  std::string state;                 // "ready", "draining", "drained", "gone", "never seen"
   LayerRange layers;
   int32_t kv_blocks = 0, kv_blocks_used = 0;
   int64_t sequences = 0, steps_in_flight = 0, runs = 0;

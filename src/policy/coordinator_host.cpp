@@ -162,6 +162,7 @@ void Coordinator::placed(Request& r, LaneId id) {
 void Coordinator::displaced(Request& r) {
   free_slot(r);
   end_attempt(r, why_broken(lanes_.at(r.lane)));
+  traces_.at(r.spec.id).state = "waiting";
   r.lane = LaneId(-1);
   ++reroutes_;
 }
@@ -242,16 +243,17 @@ void Coordinator::ended(Request& r, const HostAction& action) {
     update.error = *r.failure;
   }
   free_slot(r);
-  end_attempt(r, r.failure ? *r.failure
-                 : action.outcome == Outcome::kCancelled ? "cancelled" : "finished");
+  const bool cancelled = action.outcome == Outcome::kCancelled;
+  end_attempt(r, r.failure ? *r.failure : cancelled ? "cancelled" : "finished");
   RequestTrace& trace = traces_.at(r.spec.id);
   trace.finished = now_;
-  trace.state = "finished";
+  trace.state = r.failure ? "failed" : cancelled ? "cancelled" : "finished";
+  if (r.failure) trace.failure = *r.failure;
   trace.output_tokens = r.outputs;
   ended_traces_.push_back(r.spec.id);
   if (ended_traces_.size() > kTracesKept) {
     const auto oldest = traces_.find(ended_traces_.front());
-    if (oldest != traces_.end() && oldest->second.state == "finished") traces_.erase(oldest);
+    if (oldest != traces_.end() && oldest->second.finished.ns != 0) traces_.erase(oldest);
     ended_traces_.pop_front();
   }
   by_id_.erase(r.spec.id);

@@ -132,7 +132,10 @@ int64_t check(const FakeCluster& cluster, const std::map<RequestId, Expected>& e
       ADD_FAILURE() << "request " << id.value << " left no trace";
       continue;
     }
-    EXPECT_EQ(trace->state, "finished");
+    const bool bad = outcome.finish == CoordinatorFinish::kError;
+    const bool cancelled = outcome.finish == CoordinatorFinish::kCancelled;
+    EXPECT_EQ(trace->state, bad ? "failed" : cancelled ? "cancelled" : "finished");
+    EXPECT_EQ(trace->failure, bad ? outcome.error : "");
     for (const auto& attempt : trace->attempts) EXPECT_FALSE(attempt.outcome.empty());
   }
   return failed;
@@ -414,6 +417,12 @@ TEST(Coordinator, ADrainedNodeGetsNoNewRequestAndFinishesItsOwn) {
     EXPECT_EQ(cluster.outcomes().at(RequestId(100)).tokens, late.tokens);
     for (const NodeView& node : cluster.host().nodes()) {  // numbered as they came
       EXPECT_EQ(node.state, node.name == "n0" ? "drained" : "ready");
+    }
+    // Lost, it is gone, whatever it was told before.
+    cluster.kill(0, false);
+    cluster.run_until(cluster.now() + seconds(30));
+    for (const NodeView& node : cluster.host().nodes()) {
+      EXPECT_EQ(node.state, node.name == "n0" ? "gone" : "ready");
     }
     for (const auto& [id, e] : expected) {
       if (e.cancelled) continue;

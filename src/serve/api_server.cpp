@@ -114,7 +114,7 @@ struct ApiServer::State {
   Json models_json() const;
   std::string make_id(std::string_view prefix);
   void log_request(const Exchange& exchange, std::string_view route, const std::string& request_id,
-                   Instant arrival, const SessionReport& report);
+                   Instant arrival, SessionReport& report);
   void finish_drain();
 
   Loop& loop;
@@ -191,8 +191,12 @@ void ApiServer::State::answer(const Exchange& exchange, const RouteMatch& match,
       return exchange->respond(json_response(Json::object({{"status", "live"}})));
     case RouteId::kReady: {
       const bool ready = context.hub.generator().ready();
+      const bool asleep = context.hub.generator().asleep();
       HttpResponse response = json_response(Json::object(
-          {{"status", draining ? "draining" : ready ? "ready" : "waiting for nodes"}}));
+          {{"status", draining ? "draining"
+                      : ready  ? "ready"
+                      : asleep ? "asleep"
+                               : "waiting for nodes"}}));
       if (draining || !ready) {
         response.status = 503;
         response.headers.emplace_back("retry-after", "5");
@@ -291,7 +295,9 @@ void ApiServer::State::remember(const std::string& id, std::shared_ptr<SessionRe
 
 void ApiServer::State::explain(const Exchange& exchange, const std::string& asked) {
   const auto alias = answer_of.find(asked);
-  const std::string id = alias == answer_of.end() ? asked : alias->second;
+  // An answer's own id is not a client's to take.
+  const bool aliased = alias != answer_of.end() && !recent.contains(asked);
+  const std::string id = aliased ? alias->second : asked;
   const auto at = recent.find(id);
   if (at == recent.end()) {
     return exchange->respond(error_response(plain_error(
@@ -304,9 +310,13 @@ void ApiServer::State::explain(const Exchange& exchange, const std::string& aske
     Json way = context.hub.generator().explain(sequence);
     if (!way.is_null()) sequences.push(std::move(way));  // one process has no ways
   }
+  const int status = at->second->status;
+  const std::string& why = at->second->error;
   exchange->respond(
       json_response(Json::object({{"id", id},
                                   {"request_id", at->second->request_id},
+                                  {"status", status == 0 ? Json() : Json(int64_t{status})},
+                                  {"error", why.empty() ? Json() : Json(why)},
                                   {"prompt_tokens", at->second->prompt_tokens},
                                   {"completion_tokens", at->second->completion_tokens},
                                   {"cached_tokens", at->second->cached_tokens},
@@ -474,11 +484,12 @@ Json ApiServer::State::models_json() const {
 
 void ApiServer::State::log_request(const Exchange& exchange, std::string_view route,
                                    const std::string& request_id, Instant arrival,
-                                   const SessionReport& report) {
+                                   SessionReport& report) {
   const HttpRequest& request = exchange->request();
   const bool complete = exchange->status() != 0 && !exchange->gone();
   // 499: the client left, as proxies log it.
   const int status = complete ? exchange->status() : 499;
+  report.status = status;
   const RouteMatch match = find_route(request.method, request.path);
   // A label must not be the client's to invent.
   const bool known = match.route && !match.wrong_method;

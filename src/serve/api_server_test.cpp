@@ -413,6 +413,46 @@ TEST(Api, AFullServerSaysWhenToComeBack) {
   EXPECT_EQ(third.post(kTextPath, R"({"prompt":"a","max_tokens":2})").status, 200);
 }
 
+// What became of a request is told by the id that its client chose, of refused ones too.
+TEST(Api, TellsHowARequestEnded) {
+  FakeGenerator::Options fake;
+  fake.free_running = false;
+  ApiServerOptions options;
+  options.max_sequences = 1;
+  options.max_queue = 0;
+  TestServer server(fake, options);
+  const auto trace = [&](const std::string& id) {
+    return server.client().get("/v1/requests/" + id).json();
+  };
+  // An answer may be read a moment before the server knows that it is.
+  const auto ended = [&](const std::string& id) {
+    while (trace(id)["status"].is_null()) std::this_thread::yield();
+    return trace(id);
+  };
+  const auto post = [](Client& client, const std::string& id) {
+    client.send_post(kTextPath, R"({"prompt":"a","max_tokens":2})",
+                     "content-type: application/json\r\nx-request-id: " + id + "\r\n");
+  };
+  Client first = server.client(), second = server.client();
+  post(first, "one");
+  while (server.generator().stats().running != 1) std::this_thread::yield();
+  EXPECT_TRUE(trace("one")["status"].is_null());
+  post(second, "two");
+  EXPECT_EQ(second.read().status, 429);
+  EXPECT_EQ(ended("two")["status"].as_int(), 429);
+  EXPECT_NE(trace("two")["error"].as_string().find("full"), std::string::npos);
+  server.generator().step(2);
+  const std::string id = first.read().json()["id"].as_string();
+  EXPECT_EQ(ended(id)["status"].as_int(), 200);
+  EXPECT_TRUE(trace(id)["error"].is_null());
+  // Whoever calls his request by an answer's id does not hide that answer.
+  post(second, id);
+  while (server.generator().stats().running != 1) std::this_thread::yield();
+  EXPECT_EQ(trace(id)["request_id"].as_string(), "one");
+  second.close();
+  ASSERT_TRUE(server.generator().wait_until([](size_t live, int64_t) { return live == 0; }));
+}
+
 // The generator itself may be full first.
 TEST(Api, AFullGeneratorIs429Too) {
   FakeGenerator::Options fake;

@@ -44,6 +44,20 @@ Result<Duration> patience_in(const Json& args) {
   return Duration(static_cast<int64_t>(most * 1e9));
 }
 
+// What sleep and wake take: nothing else is meant by what a caller says.
+Result<void> check_sleep(bool sleeps, const Json& args) {
+  for (const auto& [name, value] : args.members()) {
+    if (name == "timeout_s" || (sleeps && name == "level")) continue;
+    return errorf(Code::kInvalidArgument, "{} has no argument '{}'; it has {}timeout_s",
+                  sleeps ? "sleep" : "wake", name, sleeps ? "level, " : "");
+  }
+  const Json& level = args["level"];
+  const bool known = level.is_int() && (level.as_int() == 1 || level.as_int() == 2);
+  if (level.is_null() || known) return {};
+  return errorf(Code::kInvalidArgument, "sleep level {} is not 1 (KV) or 2 (weights too)",
+                level.dump());
+}
+
 }  // namespace
 
 void ClusterEngine::start_calls() {
@@ -69,8 +83,9 @@ std::vector<int64_t> ClusterEngine::callers() const {
 }
 
 std::string ClusterEngine::node_name(int64_t caller) const {
-  const auto at = guests_.find(caller);
-  return at == guests_.end() ? "that has gone" : at->second.theirs.name;
+  if (const auto at = guests_.find(caller); at != guests_.end()) return at->second.theirs.name;
+  const auto at = departed_.find(caller);
+  return at == departed_.end() ? "that has gone" : at->second;
 }
 
 // --- adapters -----------------------------------------------------------------------------------
@@ -145,9 +160,14 @@ Result<void> ClusterEngine::call(const std::string& method, const Json& args, Ca
     });
     return {};
   }
+  if (!args.is_object()) {
+    return errorf(Code::kInvalidArgument, "the arguments of a call are a JSON object, not {}",
+                  args.dump());
+  }
   ASSIGN_OR_RETURN(const Duration patience, patience_in(args));
   if (method == "sleep" || method == "wake") {
     const bool sleeps = method == "sleep";
+    TRY(check_sleep(sleeps, args));
     post([this, sleeps, args, patience, done = std::move(done)] {
       sleep_or_wake(sleeps, args, patience, done);
     });
@@ -182,26 +202,30 @@ void ClusterEngine::sleep_or_wake(bool sleeps, const Json& args, Duration patien
   ++cache_generation_;
   calls_->call(callers(), sleeps ? Method::kSleep : Method::kWake, args,
                [this, sleeps, slept, done](const NodeCalls::Answers& answers) {
-                 const std::optional<Error> fault = fault_of(answers);
+                 // One that has gone does not sleep on: if it comes again it is awake.
+                 const std::optional<Error> fault = fault_of(answers, sleeps);
                  if (!sleeps && !fault) asleep_.store(false, std::memory_order_release);
                  if (!fault) return done(by_node(answers));
                  if (!sleeps || slept) return done(*fault);
                  calls_->call(callers(), Method::kWake, Json::object(),
                               [this, fault, done](const NodeCalls::Answers& woken) {
-                                if (!fault_of(woken))
+                                if (!fault_of(woken)) {
                                   asleep_.store(false, std::memory_order_release);
+                                }
                                 done(*fault);
                               });
                },
                patience);
 }
 
-// What failed where, with the code of the first; nothing if all went well.
-std::optional<Error> ClusterEngine::fault_of(const NodeCalls::Answers& answers) const {
+// What failed where, with the code of the first; nothing if all went well. Not `of_all`: of the
+// nodes that are still there.
+std::optional<Error> ClusterEngine::fault_of(const NodeCalls::Answers& answers,
+                                             bool of_all) const {
   std::string why;
   Code code = Code::kUnavailable;
   for (const auto& [caller, answer] : answers) {
-    if (answer) continue;
+    if (answer || (!of_all && !guests_.contains(caller))) continue;
     if (why.empty()) code = answer.error().code();
     why += format("{}node {}: {}", why.empty() ? "" : "; ", node_name(caller),
                   answer.error().to_string());

@@ -335,8 +335,7 @@ void ClusterEngine::on_event(net::Inbox::Event& event) {
     case Event::kClosed: {
       const auto at = guests_.find(caller);
       if (at == guests_.end()) break;
-      const Guest guest = at->second;
-      guests_.erase(at);
+      const Guest guest = take(at);
       calls_->on_gone(caller, event.reason);
       if (guest.node.value >= 0) {
         roster_stale_ = true;
@@ -378,8 +377,16 @@ void ClusterEngine::complain(std::string_view what, const std::string& node,
 
 void ClusterEngine::remember_complaint(const std::string& why) {
   const std::lock_guard lock(mutex_);
+  std::erase(complaints_, why);  // said again and again it is still one
   if (complaints_.size() == kComplaintsKept) complaints_.erase(complaints_.begin());
   complaints_.push_back(why);
+}
+
+// Out of those that are there. Calls under way will still tell its name.
+ClusterEngine::Guest ClusterEngine::take(std::map<int64_t, Guest>::iterator at) {
+  if (calls_->under_way() == 0) departed_.clear();
+  departed_[at->first] = at->second.theirs.name;
+  return std::move(guests_.extract(at).mapped());
 }
 
 // A channel that says nothing holds a place: it is closed.
@@ -398,8 +405,7 @@ void ClusterEngine::drop(int64_t caller, const std::string& reason) {
   const auto at = guests_.find(caller);
   if (at == guests_.end()) return;
   complain("conversation ended", at->second.channel->peer().name, reason);
-  const Guest guest = at->second;
-  guests_.erase(at);
+  const Guest guest = take(at);
   guest.channel->close(reason);
   calls_->on_gone(caller, reason);
   if (guest.node.value >= 0) {
@@ -607,8 +613,7 @@ void ClusterEngine::send_roster() {
 void ClusterEngine::act(policy::RefuseNode& action) {
   const auto at = guests_.find(action.caller);
   if (at == guests_.end()) return;
-  const Guest guest = at->second;
-  guests_.erase(at);
+  const Guest guest = take(at);
   guest.channel->close(action.reason);
   calls_->on_gone(action.caller, action.reason);
   complain("node refused", guest.channel->peer().name, action.reason);
@@ -618,8 +623,7 @@ void ClusterEngine::act(policy::FenceNode& action) {
   for (auto at = guests_.begin(); at != guests_.end(); ++at) {
     if (at->second.node != action.node || at->second.theirs.incarnation != action.incarnation) continue;
     const int64_t caller = at->first;
-    const Guest guest = at->second;
-    guests_.erase(at);
+    const Guest guest = take(at);
     roster_stale_ = true;
     guest.channel->close(format("{}: {}", action.silent ? protocol::kFencedSilent : protocol::kFenced,
                                 action.reason));

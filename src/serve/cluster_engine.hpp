@@ -62,7 +62,8 @@ struct ClusterOptions {
   bool offline = false;        // requests wait as long as it takes and are fed by the KV estimate
   RecordFiles records;
   EmulatedLinks links;         // what is sent over them suffers as they say
-  // Told when ready() changes, by the coordinator's thread; must not wait.
+  // Told when there is a way through all layers, or none any more, by the coordinator's thread;
+  // must not wait.
   std::function<void(bool ready)> on_ready;
   std::vector<PlannedLink> planned_links;  // of a plan file; empty: every link that layers allow
   std::vector<std::pair<std::string, std::string>> adapters;  // (name, directory), from the start
@@ -93,7 +94,8 @@ class ClusterEngine final : public Generator {
   std::vector<std::string> adapters() const override;
   Result<void> call(const std::string& method, const Json& args, CallDone done) override;
   GeneratorStats stats() const override;
-  bool ready() const override { return ready_.load(std::memory_order_acquire); }
+  bool ready() const override { return ready_.load(std::memory_order_acquire) && !asleep(); }
+  bool asleep() const override { return asleep_.load(std::memory_order_acquire); }
   Result<Json> status() const override;
   Json explain(RequestId id) const override;
   Result<void> drain_node(const std::string& name) override;
@@ -168,16 +170,17 @@ class ClusterEngine final : public Generator {
   protocol::Handshake my_handshake() const;
   void send(Guest& guest, protocol::MessageKind kind, std::span<const uint8_t> bytes);
   void send_roster();
+  Guest take(std::map<int64_t, Guest>::iterator at);
   // cluster_calls.cpp
   void start_calls();
   std::vector<int64_t> callers() const;             // conversations of nodes that serve
-  std::string node_name(int64_t caller) const;
+  std::string node_name(int64_t caller) const;      // also of one that left during a call
   void publish_adapters();
   Result<int32_t> use_adapter(RequestId id, const std::string& name);
   void release_adapter(RequestId id);
   Json by_node(const NodeCalls::Answers& answers) const;
   void sleep_or_wake(bool sleeps, const Json& args, Duration patience, const CallDone& done);
-  std::optional<Error> fault_of(const NodeCalls::Answers& answers) const;
+  std::optional<Error> fault_of(const NodeCalls::Answers& answers, bool of_all = true) const;
   void drop(int64_t caller, const std::string& reason);
   void stand_down(const std::string& reason);
   void drop_silent();
@@ -202,6 +205,7 @@ class ClusterEngine final : public Generator {
   // The coordinator's thread.
   std::unique_ptr<policy::Coordinator> host_;
   std::map<int64_t, Guest> guests_;    // by channel
+  std::map<int64_t, std::string> departed_;             // names, for calls under way
   std::deque<policy::CoordinatorEvent> later_;
   Instant looked_{};                   // at the clock, last
   std::optional<size_t> unread_;       // of what had come when a deadline passed

@@ -65,7 +65,8 @@ Json ClusterEngine::status_now() const {
   const policy::Coordinator::Load load = host_->load();
   const double achieved = flow_.per_second(FlowMeter::kTotal);
   return Json::object({{"epoch", host_->epoch().value},
-                       {"ready", host_->can_route()},
+                       {"ready", host_->can_route() && !asleep()},
+                       {"asleep", asleep()},
                        {"max_flow", host_->max_flow()},
                        {"achieved_flow", achieved},
                        {"achieved_over_max",
@@ -100,6 +101,7 @@ Json ClusterEngine::explain_now(RequestId id) const {
                                 {"outcome", attempt.outcome.empty() ? Json() : Json(attempt.outcome)}}));
   }
   return Json::object({{"state", trace->state},
+                       {"error", trace->failure.empty() ? Json() : Json(trace->failure)},
                        {"prompt_tokens", trace->prompt_tokens},
                        {"output_tokens", trace->output_tokens},
                        {"first_step_s", at(trace->first_step)},

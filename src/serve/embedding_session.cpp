@@ -123,6 +123,7 @@ class EmbeddingSession : public std::enable_shared_from_this<EmbeddingSession> {
 
   void fail(const ApiError& error) {
     cancel_all();
+    report_->error = error.message;
     exchange_->respond(error_response(error));
   }
 
@@ -147,10 +148,14 @@ class EmbeddingSession : public std::enable_shared_from_this<EmbeddingSession> {
 
 void start_embedding(ApiContext& context, std::shared_ptr<HttpExchange> exchange,
                      ApiRequest request, std::shared_ptr<SessionReport> report) {
-  if (auto error = check_room(context)) return exchange->respond(error_response(*error));
+  const auto refuse = [&exchange, report](const ApiError& error) {
+    report->error = error.message;
+    exchange->respond(error_response(error));
+  };
+  if (auto error = check_room(context)) return refuse(*error);
   const auto session = std::make_shared<EmbeddingSession>(context, exchange, std::move(request),
                                                           std::move(report));
-  if (auto error = session->start()) exchange->respond(error_response(*error));
+  if (auto error = session->start()) refuse(*error);
 }
 
 }  // namespace towline::serve

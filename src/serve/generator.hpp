@@ -104,6 +104,8 @@ class Generator {
   virtual GeneratorStats stats() const = 0;
   // False while requests cannot be served (a cluster without enough nodes). Any thread.
   virtual bool ready() const { return true; }
+  // Its memory was given back by a call; one more wakes it.
+  virtual bool asleep() const { return false; }
 
   // Collective calls of operators, by name: reset_prefix_cache, sleep {"level"}, wake, health,
   // dump_state, ... (docs/api.md). Refuses at once (kNotFound lists the names) or calls `done` once,

@@ -94,7 +94,10 @@ asio::awaitable<void> HttpServer::State::accept_loop() {
     if (closed) co_return;
     if (ec) {
       // Out of file descriptors, mostly: wait for some to come back.
-      log_warn("http", "cannot accept a connection", {{"why", ec.message()}});
+      if (accept_log.spend(net::steady_now())) {
+        log_warn("http", "cannot accept a connection",
+                 {{"why", ec.message()}, {"unwritten_before", accept_log.unwritten()}});
+      }
       accept_pause.expires_after(std::chrono::milliseconds(100));
       co_await accept_pause.async_wait(await_into(ec));
       continue;

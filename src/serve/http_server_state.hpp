@@ -16,6 +16,7 @@
 #include <string_view>
 #include <utility>
 
+#include "net/log_budget.hpp"
 #include "serve/http_server.hpp"
 
 namespace towline::serve {
@@ -52,6 +53,7 @@ struct HttpServer::State : std::enable_shared_from_this<HttpServer::State> {
   const BadRequest bad_request;
   boost::asio::ip::tcp::acceptor acceptor;
   boost::asio::steady_timer accept_pause;
+  net::LogBudget accept_log;
   std::optional<boost::asio::ssl::context> tls;
   std::set<std::shared_ptr<Connection>> connections;
   HttpServerStats stats;

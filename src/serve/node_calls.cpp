@@ -29,6 +29,7 @@ void NodeCalls::call(std::span<const int64_t> nodes, protocol::Method method, co
   request.args = args.dump();
   Call& call = calls_[number];
   call.done = std::move(done);
+  call.method = method;
   call.patience = patience > Duration(0) ? patience : patience_of(method);
   call.latest = now_ + call.patience;
   request.deadline_ms = static_cast<uint32_t>(
@@ -74,9 +75,13 @@ void NodeCalls::tick(Instant now) {
   for (const uint64_t number : late) {
     const auto at = calls_.find(number);
     if (at == calls_.end()) continue;
-    const Error why = errorf(Code::kDeadline, "no answer within {:.0f} s: a step may hang there; "
-                             "'towline call health' says what its ranks are at",
-                             to_seconds(at->second.patience));
+    // `health` is answered beside a step that hangs, but not by a process that is stopped.
+    const bool health = at->second.method == protocol::Method::kHealth;
+    const std::string_view hint =
+        health ? "one of its processes is stopped, or starved of its processor"
+               : "a step may hang there; 'towline call health' says what its ranks are at";
+    const Error why = errorf(Code::kDeadline, "no answer within {:g} s: {}",
+                             to_seconds(at->second.patience), hint);
     const std::set<int64_t> waiting = at->second.waiting;
     for (const int64_t node : waiting) answer(number, node, why);
     end_if_complete(number);

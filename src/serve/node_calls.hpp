@@ -57,6 +57,7 @@ class NodeCalls {
     std::set<int64_t> waiting;           // nodes
     Answers answers;
     Done done;
+    protocol::Method method{};
     Duration patience;
     Instant latest;
   };

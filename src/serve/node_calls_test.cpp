@@ -58,6 +58,13 @@ TEST(NodeCalls, ANodeThatDoesNotAnswerInTimeHasFailedAndItsLaterAnswerIsDropped)
   calls.on_gone(2, "it left");
   EXPECT_EQ(ends, 1);
   EXPECT_EQ(calls.under_way(), 0u);
+  // Who asks just that is not told to ask it.
+  calls.call(std::vector<int64_t>{1}, Method::kHealth, Json::object(),
+             [&](const NodeCalls::Answers& got) { answers = got; }, milliseconds(500));
+  calls.tick(at(116));
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(answers[0].second.error().message().find("call health"), std::string::npos);
+  EXPECT_NE(answers[0].second.error().message().find("within 0.5 s"), std::string::npos);
 }
 
 // Whatever comes, each call ends once, and not later than its time.

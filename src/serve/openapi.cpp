@@ -33,7 +33,7 @@ constexpr std::string_view kAnswers = R"json({
       "message": {"type": "string"}, "type": {"type": "string"},
       "param": {"type": ["string", "null"]}, "code": {"type": ["string", "null"]}}}}},
   "Health": {"type": "object", "required": ["status"],
-    "properties": {"status": {"type": "string", "enum": ["live", "ready", "draining", "waiting for nodes"]}}},
+    "properties": {"status": {"type": "string", "enum": ["live", "ready", "draining", "asleep", "waiting for nodes"]}}},
   "Version": {"type": "object", "required": ["version"],
     "properties": {"version": {"type": "string"}}},
   "Model": {"type": "object", "required": ["id", "object", "created", "owned_by"], "properties": {

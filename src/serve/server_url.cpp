@@ -33,7 +33,8 @@ Result<ServerUrl> ServerUrl::parse(std::string_view url, const std::string& ca) 
   const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
   if (target.host.empty()) return bad("names no host");
   if (target.port.empty() || target.port.size() > 5 ||
-      !std::all_of(target.port.begin(), target.port.end(), is_digit) || std::stoi(target.port) > 65535) {
+      !std::all_of(target.port.begin(), target.port.end(), is_digit) ||
+      std::stoi(target.port) > 65535) {
     return bad("has no proper port");
   }
   if (!secure && !ca.empty()) return bad("is plain HTTP, to which no --ca belongs");

@@ -315,6 +315,7 @@ void Session::fail(const ApiError& error) {
   if (done_) return;
   cancel_all();
   done_ = true;
+  report_->error = error.message;
   context_.metrics.choice_finished(FinishReason::kError);
   if (exchange_->started()) {
     exchange_->write("data: " + error_json(error) + "\n\ndata: [DONE]\n\n");
@@ -344,10 +345,14 @@ void Session::cancel_all() {
 
 void start_completion(ApiContext& context, std::shared_ptr<HttpExchange> exchange,
                       ApiRequest request, std::string id, std::shared_ptr<SessionReport> report) {
-  if (auto error = check_room(context)) return exchange->respond(error_response(*error));
+  const auto refuse = [&exchange, report](const ApiError& error) {
+    report->error = error.message;
+    exchange->respond(error_response(error));
+  };
+  if (auto error = check_room(context)) return refuse(*error);
   const auto session =
       std::make_shared<Session>(context, exchange, std::move(request), id, std::move(report));
-  if (auto error = session->start(id)) exchange->respond(error_response(*error));
+  if (auto error = session->start(id)) refuse(*error);
 }
 
 }  // namespace towline::serve

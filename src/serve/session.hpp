@@ -24,6 +24,8 @@ struct SessionReport {
   int32_t cached_tokens = 0;
   int32_t completion_tokens = 0;
   std::vector<RequestId> sequences;  // in the generator, in the order submitted
+  int status = 0;     // of the answer; 499: the client left; 0: not ended yet
+  std::string error;  // why there is none, or why the stream ended early
 };
 
 // Answers the exchange now or later. `id` is the answer's id ("chatcmpl-..."). `report` is filled

@@ -20,6 +20,8 @@ namespace {
 
 constexpr std::string_view kCoordinator = "coordinator";
 constexpr size_t kMaxWorkers = 100'000;
+constexpr size_t kMaxName = 64;
+constexpr int64_t kMaxKvTokens = int64_t{1} << 30;
 
 // One key of a table: how its value is checked and stored.
 struct Key {
@@ -28,7 +30,10 @@ struct Key {
 };
 
 Error wrong(const Json& value, std::string_view wanted) {
-  return errorf(Code::kInvalidArgument, "{} is not {}", value.dump(), wanted);
+  // JSON has no nan.
+  const bool finite = !value.is_number() || std::isfinite(value.as_double());
+  return errorf(Code::kInvalidArgument, "{} is not {}",
+                finite ? value.dump() : format("{}", value.as_double()), wanted);
 }
 
 auto text(std::string& field) {
@@ -74,6 +79,7 @@ auto time(Seconds& field) {
 auto speed(BytesPerSec& field) {
   return [&field](const Json& v) -> Result<void> {
     ASSIGN_OR_RETURN(field, parse_speed(v));
+    if (!(field.value >= 0) || !std::isfinite(field.value)) return wrong(v, "a speed of 0 or more");
     return {};
   };
 }
@@ -124,7 +130,7 @@ Result<ScenarioWorker> read_worker(const Json& item, size_t index) {
        {"threads", whole(w.threads, 1, 1024)},
        {"tensor_parallel", whole(w.tensor_parallel, 1, 64)},
        {"stages", whole(w.stages, 1, 64)},
-       {"kv_tokens", whole(w.kv_tokens, 0, int64_t{1} << 40)},
+       {"kv_tokens", whole(w.kv_tokens, 0, kMaxKvTokens)},
        {"speed", number(w.speed, 1e-6, 1e6)},
        {"type", text(w.type)},
        {"emulate", flag(w.emulate)},
@@ -163,9 +169,40 @@ Result<ScenarioLink> read_link(const Json& item, size_t index) {
   return link;
 }
 
+// What travels in greetings, logs and URLs.
+Result<void> check_name(std::string_view name) {
+  const bool printable = std::ranges::all_of(name, [](char c) { return c > ' ' && c < 127; });
+  if (printable && name.size() <= kMaxName) return {};
+  return errorf(Code::kInvalidArgument,
+                "a worker is called {}; a name has 1 to {} printable ASCII characters, no spaces",
+                Json(std::string(name.substr(0, kMaxName))).dump(), kMaxName);
+}
+
+// One link between two ends, and two ends.
+Result<void> check_links(const Scenario& s) {
+  std::set<std::pair<std::string_view, std::string_view>> seen;
+  std::set<std::string_view> workers = {kCoordinator};
+  for (const ScenarioWorker& w : s.workers) workers.insert(w.name);
+  for (const ScenarioLink& link : s.links) {
+    // The workers of one site may be that far from each other; a worker is not from itself.
+    if (link.from == link.to && workers.contains(link.from)) {
+      return errorf(Code::kInvalidArgument, "a link leads from '{}' to itself; give two ends",
+                    link.from);
+    }
+    if (!seen.insert(std::minmax<std::string_view>(link.from, link.to)).second) {
+      return errorf(Code::kInvalidArgument,
+                    "the link between '{}' and '{}' is given twice; one [[links]] is for both ways",
+                    link.from, link.to);
+    }
+  }
+  return {};
+}
+
 Result<void> check(const Scenario& s) {
   std::set<std::string_view> names = {kCoordinator}, places = {kCoordinator};
+  TRY(check_links(s));
   for (const ScenarioWorker& w : s.workers) {
+    TRY(check_name(w.name));
     if (!names.insert(w.name).second) {
       return errorf(Code::kInvalidArgument, "two workers are called '{}'; names must differ",
                     w.name);

@@ -27,12 +27,12 @@
 //   curve = true                 # zmq: encrypted and authenticated
 //
 //   [[workers]]
-//   name = "alpha"
+//   name = "alpha"               # up to 64 printable ASCII characters, no spaces
 //   layers = [0, 4]              # [begin, end); missing: by the plan
 //   threads = 1                  # compute threads (of each rank)
 //   tensor_parallel = 1          # ranks of each stage
 //   stages = 1                   # that its layers are divided into, each with ranks of its own
-//   kv_tokens = 0                # KV capacity; 0: chosen from the memory
+//   kv_tokens = 0                # KV capacity, up to 2^30; 0: chosen from the memory
 //   speed = 1.0                  # relative to the other workers, for planning without a profile
 //   type = "A100"                # machine type, for planning and emulation
 //   emulate = false              # kernel time is replaced by the type's profiled time
@@ -46,7 +46,8 @@
 //                                # the type that `cluster` says. Both may be Helix's files
 //                                # (simulator_cluster.ini and *_sol.ini)
 //
-//   [[links]]                    # between two sites, or two workers ("coordinator" is one), both ways
+//   [[links]]                    # between two sites, or two workers ("coordinator" is one), both
+//                                # ways, each pair once
 //   between = ["attic", "cellar"]
 //   latency = "50 ms"
 //   jitter = "0 ms"

@@ -71,6 +71,18 @@ TEST(Scenario, FaultsNameThePlaceTheValueAndTheRemedy) {
       {"schema = 1\n[[workers]]\nlayers = [4, 4]", "begin below end"},
       {"schema = 1\n[[workers]]\nname = \"a\"\n[[workers]]\nname = \"a\"", "two workers"},
       {"schema = 1\n[[workers]]\nname = \"coordinator\"", "coordinator"},
+      {"schema = 1\n[[workers]]\nname = \"a b\"", "no spaces"},
+      {"schema = 1\n[[workers]]\nname = \"a\\u0000b\"", "printable"},
+      {"schema = 1\n[[workers]]\nname = \"\\u00c4\"", "printable"},
+      {"schema = 1\n[[workers]]\nname = "
+       "\"a2345678901234567890123456789012345678901234567890123456789012345\"", "1 to 64"},
+      {"schema = 1\n[[workers]]\nkv_tokens = 1073741825", "to 1073741824"},
+      {"schema = 1\n[[workers]]\nspeed = nan", "nan is not a number"},
+      {"schema = 1\n[[workers]]\nname = \"a\"\n[[links]]\nbetween = [\"a\", \"a\"]", "to itself"},
+      {"schema = 1\n[[workers]]\nname = \"a\"\n[[links]]\nbetween = [\"a\", \"coordinator\"]\n"
+       "[[links]]\nbetween = [\"coordinator\", \"a\"]\nlatency = 1", "given twice"},
+      {"schema = 1\n[[workers]]\nname = \"a\"\n[[links]]\nbetween = [\"a\", \"coordinator\"]\n"
+       "bandwidth = -5", "-5 is not a speed"},
       {"schema = 1\n[[workers]]\nemulate = true", "machine type"},
       {"schema = 1\n[[links]]\nlatency = \"1 ms\"", "'between' is missing"},
       {"schema = 1\n[[links]]\nbetween = [\"a\", \"b\"]", "neither a worker nor a site"},

@@ -1,6 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -19,8 +21,13 @@ constexpr int64_t kSamples = 64;
 Result<void> add_file(const std::filesystem::path& path, Digest& digest) {
   std::error_code failed;
   const auto size = static_cast<int64_t>(std::filesystem::file_size(path, failed));
+  errno = 0;
   std::ifstream in(path, std::ios::binary);
-  if (failed || !in) return errorf(Code::kNotFound, "{} cannot be read", path.string());
+  if (failed || !in) {
+    return errorf(Code::kNotFound,
+                  "the model file '{}' cannot be read: {}; --model says where it is on this machine",
+                  path.string(), failed ? failed.message() : std::strerror(errno));
+  }
   digest.add(size);
   std::string bytes(static_cast<size_t>(kSample), '\0');
   for (int64_t i = 0; i < kSamples; ++i) {

@@ -9,8 +9,8 @@
 
 namespace towline {
 
-// `text` on one line: control characters (a terminal would obey them) and bytes that are no UTF-8 are
-// shown as \xNN.
+// `text` on one line: control characters (a terminal would obey them) and bytes that are no UTF-8
+// are shown as \xNN.
 std::string printable(std::string_view text);
 
 }  // namespace towline

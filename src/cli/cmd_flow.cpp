@@ -112,7 +112,8 @@ Result<int> run(std::span<const std::string> args) {
   if (outcome == ParseOutcome::kDone) return 0;
   if (o.instance.empty() && !o.plan.empty()) {
     if (!o.solution.empty()) {
-      return Error(Code::kInvalidArgument, "--plan and --solution both name a plan; give one of them");
+      return Error(Code::kInvalidArgument,
+                   "--plan and --solution both name a plan; give one of them");
     }
     o.solution = o.plan;
   }

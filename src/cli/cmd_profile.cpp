@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <optional>
 
@@ -372,10 +373,23 @@ Result<engine::Stage> load(const ProfileOptions& o, std::shared_ptr<const engine
                              [&](int64_t done, int64_t total) { progress.report(done, total); });
 }
 
+// Before the measurement, which would be lost.
+Result<void> check_out(const std::string& out) {
+  if (out.empty()) return {};
+  if (!out.ends_with(".toml") && !out.ends_with(".json")) {
+    return errorf(Code::kInvalidArgument, "--out '{}' must end in .toml or .json", out);
+  }
+  const std::filesystem::path folder = std::filesystem::path(out).parent_path();
+  std::error_code ignored;
+  if (folder.empty() || std::filesystem::is_directory(folder, ignored)) return {};
+  return errorf(Code::kNotFound, "--out '{}': there is no folder '{}'", out, folder.string());
+}
+
 Result<int> run(std::span<const std::string> args) {
   ProfileOptions o;
   ASSIGN_OR_RETURN(const ParseOutcome outcome, table(o).parse(args));
   if (outcome == ParseOutcome::kDone) return 0;
+  TRY(check_out(o.out));
   ASSIGN_OR_RETURN(engine::ModelFile opened, engine::ModelFile::open(o.model));
   const auto file = std::make_shared<const engine::ModelFile>(std::move(opened));
   const spec::ModelDesc& d = file->desc();

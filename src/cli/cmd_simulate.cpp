@@ -132,11 +132,12 @@ Result<void> check_required(const SimulateOptions& o) {
   return {};
 }
 
-// What the published simulator does not have is refused: left out silently, it would seem to be of no effect.
+// What the published simulator does not have is refused: left out silently, it would seem to be of
+// no effect.
 Result<void> check_meant(std::span<const std::string> args) {
   static constexpr std::string_view kOfHelix[] = {
-      "policy", "model", "simulator-cluster", "solution", "profile-dir", "flows", "machines", "lengths",
-      "arrivals", "mode", "router", "seed", "initial-queries", "feed-high-water", "feed-rate",
+      "policy", "model", "simulator-cluster", "solution", "profile-dir", "flows", "machines",
+      "lengths", "arrivals", "mode", "router", "seed", "initial-queries", "feed-high-water", "feed-rate",
       "kv-high-water", "output-ratio", "usual-output", "warm-up", "duration", "watch", "grain",
       "compute-factor", "hop-seconds", "json", "finished-csv", "finished-limit", "config"};
   for (const std::string_view word : args) {
@@ -144,8 +145,8 @@ Result<void> check_meant(std::span<const std::string> args) {
     const std::string_view name = word.substr(2, word.find('=') - 2);
     if (std::ranges::find(kOfHelix, name) != std::end(kOfHelix)) continue;
     return errorf(Code::kInvalidArgument,
-                  "--{} is not of the published simulator (--policy helix, the default); give --policy "
-                  "towline",
+                  "--{} is not of the published simulator (--policy helix, the default); give "
+                  "--policy towline",
                   name);
   }
   return {};

@@ -43,7 +43,8 @@ class LoadReport {
   std::vector<double> ttft_, first_, tpot_, itl_, e2e_, lag_;  // seconds
   sim::Percentiles ttft_p_, first_p_, tpot_p_, itl_p_, e2e_p_, lag_p_;
   std::map<std::string, int64_t> errors_;
-  int64_t answered_ = 0, failed_ = 0, cut_ = 0, met_ = 0, input_ = 0, output_ = 0, sent_ = 0, most_ = 0;
+  int64_t answered_ = 0, failed_ = 0, cut_ = 0, met_ = 0, input_ = 0, output_ = 0, sent_ = 0;
+  int64_t most_ = 0;
   double begin_ = -1, end_ = 0;
   bool interrupted_ = false;
 };

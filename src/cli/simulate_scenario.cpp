@@ -217,7 +217,8 @@ Result<sim::HelixInput> planned_input(const spec::Scenario& s, const std::string
     if (file.find("NodeNames") != nullptr) {
       return errorf(Code::kInvalidArgument,
                     "'{0}' is one of Helix's cluster files, which does not describe the machines; "
-                    "convert it first: towline cluster show {0} --profile machine_profile.ini --toml",
+                    "convert it first: towline cluster show {0} --profile machine_profile.ini "
+                    "--toml",
                     s.cluster);
     }
     return sim::load_helix_input({s.cluster, s.plan, profile_name(s, given), "", "", ""}, false);

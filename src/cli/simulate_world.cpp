@@ -75,8 +75,8 @@ Result<void> parse_disturbance(std::string_view text, const sim::HelixInput& inp
   const size_t colon = text.find(':'), at = text.rfind('@');
   if (colon == std::string_view::npos || at == std::string_view::npos || at < colon) {
     return Error(Code::kInvalidArgument,
-                 "write WHAT:TARGET@SECONDS, such as crash:3@60, or WHAT:TARGET*FACTOR@SECONDS, such as "
-                 "slow:3*1.5@60");
+                 "write WHAT:TARGET@SECONDS, such as crash:3@60, or WHAT:TARGET*FACTOR@SECONDS, "
+                 "such as slow:3*1.5@60");
   }
   ASSIGN_OR_RETURN(const Word word, kind_of(text.substr(0, colon)));
   sim::Disturbance d;
@@ -89,13 +89,14 @@ Result<void> parse_disturbance(std::string_view text, const sim::HelixInput& inp
                   target.substr(star));
   }
   if (word.factor && !has_factor) {
-    return errorf(Code::kInvalidArgument, "{0} needs a factor, as in {0}:{1}*1.5@60", word.name, target);
+    return errorf(Code::kInvalidArgument, "{0} needs a factor, as in {0}:{1}*1.5@60", word.name,
+                  target);
   }
   if (has_factor) {
     const std::string_view factor = target.substr(star + 1);
     if (!parse(factor, d.factor) || !(d.factor > 0 && d.factor < kMostFactor)) {
-      return errorf(Code::kInvalidArgument, "the factor '{}' is no number above 0 and below {}", factor,
-                    kMostFactor);
+      return errorf(Code::kInvalidArgument, "the factor '{}' is no number above 0 and below {}",
+                    factor, kMostFactor);
     }
     target = target.substr(0, star);
   }

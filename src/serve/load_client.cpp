@@ -27,7 +27,8 @@ using boost::system::error_code;
 
 namespace {
 
-// Where the value of the first member of this name begins (the name in its quotes); npos: there is none.
+// Where the value of the first member of this name begins (the name in its quotes); npos: there is
+// none.
 // Quotes within strings are escaped, so that no text is taken for a name.
 size_t value_of(std::string_view payload, std::string_view name) {
   const auto skip_blanks = [&](size_t at) {
@@ -96,8 +97,9 @@ void Answer::take(std::string_view payload, double now, LoadResult& result) {
   const bool text = brings_text(payload);
   if (text) take_piece(now, result);
   const bool counts = value_begins(payload, "\"usage\"", '{');
-  const bool error = value_begins(payload, "\"error\"", '{') || value_begins(payload, "\"error\"", '"');
-  if (text && !counts && !error) return;  // nearly all: not taken apart, for the client shall cost little
+  const bool error =
+      value_begins(payload, "\"error\"", '{') || value_begins(payload, "\"error\"", '"');
+  if (text && !counts && !error) return;  // nearly all: the client shall cost little
   const auto json = parse_json(payload, "event");
   if (!json || !json->is_object()) {
     if (fault.empty()) fault = format("an event that is no JSON object: '{}'", quoted(payload));
@@ -367,7 +369,8 @@ Result<std::string> LoadClient::first_model(const ServerUrl& server, const std::
   const auto json = parse_json(reply->body, "models");
   const std::string model = json ? (*json)["data"][0]["id"].as_string() : "";
   if (model.empty()) {
-    return errorf(Code::kUnavailable, "{}: the answer names no model: '{}'; say yourself which is meant", asked,
+    return errorf(Code::kUnavailable,
+                  "{}: the answer names no model: '{}'; say yourself which is meant", asked,
                   quoted(reply->body));
   }
   return model;

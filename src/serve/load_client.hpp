@@ -6,8 +6,8 @@
 // Open loop: request i is sent at its own time, whether the ones before are answered or not (a late
 // server meets a growing crowd, as in life; closed loops hide that). Closed loop: each of N clients
 // sends the next request when its last one ended. Every request taken from the source ends in the
-// sink exactly once: answered, refused, failed or cut by stop(). Nothing that a server sends is believed:
-// an answer that is no stream of JSON events fails, and so does one without end.
+// sink exactly once: answered, refused, failed or cut by stop(). Nothing that a server sends is
+// believed: an answer that is no stream of JSON events fails, and so does one without end.
 //
 // All times are seconds on the loop's clock. `due` is when an open-loop request should have been
 // sent: latencies are measured from there, so that a client that falls behind cannot flatter the
@@ -48,7 +48,7 @@ struct LoadResult {
   double due = 0, sent = 0;          // seconds
   double first = -1, last = -1;      // when the first and the last token came; -1: never
   int32_t wanted_input = 0, wanted_output = 0;
-  int32_t input = 0, output = 0;     // tokens by the server's own count; else what was sent, and pieces
+  int32_t input = 0, output = 0;     // tokens as the server counts; else what was sent, and pieces
   int status = 0;                    // HTTP; 0: no answer
   std::string error;                 // empty: answered to its end
   bool cut = false;                  // it had not ended when stop() came

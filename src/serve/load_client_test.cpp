@@ -47,7 +47,8 @@ Outcome drive(LoadOptions options, int port, int count, int64_t apart_ns = 0, in
 
 TEST(EventReader, ReadsTheSameHoweverTheBytesCome) {
   for_seeds(200, [](Rng& rng) {
-    static constexpr std::string_view kPieces[] = {"data: ", "data:", "\r\n", "\n", "x", " ", ": ping\n"};
+    static constexpr std::string_view kPieces[] = {"data: ", "data:", "\r\n", "\n",
+                                                   "x",      " ",     ": ping\n"};
     std::string text;
     for (uint64_t i = rng.below(40); i > 0; --i) text += kPieces[rng.below(std::size(kPieces))];
     const auto read = [&text](auto&& piece_size) {

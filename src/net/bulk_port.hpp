@@ -6,12 +6,14 @@
 // The verbs are those of one-sided channels (mscclpp): put, signal, flush, wait.
 //   receiver  register_region(7, memory);  wait(/*signal*/ 3, /*at least*/ 1, deadline);
 //   sender    link->put(7, offset, bytes, ...); link->signal(3, 1, ...); link->flush(...);
-// A signal is seen after all puts before it on the same link are in memory; flush() returns when all
-// that was put is in the peer's memory. Blocks travel in pieces of kPiece bytes over a channel of
-// their own, so control messages do not queue behind them, on whatever back end the transport has.
+// A signal is seen after all puts before it on the same link are in memory; flush()
+// returns when all that was put is in the peer's memory. Blocks travel in pieces of
+// kPiece bytes over a channel of their own, so control messages do not queue behind them,
+// on whatever back end the transport has.
 // What the channel promises holds here too: order, exactly once over a broken line, bounded memory.
 //
-// A put outside a registered region ends the link with a sentence that names it; nothing is written.
+// A put outside a registered region ends the link with a sentence that
+// names it; nothing is written.
 #pragma once
 
 #include <condition_variable>
@@ -34,7 +36,8 @@ class BulkLink {
   static constexpr size_t kPiece = 256 << 10;
 
   // All may be called from any thread; puts of several threads may interleave by pieces.
-  Result<void> put(uint64_t region, uint64_t offset, std::span<const uint8_t> bytes, Deadline deadline);
+  Result<void> put(uint64_t region, uint64_t offset, std::span<const uint8_t> bytes,
+                   Deadline deadline);
   // The peer's signal becomes at least `value`.
   Result<void> signal(uint64_t signal, uint64_t value, Deadline deadline);
   Result<void> flush(Deadline deadline);

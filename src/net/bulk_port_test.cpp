@@ -28,8 +28,8 @@ struct Side {
   std::unique_ptr<BulkPort> port;
 };
 
-// Random puts end up as if done by memcpy, in order, whatever the line does; a signal means that all
-// before it is there.
+// Random puts end up as if done by memcpy, in order, whatever the line does; a signal
+// means that all before it is there.
 TEST(BulkPort, PutsAreMemcpyInOrder) {
   for_seeds(6, [](Rng& rng) {
     const auto net = make_inproc_net();
@@ -73,7 +73,8 @@ TEST(BulkPort, WritesOutsideARegionEndTheLink) {
     ASSERT_TRUE(link->put(region, offset, bytes, soon()));
     const Result<void> flushed = link->flush(soon());
     ASSERT_FALSE(flushed);
-    EXPECT_NE(flushed.error().message().find("put of 11 bytes"), std::string::npos) << flushed.error().message();
+    EXPECT_NE(flushed.error().message().find("put of 11 bytes"), std::string::npos)
+        << flushed.error().message();
   }
   EXPECT_EQ(memory, std::vector<uint8_t>(1000, 1));
 }

@@ -158,7 +158,9 @@ Error etcd_error(int status, std::string_view body) {
     // A stream's error is inside "error"; others are the whole.
     const Json& error = (*json)["error"].is_object() ? (*json)["error"] : *json;
     grpc = error["code"].as_int(error["grpc_code"].as_int());
-    if (!error["message"].as_string().empty()) text = error["message"].as_string().substr(0, kQuoted);
+    if (!error["message"].as_string().empty()) {
+      text = error["message"].as_string().substr(0, kQuoted);
+    }
   }
   Code code = Code::kUnavailable;  // no leader, too busy, too slow: later it may do
   if (text.find("lease not found") != std::string::npos) {

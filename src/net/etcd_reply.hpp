@@ -19,8 +19,8 @@ std::string etcd_range_request(std::string_view prefix, std::string_view key);  
 std::string etcd_txn_request(std::string_view prefix, const RegistryChange& change);  // kv/txn
 std::string etcd_grant_request(Duration time);      // lease/grant
 std::string etcd_lease_request(LeaseId lease);      // lease/keepalive, lease/revoke
-
-std::string etcd_login_request(std::string_view user, std::string_view password);  // auth/authenticate
+// auth/authenticate
+std::string etcd_login_request(std::string_view user, std::string_view password);
 
 // Answers of status 200. Everything else, and what is not of the expected form, is an error:
 // kDataCorrupt.

@@ -74,13 +74,15 @@ Result<void> read_options(std::string_view url, std::string_view text, EtcdUrl& 
     const auto* row = std::ranges::find(known, name, [](const auto& k) { return k.first; });
     if (row == std::end(known)) {
       return errorf(Code::kInvalidArgument,
-                    "registry '{}' has an option '{}'; there are user, password-file, ca, cert and key",
+                    "registry '{}' has an option '{}'; there are user, password-file, "
+                    "ca, cert and key",
                     url, name);
     }
     const std::optional<std::string> value =
         equals == std::string_view::npos ? std::nullopt : unescaped(item.substr(equals + 1));
     if (!value || value->empty()) {
-      return errorf(Code::kInvalidArgument, "registry '{}': option '{}' has no proper value", url, name);
+      return errorf(Code::kInvalidArgument, "registry '{}': option '{}' has no proper value", url,
+                    name);
     }
     *row->second = *value;
   }
@@ -91,7 +93,8 @@ Result<void> read_options(std::string_view url, std::string_view text, EtcdUrl& 
     return errorf(Code::kInvalidArgument, "registry '{}': cert and key go together", url);
   }
   if (!out.tls && !(out.ca.empty() && out.cert.empty())) {
-    return errorf(Code::kInvalidArgument, "registry '{}': ca, cert and key belong to etcds://", url);
+    return errorf(Code::kInvalidArgument, "registry '{}': ca, cert and key belong to etcds://",
+                  url);
   }
   return {};
 }
@@ -123,7 +126,8 @@ Result<EtcdUrl> parse_etcd_url(std::string_view url) {
   }
   if (out.hosts.empty()) {
     return errorf(Code::kInvalidArgument,
-                  "registry '{}' names no proper hosts; write etcd://HOST:PORT[,HOST:PORT]/PREFIX", url);
+                  "registry '{}' names no proper hosts; write etcd://HOST:PORT[,HOST:PORT]/PREFIX",
+                  url);
   }
   TRY(read_options(url, options, out));
   return out;

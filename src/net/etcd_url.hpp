@@ -8,7 +8,7 @@
 //
 //   user=NAME              log in by this name...
 //   password-file=FILE     ...with the first line of this file
-//   ca=FILE                etcds: PEM certificates that vouch for the servers; default: the system's
+//   ca=FILE                etcds: PEM certificates that vouch for the servers; else the system's
 //   cert=FILE, key=FILE    etcds: this side's certificate and key (PEM), if the servers ask for one
 //
 // Secrets stay in files, so the URL may be shown, logged and handed on. In values %XX is a byte.

@@ -29,8 +29,8 @@ Result<Duration> parse_time(std::string_view key, std::string_view text) {
   const bool ok = split_number(text, &number, &unit);
   const double scale = unit == "us" ? 1e3 : unit == "ms" ? 1e6 : unit == "s" ? 1e9 : 0;
   if (!ok || scale == 0 || number * scale > 1e15) {
-    return errorf(Code::kInvalidArgument, "fault '{}={}': a time such as 50ms, 200us or 1s is needed",
-                  key, text);
+    return errorf(Code::kInvalidArgument,
+                  "fault '{}={}': a time such as 50ms, 200us or 1s is needed", key, text);
   }
   return Duration(static_cast<int64_t>(number * scale));
 }
@@ -115,7 +115,9 @@ std::string to_string(const Faults& f) {
     out += format("{}{}={}", out.empty() ? "" : ",", key, value);
   };
   if (f.delay > Duration(0)) add("delay", format("{}us", static_cast<double>(f.delay.value) / 1e3));
-  if (f.jitter > Duration(0)) add("jitter", format("{}us", static_cast<double>(f.jitter.value) / 1e3));
+  if (f.jitter > Duration(0)) {
+    add("jitter", format("{}us", static_cast<double>(f.jitter.value) / 1e3));
+  }
   if (f.bytes_per_second > 0) add("rate", format("{}B", f.bytes_per_second));
   if (f.loss > 0) add("loss", format("{}", f.loss));
   if (f.duplicate > 0) add("duplicate", format("{}", f.duplicate));
@@ -140,7 +142,8 @@ FaultyEgress::Fate FaultyEgress::next(Instant now, size_t frame_bytes) {
   Instant left = now;
   if (faults_.bytes_per_second > 0) {
     const double wire_seconds = static_cast<double>(frame_bytes) / faults_.bytes_per_second;
-    left = line_free_ = std::max(now, line_free_) + Duration(static_cast<int64_t>(wire_seconds * 1e9));
+    left = line_free_ =
+        std::max(now, line_free_) + Duration(static_cast<int64_t>(wire_seconds * 1e9));
   }
   const auto jitter = [&](uint64_t which) {
     return Duration(static_cast<int64_t>(draw(which) * static_cast<double>(faults_.jitter.value)));

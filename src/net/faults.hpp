@@ -39,7 +39,7 @@ struct Faults {
   friend bool operator==(const Faults&, const Faults&) = default;
 };
 
-// "delay=50ms,jitter=5ms,rate=100Mbit,loss=0.01,duplicate=...,reorder=...,corrupt=...,cut=...,seed=7";
+// "delay=50ms,jitter=5ms,rate=100Mbit,loss=0.01,duplicate=P,reorder=P,corrupt=P,cut=P,seed=7";
 // rates in bit, kbit, Mbit, Gbit (per second) or B, kB, MB; times in us, ms, s. Empty: perfect.
 Result<Faults> parse_faults(std::string_view text);
 std::string to_string(const Faults& faults);

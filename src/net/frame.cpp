@@ -36,7 +36,8 @@ uint32_t crc_of(std::span<const uint8_t> bytes, uint32_t before) {
 
 Error bad_crc(const FrameHeader& h) {
   return errorf(Code::kDataCorrupt,
-                "a frame of {} bytes arrived damaged (crc32c mismatch): the line or its peer is faulty",
+                "a frame of {} bytes arrived damaged (crc32c mismatch): the line "
+                "or its peer is faulty",
                 h.length);
 }
 
@@ -103,8 +104,9 @@ Result<FrameHeader> decode_header(std::span<const uint8_t, kHeaderBytes> bytes,
   h.consumed = get<uint32_t>(at + 24);
   h.crc = get<uint32_t>(at + kCrcAt);
   if (h.length > max_payload) {
-    return errorf(Code::kDataCorrupt, "a frame of {} bytes is announced; at most {} are accepted here",
-                  h.length, max_payload);
+    return errorf(Code::kDataCorrupt,
+                  "a frame of {} bytes is announced; at most {} are accepted here", h.length,
+                  max_payload);
   }
   return h;
 }

@@ -15,8 +15,8 @@
 //   24  u32 consumed  all frames up to this one have been taken by the application (= credit)
 //   28  u32 crc32c    over the payload, then header bytes 0 to 27
 //
-// Every frame carries ack and consumed, so a lost acknowledgement is healed by the next frame of any
-// type. The layout is the same within one machine; the fuzz target is fuzz/net_frame_fuzz.cpp.
+// Every frame carries ack and consumed, so a lost acknowledgement is healed by the next frame of
+// any type. The layout is the same within one machine; the fuzz target is fuzz/net_frame_fuzz.cpp.
 #pragma once
 
 #include <cstdint>
@@ -88,8 +88,8 @@ Result<RawFrame> decode_frame(std::span<const uint8_t> message, uint32_t max_pay
 class FrameParser {
  public:
   explicit FrameParser(uint32_t max_payload) : max_payload_(max_payload) {}
-  // Takes bytes from the front of `bytes` (which is advanced) until one frame is whole or `bytes` is
-  // empty. After an error the stream is of no further use.
+  // Takes bytes from the front of `bytes` (which is advanced) until one frame is whole or `bytes`
+  // is empty. After an error the stream is of no further use.
   Result<std::optional<RawFrame>> next(std::span<const uint8_t>& bytes);
   bool in_frame() const { return header_fill_ > 0; }  // a stream that ends now is truncated
 

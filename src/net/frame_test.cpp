@@ -99,8 +99,15 @@ TEST(Frame, GoldenBytes) {
 }
 
 TEST(Hello, RoundTripAndTruncation) {
-  Hello hello{.name = "node-7", .incarnation = 1ull << 60, .session = 42, .resume = true, .bulk = false,
-              .received = 17, .max_frame = 1000, .window_frames = 64, .window_bytes = 1ull << 33};
+  Hello hello{.name = "node-7",
+              .incarnation = 1ull << 60,
+              .session = 42,
+              .resume = true,
+              .bulk = false,
+              .received = 17,
+              .max_frame = 1000,
+              .window_frames = 64,
+              .window_bytes = 1ull << 33};
   const std::vector<uint8_t> bytes = encode_hello(hello);
   const Result<Hello> back = decode_hello(bytes);
   ASSERT_TRUE(back);
@@ -114,12 +121,14 @@ TEST(Hello, RoundTripAndTruncation) {
 }
 
 TEST(Faults, TextRoundTrip) {
-  const Result<Faults> f = parse_faults("delay=50ms,jitter=0.5ms,rate=100Mbit,loss=0.01,reorder=0.5,cut=1,seed=9");
+  const Result<Faults> f =
+      parse_faults("delay=50ms,jitter=0.5ms,rate=100Mbit,loss=0.01,reorder=0.5,cut=1,seed=9");
   ASSERT_TRUE(f);
   EXPECT_EQ(f->delay, milliseconds(50));
   EXPECT_EQ(f->bytes_per_second, 12.5e6);
   EXPECT_EQ(*parse_faults(to_string(*f)), *f);
-  for (const char* bad : {"delay=50", "loss=2", "loss=-1", "rate=fast", "speed=1", "seed=x", "cut", "loss=nan"}) {
+  for (const char* bad :
+       {"delay=50", "loss=2", "loss=-1", "rate=fast", "speed=1", "seed=x", "cut", "loss=nan"}) {
     EXPECT_FALSE(parse_faults(bad)) << bad;
   }
 }

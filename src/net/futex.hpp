@@ -33,7 +33,8 @@ inline void futex_wait(std::atomic<uint32_t>& word, uint32_t seen, Deadline dead
 }
 
 inline void futex_wake_all(std::atomic<uint32_t>& word) {
-  ::syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+  ::syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAKE, INT_MAX, nullptr, nullptr,
+            0);
 }
 
 }  // namespace towline::net

@@ -379,8 +379,7 @@ void Hub::flush(const ChannelPtr& channel) {
   if (waiters_ > 0) changed_.notify_all();
 }
 
-// --- time
-// ------------------------------------------------------------------------------------------
+// --- time ----------------------------------------------------------------------------------------
 
 void Hub::tick(Instant now) {
   while (!delayed_.empty() && delayed_.top().due <= now) {
@@ -517,8 +516,7 @@ void Hub::drop_bulk_sink(BulkSink* sink) {
   if (wire_ != nullptr) wire_->wake();
 }
 
-// --- HubChannel
-// --------------------------------------------------------------------------------------
+// --- HubChannel ----------------------------------------------------------------------------------
 
 Result<void> HubChannel::send(uint16_t kind, uint32_t epoch,
                               std::span<const std::span<const uint8_t>> parts, Deadline deadline) {

@@ -90,8 +90,8 @@ class Hub final : public WireEvents, public std::enable_shared_from_this<Hub> {
   void run();   // the I/O thread's body; ends some time after stop()
   void stop();  // closes all channels
 
-  Result<std::shared_ptr<HubChannel>> dial(const std::string& address, Deadline deadline, bool quiet,
-                                           bool bulk);
+  Result<std::shared_ptr<HubChannel>> dial(const std::string& address, Deadline deadline,
+                                           bool quiet, bool bulk);
   Result<void> wait_open(HubChannel& channel);
   void set_faults(const std::string& peer, const Faults& faults);
   void set_peer_timeout(Duration silence);

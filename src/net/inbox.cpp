@@ -16,8 +16,9 @@ std::optional<Inbox::Event> Inbox::wait(Deadline deadline) {
     if (deadline == kNever) {
       ready_.wait(lock, ready);
     } else if (!ready() && deadline > steady_now()) {
-      ready_.wait_until(lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline.ns)),
-                        ready);
+      ready_.wait_until(
+          lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline.ns)),
+          ready);
     }
     waiting_ = false;
     if (woken_) {

@@ -57,7 +57,8 @@ class Inbox {
   Inbox(const Inbox&) = delete;
   Inbox& operator=(const Inbox&) = delete;
 
-  // The next event, or nothing when `deadline` has passed. Several wake() calls may become one event.
+  // The next event, or nothing when `deadline` has passed. Several wake()
+  // calls may become one event.
   std::optional<Event> wait(Deadline deadline);
   void wake();
   size_t size() const;

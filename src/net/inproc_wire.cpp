@@ -51,8 +51,8 @@ class Mailbox {
     if (until == kNever) {
       ready_.wait(lock, ready);
     } else {
-      ready_.wait_until(lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(until.ns)),
-                        ready);
+      ready_.wait_until(
+          lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(until.ns)), ready);
     }
     woken_ = false;
     return std::exchange(queue_, {});
@@ -228,7 +228,8 @@ class InprocWire final : public Wire {
 
 }  // namespace
 
-Result<std::unique_ptr<Wire>> make_inproc_wire(const TransportOptions& options, WireEvents& events) {
+Result<std::unique_ptr<Wire>> make_inproc_wire(const TransportOptions& options,
+                                               WireEvents& events) {
   if (!options.inproc) {
     return Error(Code::kInvalidArgument, "an inproc transport needs TransportOptions::inproc");
   }

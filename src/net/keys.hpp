@@ -5,7 +5,8 @@
 // of a cluster hold. Who has the file may talk; who has not is refused before a byte of ours is
 // exchanged, and everything is encrypted. Make it once, copy it to each node, keep it secret.
 //
-// The file is text: a first line "towline-keys 1", then "public KEY" and "secret KEY" in Z85 (RFC 32).
+// The file is text: a first line "towline-keys 1", then "public KEY" and
+// "secret KEY" in Z85 (RFC 32).
 #pragma once
 
 #include <string>

@@ -126,7 +126,9 @@ Result<bool> LeaderSeat::campaign(Deadline deadline) {
     mine_.epoch = view.leader->epoch;
     return true;
   }
-  if (highest_ + 1 >= kEpochEnd) return Error(Code::kExhausted, "the registry's epochs are used up");
+  if (highest_ + 1 >= kEpochEnd) {
+    return Error(Code::kExhausted, "the registry's epochs are used up");
+  }
   return sit(view, highest_ + 1, deadline);
 }
 

@@ -61,7 +61,8 @@ Result<std::unique_ptr<Leadership>> Leadership::take(
   std::optional<Instant> silent, complained;
   for (;;) {
     const Result<bool> won = seat->campaign(deadline_in(options.lease));
-    note_outage(silent, complained, options.registry, won ? nullptr : &won.error(), "waiting for it");
+    note_outage(silent, complained, options.registry, won ? nullptr : &won.error(),
+                "waiting for it");
     if (won && *won) break;
     if (go_on(seat->other()) && sleep_unless(stop, pause)) continue;
     if (!won) return won.error();
@@ -275,15 +276,18 @@ Result<LeaderRecord> LeaderWatch::wait(int64_t epoch, Deadline deadline,
   if (deadline == kNever) {
     changed_.wait(lock, stop, found);
   } else {
-    changed_.wait_until(lock, stop, std::chrono::steady_clock::time_point(chrono_of(Duration(deadline.ns))),
-                        found);
+    changed_.wait_until(
+        lock, stop, std::chrono::steady_clock::time_point(chrono_of(Duration(deadline.ns))), found);
   }
   --waiting_;
-  if (stop.stop_requested()) return Error(Code::kCancelled, "told to stop while looking for a leader");
+  if (stop.stop_requested()) {
+    return Error(Code::kCancelled, "told to stop while looking for a leader");
+  }
   if (found()) return *leader_;
-  const std::string why = failure_  ? failure_->to_string()
-                          : leader_ ? format("the one there is has epoch {}, an old one", leader_->epoch)
-                                    : std::string("nobody leads there");
+  const std::string why = failure_ ? failure_->to_string()
+                          : leader_
+                              ? format("the one there is has epoch {}, an old one", leader_->epoch)
+                              : std::string("nobody leads there");
   return errorf(Code::kDeadline, "no coordinator at {}: {}", registry_->url(), why);
 }
 

@@ -22,8 +22,10 @@ Result<std::unique_ptr<Registry>> Registry::open(const std::string& url) {
     if (url.starts_with("etcd://") || url.starts_with("etcds://")) return open_etcd_registry(url);
     if (url.starts_with("file://")) return open_file_registry(url, rest);
   }
-  return errorf(Code::kInvalidArgument, "'{}' is no registry; write etcd://HOST:PORT/PREFIX (etcds:// "
-                "over TLS) or file:///FOLDER", url);
+  return errorf(Code::kInvalidArgument,
+                "'{}' is no registry; write etcd://HOST:PORT/PREFIX (etcds:// "
+                "over TLS) or file:///FOLDER",
+                url);
 }
 
 Instant registry_now() {

@@ -6,9 +6,9 @@
 // through it.
 //
 //   etcd://HOST:PORT[,HOST:PORT...][/PREFIX]   etcd 3.4 or later, through its HTTP/JSON gateway;
-//                                              keys are PREFIX/KEY; PREFIX is "towline" if not given
-//   etcds://...                                the same over TLS; net/etcd_url.hpp has the options of
-//                                              both (certificates, login)
+//                                              keys are PREFIX/KEY; PREFIX if not given: "towline"
+//   etcds://...                                the same over TLS; net/etcd_url.hpp has the options
+//                                              of both (certificates, login)
 //   file:///FOLDER                             a file under a lock; the processes of one machine
 //
 // Keys are short names, values any bytes. Every key has a version: 0 while it is absent, and a

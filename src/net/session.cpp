@@ -236,7 +236,8 @@ void Session::accept_numbered(Instant now, uint64_t seq, RawFrame frame) {
   if (seq != received_ + 1) {
     held_bytes_ += bytes;
     held_.emplace(seq, std::move(frame));
-    const bool asked = gap_asked_ == received_ + 1 && now < gap_asked_at_ + std::max(srtt_, milliseconds(20));
+    const bool asked =
+        gap_asked_ == received_ + 1 && now < gap_asked_at_ + std::max(srtt_, milliseconds(20));
     if (!asked) {
       gap_asked_ = received_ + 1;
       gap_asked_at_ = now;
@@ -262,7 +263,8 @@ void Session::take_in_order(Instant now, RawFrame frame) {
   if (frame.header.type == FrameType::kBye) {
     emit_control(now, FrameType::kAck);
     if (state_ != ChannelState::kClosed) {
-      close_locally(format("closed by the peer: {}", std::string(frame.payload.begin(), frame.payload.end())));
+      close_locally(format("closed by the peer: {}",
+                           std::string(frame.payload.begin(), frame.payload.end())));
     }
     if (bye_seq_ == 0) linger_until_ = now + options_.linger;  // the peer hangs up
     return;

@@ -13,10 +13,10 @@
 //   credits      the peer may have window_frames frames and window_bytes bytes here that the
 //                application has not taken; a peer that sends more is closed
 //   give up      when the line does not come back in time, or breaks kMaxFruitlessBreaks times in a
-//                row without a new frame having passed (a frame that breaks the line would for ever)
-//   heartbeat    an empty kAck when nothing was sent for a while; silence for peer_timeout is death.
-//   own stops    time in which the driver itself was stopped (it ticks much later than it was to) is
-//                not the peer's: it has half of peer_timeout, or of reconnect_window, anew
+//                row without a new frame having passed (one that breaks the line would for ever)
+//   heartbeat    an empty kAck when nothing was sent for a while; silence for peer_timeout is death
+//   own stops    time in which the driver itself was stopped (it ticks much later than it was to)
+//                is not the peer's: it has half of peer_timeout, or of reconnect_window, anew
 //   end          kBye is numbered like data, so all that was sent before it arrives first
 #pragma once
 
@@ -35,7 +35,7 @@ struct SessionOptions {
   Duration heartbeat = milliseconds(500);
   Duration peer_timeout = seconds(3);
   Duration reconnect_window = milliseconds(200);
-  Duration ack_delay = milliseconds(20);  // an acknowledgement waits this long for a frame to ride on
+  Duration ack_delay = milliseconds(20);  // for a frame that the acknowledgement could ride on
   Duration linger = milliseconds(300);    // for the acknowledgement of a kBye
   uint32_t max_frame = 64u << 20;         // what is accepted from the peer
   uint32_t window_frames = 1024;
@@ -78,7 +78,8 @@ class Session {
 
   ChannelState state() const { return state_; }
   const std::string& close_reason() const { return reason_; }
-  bool lost() const { return lost_; }  // closed because the line did not come back, or the peer's did not
+  // Closed because the line did not come back, or the peer's did not.
+  bool lost() const { return lost_; }
   const std::string& interruption() const { return down_reason_; }  // why the line broke last
   bool finished() const { return finished_; }  // nothing more will come of it
   bool wants_line() const { return !finished_ && !line_up_; }

@@ -16,8 +16,13 @@ namespace towline::net {
 namespace {
 
 Hello hello_of(const Session& s, const SessionOptions& o) {
-  return {.name = "x", .incarnation = 1, .session = 1, .received = s.received(),
-          .max_frame = o.max_frame, .window_frames = o.window_frames, .window_bytes = o.window_bytes};
+  return {.name = "x",
+          .incarnation = 1,
+          .session = 1,
+          .received = s.received(),
+          .max_frame = o.max_frame,
+          .window_frames = o.window_frames,
+          .window_bytes = o.window_bytes};
 }
 
 // Two sessions over a line that obeys Faults; time moves from event to event.
@@ -140,7 +145,8 @@ TEST(Session, ExactlyOnceInOrderOnAnyLine) {
     World w(o, f);
     const uint32_t total = 150;
     uint32_t sent[2] = {0, 0};
-    for (int i = 0; i < 200'000 && (w.delivered[0].size() < total || w.delivered[1].size() < total); ++i) {
+    for (int i = 0; i < 200'000 && (w.delivered[0].size() < total || w.delivered[1].size() < total);
+         ++i) {
       const int side = static_cast<int>(rng.below(2));
       Session& s = side == 0 ? w.a : w.b;
       const size_t bytes = rng.below(200);
@@ -267,7 +273,8 @@ TEST(Session, APeerThatBreaksTheRulesIsClosedWithTheRule) {
     EXPECT_EQ(w.closed[1], 1);
     return w.b.close_reason();
   };
-  EXPECT_EQ(run([](RawFrame& f) { f.header.seq = 9; }), "the peer sends more than it has credits for");
+  EXPECT_EQ(run([](RawFrame& f) { f.header.seq = 9; }),
+            "the peer sends more than it has credits for");
   EXPECT_EQ(run([](RawFrame& f) { f.header.seq = 1; f.header.ack = 3; }),
             "the peer acknowledges frames that were never sent");
   EXPECT_EQ(run([](RawFrame& f) { f.header.type = FrameType::kHello; }),

@@ -47,8 +47,8 @@ Result<ShmRegion> ShmRegion::attach(int fd, size_t min_bytes) {
   if ((::fcntl(fd, F_GET_SEALS) & kSeals) != kSeals || size < min_bytes || size == 0) {
     ::close(fd);
     return errorf(Code::kDataCorrupt,
-                  "descriptor {} is not a sealed shared memory of at least {} bytes (it has {})", fd,
-                  min_bytes, size);
+                  "descriptor {} is not a sealed shared memory of at least {} bytes (it has {})",
+                  fd, min_bytes, size);
   }
   void* at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (at == MAP_FAILED) {

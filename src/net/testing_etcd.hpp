@@ -3,8 +3,8 @@
 //
 // Debian's etcd as a child process, with its data in a temporary folder. Test code.
 //
-// It listens on an address of this machine that is this process's own (127.0.0.0/8 is all ours): a free
-// port of 127.0.0.1 could be somebody else's by the time etcd takes it, or while it is down.
+// It listens on an address of this machine that is this process's own (127.0.0.0/8 is all ours):
+// a free port of 127.0.0.1 could be somebody else's by the time etcd takes it, or while it is down.
 #pragma once
 
 #include <fcntl.h>

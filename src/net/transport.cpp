@@ -14,8 +14,8 @@
 namespace towline::net {
 namespace {
 
-constexpr TransportKind kKinds[] = {TransportKind::kInproc, TransportKind::kShm, TransportKind::kTcp,
-                                    TransportKind::kZmq, TransportKind::kMpi};
+constexpr TransportKind kKinds[] = {TransportKind::kInproc, TransportKind::kShm,
+                                    TransportKind::kTcp, TransportKind::kZmq, TransportKind::kMpi};
 
 class HubTransport final : public Transport {
  public:
@@ -60,8 +60,9 @@ Result<void> check_options(const TransportOptions& o) {
                   o.max_frame_bytes, kMaxHelloBytes, kMaxFrameBytes);
   }
   if (o.window_frames == 0 || o.window_frames > (1u << 20) || o.window_bytes == 0) {
-    return errorf(Code::kInvalidArgument, "window_frames {} must be from 1 to {}, window_bytes at least 1",
-                  o.window_frames, 1u << 20);
+    return errorf(Code::kInvalidArgument,
+                  "window_frames {} must be from 1 to {}, window_bytes at least 1", o.window_frames,
+                  1u << 20);
   }
   if (o.heartbeat < milliseconds(1) || o.peer_timeout < o.heartbeat * 2) {
     return Error(Code::kInvalidArgument,
@@ -100,7 +101,8 @@ Result<TransportKind> kind_of_address(std::string_view address) {
     if (scheme.size() < address.size() && scheme == kind_name(kind)) return kind;
   }
   return errorf(Code::kInvalidArgument,
-                "address '{}' must begin with inproc://, shm://, tcp://, zmq:// or mpi://", address);
+                "address '{}' must begin with inproc://, shm://, tcp://, zmq:// or mpi://",
+                address);
 }
 
 Result<std::string> address_rest(const std::string& address, TransportKind kind) {

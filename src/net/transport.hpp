@@ -7,7 +7,8 @@
 //   Inbox inbox;
 //   ASSIGN_OR_RETURN(auto transport, Transport::open({.kind = TransportKind::kTcp,
 //       .listen = "tcp://127.0.0.1:0", .identity = "node-3"}, inbox));
-//   ASSIGN_OR_RETURN(auto channel, transport->connect("tcp://10.0.0.7:7100", deadline_in(seconds(5))));
+//   ASSIGN_OR_RETURN(auto channel,
+//       transport->connect("tcp://10.0.0.7:7100", deadline_in(seconds(5))));
 //
 // Back ends, one contract (tested by one suite):
 //   inproc://name   threads of one process; tests and one-process clusters

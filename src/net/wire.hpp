@@ -38,7 +38,8 @@ class WireEvents {
   virtual ~WireEvents() = default;
   virtual void line_up(LineId line) = 0;  // dialled or accepted (kInboundLine)
   virtual void line_frame(LineId line, RawFrame frame) = 0;
-  virtual void line_down(LineId line, LineEnd end, std::string reason) = 0;  // the last of this line
+  // The last of this line.
+  virtual void line_down(LineId line, LineEnd end, std::string reason) = 0;
 };
 
 class Wire {

@@ -391,7 +391,8 @@ class ZmqWire final : public Wire {
       if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH ||
           event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL ||
           event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) {
-        warn_within(stranger_log_, "line refused", "the peer has not this cluster's keys, or was held up");
+        warn_within(stranger_log_, "line refused",
+                    "the peer has not this cluster's keys, or was held up");
       }
       if (event != ZMQ_EVENT_DISCONNECTED) continue;
       forget_inbound(static_cast<int>(value));
@@ -503,8 +504,8 @@ class ZmqWire final : public Wire {
     return true;
   }
 
-  // libzmq does not tell a handshake that was refused, which is soon, from one that either side gave up
-  // after the time for it: whoever was held up for so long has the right keys all the same.
+  // libzmq does not tell a handshake that was refused, which is soon, from one that either side
+  // gave up after the time for it: whoever was held up for so long has the right keys all the same.
   void report_not_admitted(LineId line, const Dialed& dialed) {
     if (steady_now() - dialed.opened < milliseconds(handshake_ms_) * 9 / 10) {
       return report_down(line, LineEnd::kDenied, denied(dialed.address));

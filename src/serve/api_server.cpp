@@ -558,7 +558,8 @@ void ApiServer::drain() {
 
 void ApiServer::stop_now() {
   State& s = *state_;
-  s.context.hub.end_all(Error(Code::kUnavailable, "the server was stopped before this was finished"));
+  s.context.hub.end_all(
+      Error(Code::kUnavailable, "the server was stopped before this was finished"));
   // A moment for the last bytes to leave.
   s.loop.after(milliseconds(50), [&s] {
     s.http->close();

@@ -261,9 +261,9 @@ void ClusterEngine::loop() {
   records_.end(host_->host_time(now_), host_->seen_so_far());
 }
 
-// The only reading of the clock that the host is given. Whoever was silent while we did not listen is not
-// late for that: time in which this process was stopped is told before anything is judged by it, wherever
-// in the loop the stop fell.
+// The only reading of the clock that the host is given. Whoever was silent while we did not listen
+// is not late for that: time in which this process was stopped is told before anything is judged by
+// it, wherever in the loop the stop fell.
 void ClusterEngine::look() {
   const Instant before = std::exchange(looked_, net::steady_now());
   now_ = looked_;
@@ -393,7 +393,9 @@ ClusterEngine::Guest ClusterEngine::take(std::map<int64_t, Guest>::iterator at) 
 void ClusterEngine::drop_silent() {
   std::vector<int64_t> silent;
   for (const auto& [caller, guest] : guests_) {
-    if (guest.assigned == nullptr && looked_ >= guest.since + kHelloPatience) silent.push_back(caller);
+    if (guest.assigned == nullptr && looked_ >= guest.since + kHelloPatience) {
+      silent.push_back(caller);
+    }
   }
   if (silent.empty() || inbox_.size() > 0) return;  // what it said may lie there
   for (const int64_t caller : silent) {
@@ -468,8 +470,8 @@ const ClusterNode* ClusterEngine::assignment_of(const std::string& name) const {
 
 int32_t ClusterEngine::kv_blocks_of(const ClusterNode& node) const {
   const int64_t tokens = kv_tokens_of(node, model(), options_.serving);
-  return static_cast<int32_t>(
-      std::clamp<int64_t>((tokens + policy::kBlockTokens - 1) / policy::kBlockTokens, 1, INT32_MAX));
+  return static_cast<int32_t>(std::clamp<int64_t>(
+      (tokens + policy::kBlockTokens - 1) / policy::kBlockTokens, 1, INT32_MAX));
 }
 
 // The node's hello is answered with what it shall load; its second handshake says what it did.
@@ -621,12 +623,14 @@ void ClusterEngine::act(policy::RefuseNode& action) {
 
 void ClusterEngine::act(policy::FenceNode& action) {
   for (auto at = guests_.begin(); at != guests_.end(); ++at) {
-    if (at->second.node != action.node || at->second.theirs.incarnation != action.incarnation) continue;
+    if (at->second.node != action.node || at->second.theirs.incarnation != action.incarnation) {
+      continue;
+    }
     const int64_t caller = at->first;
     const Guest guest = take(at);
     roster_stale_ = true;
-    guest.channel->close(format("{}: {}", action.silent ? protocol::kFencedSilent : protocol::kFenced,
-                                action.reason));
+    guest.channel->close(format(
+        "{}: {}", action.silent ? protocol::kFencedSilent : protocol::kFenced, action.reason));
     calls_->on_gone(caller, action.reason);
     return;
   }
@@ -665,7 +669,9 @@ void ClusterEngine::act(policy::SendFeed& action) {
 void ClusterEngine::act(policy::RequestUpdate& update) {
   GenerationEvent event;
   event.id = update.id;
-  for (policy::ScoredToken& token : update.tokens) event.tokens.push_back(generated(std::move(token)));
+  for (policy::ScoredToken& token : update.tokens) {
+    event.tokens.push_back(generated(std::move(token)));
+  }
   generation_tokens_ += static_cast<int64_t>(event.tokens.size());
   if (update.last_is_stop && !event.tokens.empty()) event.tokens.back().is_stop = true;
   for (policy::ScoredToken& token : update.prompt_tokens) {

@@ -1,19 +1,19 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// ClusterEngine: the Generator of a cluster. It holds no weights: one thread owns policy::Coordinator and
-// an inbox of channels to the nodes, moves frames and requests to it, and carries out what it
-// answers.
+// ClusterEngine: the Generator of a cluster. It holds no weights: one thread owns
+// policy::Coordinator and an inbox of channels to the nodes, moves frames and requests to it,
+// and carries out what it answers.
 //
 // Nodes dial in (worker/node_agent.hpp): hello -> the node's assignment -> ready -> welcome. A node
 // of a name that the options do not list may join too: it gets the layers of a listed node that is
 // not there, else of that whose layers have the least speed, as a second holder (range_to_fill()).
 //
-// Plans. Whenever the set of nodes changes, the host asks for a plan (serve/cluster_plan.hpp), which
-// decides how requests are spread.
+// Plans. Whenever the set of nodes changes, the host asks for a plan (serve/cluster_plan.hpp),
+// which decides how requests are spread.
 //
-// Threading: as serve/generator.hpp says. status(), explain() and drain_node() may be called from any
-// thread; they wait for the coordinator thread, which never waits for long.
+// Threading: as serve/generator.hpp says. status(), explain() and drain_node() may be called from
+// any thread; they wait for the coordinator thread, which never waits for long.
 #pragma once
 
 #include <atomic>
@@ -125,8 +125,8 @@ class ClusterEngine final : public Generator {
 
   ClusterEngine() = default;
   bool post(std::function<void()> task) const;  // false if the engine is ending
-  // Asks on the coordinator's thread; nothing if that does not answer within ten seconds, counted in
-  // slices: time in which this process was stopped is one of them at most.
+  // Asks on the coordinator's thread; nothing if that does not answer within ten seconds,
+  // counted in slices: time in which this process was stopped is one of them at most.
   template <class T>
   std::optional<T> ask(std::function<T()> question) const {
     auto answer = std::make_shared<std::promise<T>>();

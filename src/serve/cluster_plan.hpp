@@ -38,8 +38,8 @@ Json layers_json(LayerRange layers);  // [begin, end]
 // The longest sequence: the scenario's, else the model's, up to 8192.
 int32_t context_of(const spec::ScenarioServing& serving, const spec::ModelDesc& model);
 
-// KV capacity of a node that holds real layers, in tokens: its own, else room for all sequences at full
-// length as far as a GiB goes, but for one at least.
+// KV capacity of a node that holds real layers, in tokens: its own, else room for all sequences at
+// full length as far as a GiB goes, but for one at least.
 int64_t kv_tokens_of(const ClusterNode& node, const spec::ModelDesc& model,
                      const spec::ScenarioServing& serving);
 
@@ -50,9 +50,9 @@ int32_t run_rows_of(const spec::ScenarioServing& serving, bool emulated);
 // many layers as nodes.
 Result<void> assign_layers(std::vector<ClusterNode>& nodes, int32_t total_layers);
 
-// Of `nodes`, not empty, one whose range is held least by `held` (nodes of `nodes`; one may be there
-// several times): least by its thinnest layer, a layer's speed being the sum of its holders' speeds a
-// layer; of equals the first. What a node that nobody listed should hold.
+// Of `nodes`, not empty, one whose range is held least by `held` (nodes of `nodes`; one may be
+// there several times): least by its thinnest layer, a layer's speed being the sum of its holders'
+// speeds a layer; of equals the first. What a node that nobody listed should hold.
 const ClusterNode* range_to_fill(const std::vector<ClusterNode>& nodes,
                                  const std::vector<const ClusterNode*>& held);
 

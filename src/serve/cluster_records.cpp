@@ -93,8 +93,10 @@ void ClusterRecords::add(Instant now, const policy::HostRecord& record) {
 }
 
 void ClusterRecords::add(Instant now, const policy::IterationNote& note) {
-  append(events_, spec::print_helix_event({to_seconds(now - begin_), note.request.value, note.result,
-                                           note.prompt, note.context, note.tokens}), kLog);
+  append(events_,
+         spec::print_helix_event({to_seconds(now - begin_), note.request.value, note.result,
+                                  note.prompt, note.context, note.tokens}),
+         kLog);
 }
 
 void ClusterRecords::add(const policy::WayNote& note) {

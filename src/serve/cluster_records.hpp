@@ -2,9 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // ClusterRecords: what a running cluster writes down, for those who want it later:
-//   a journal  everything the coordinator's Host was told, which `towline simulate --replay` repeats
-//              (docs/formats.md). It holds the tokens of every request.
-//   a log      events.txt and query_route.txt as Helix's prototype writes them, for `towline report`
+//   a journal  everything the coordinator's Host was told, which `towline simulate --replay`
+//              repeats (docs/formats.md). It holds the tokens of every request.
+//   a log      events.txt and query_route.txt as Helix's prototype writes them, for
+//              `towline report`
 // Files are written by threads of their own. One that cannot be written any more is given up with
 // one message; the cluster goes on serving.
 //

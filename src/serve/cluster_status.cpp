@@ -94,11 +94,12 @@ Json ClusterEngine::explain_now(RequestId id) const {
     for (const auto& [name, layers] : attempt.hops) {
       hops.push(Json::object({{"node", name}, {"layers", layers_json(layers)}}));
     }
-    attempts.push(Json::object({{"hops", hops},
-                                {"routed_s", at(attempt.routed)},
-                                {"ended_s", at(attempt.ended)},
-                                {"from_token", attempt.from_token},
-                                {"outcome", attempt.outcome.empty() ? Json() : Json(attempt.outcome)}}));
+    attempts.push(
+        Json::object({{"hops", hops},
+                      {"routed_s", at(attempt.routed)},
+                      {"ended_s", at(attempt.ended)},
+                      {"from_token", attempt.from_token},
+                      {"outcome", attempt.outcome.empty() ? Json() : Json(attempt.outcome)}}));
   }
   return Json::object({{"state", trace->state},
                        {"error", trace->failure.empty() ? Json() : Json(trace->failure)},

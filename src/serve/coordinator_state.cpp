@@ -75,7 +75,8 @@ Result<CoordinatorMemory> CoordinatorMemory::parse(std::string_view text) {
     Node node;
     node.name = entry["name"].as_string();
     if (node.name.empty() || !names.insert(node.name).second || names.size() > kMostNodes) {
-      return bad(format("the name '{}' of a node is empty or there twice", node.name.substr(0, 64)));
+      return bad(
+          format("the name '{}' of a node is empty or there twice", node.name.substr(0, 64)));
     }
     for (const Json& word : entry["incarnations"].items()) {
       const std::string& digits = word.as_string();
@@ -102,12 +103,14 @@ Result<std::unique_ptr<CoordinatorState>> CoordinatorState::open(const std::stri
   const std::string lock_path = folder + "/lock";
   const int lock = ::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock < 0) {
-    return errorf(Code::kIo, "the state folder '{}' cannot be used: {}", folder, std::strerror(errno));
+    return errorf(Code::kIo, "the state folder '{}' cannot be used: {}", folder,
+                  std::strerror(errno));
   }
   if (::flock(lock, LOCK_EX | LOCK_NB) != 0) {
     ::close(lock);
-    return errorf(Code::kUnavailable, "another coordinator uses the state folder '{}'; each needs its "
-                  "own", folder);
+    return errorf(Code::kUnavailable,
+                  "another coordinator uses the state folder '{}'; each needs its own",
+                  folder);
   }
   CoordinatorMemory past;
   const Result<std::string> text = read_file(folder + "/coordinator.json", kLargestFile);

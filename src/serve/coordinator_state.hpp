@@ -43,7 +43,8 @@ struct CoordinatorMemory {
 
 class CoordinatorState {
  public:
-  // Makes the folder if there is none. kUnavailable: another process uses it. kDataCorrupt: damaged.
+  // Makes the folder if there is none. kUnavailable: another process uses
+  // it. kDataCorrupt: damaged.
   static Result<std::unique_ptr<CoordinatorState>> open(const std::string& folder);
   ~CoordinatorState();                   // writes what is left to write
 

@@ -60,10 +60,10 @@ TEST_F(CoordinatorStateTest, ADamagedFileIsNamedAndKept) {
   std::filesystem::create_directories(folder_);
   const std::string good = CoordinatorMemory{7, {{"a", {1}}}}.dump();
   std::vector<std::string> bad = {"", "{", "[]", "{}", good.substr(0, good.size() / 2)};
-  for (const char* text :
-       {R"("epoch": -1, "nodes": [])", R"("epoch": 4294967296, "nodes": [])", R"("epoch": 1)",
-        R"("epoch": 1, "nodes": [{"name": ""}])", R"("epoch": 1, "nodes": [{"name":"a"},{"name":"a"}])",
-        R"("epoch": 1, "nodes": [{"name": "a", "incarnations": ["xyz"]}])"}) {
+  for (const char* text : {R"("epoch": -1, "nodes": [])", R"("epoch": 4294967296, "nodes": [])",
+                           R"("epoch": 1)", R"("epoch": 1, "nodes": [{"name": ""}])",
+                           R"("epoch": 1, "nodes": [{"name":"a"},{"name":"a"}])",
+                           R"("epoch": 1, "nodes": [{"name": "a", "incarnations": ["xyz"]}])"}) {
     bad.push_back(format(R"({{"format": "towline-coordinator", "schema": 1, {}}})", text));
   }
   for (const std::string& text : bad) {
@@ -90,7 +90,9 @@ TEST(CoordinatorMemory, ComesBackAsItWas) {
   for_seeds(50, [](Rng& rng) {
     CoordinatorMemory memory;
     memory.epoch = static_cast<int64_t>(rng.below(int64_t{1} << 32));
-    for (uint64_t i = rng.below(40); i > 0; --i) memory.note(format("n{}\"\n", rng.below(5)), rng());
+    for (uint64_t i = rng.below(40); i > 0; --i) {
+      memory.note(format("n{}\"\n", rng.below(5)), rng());
+    }
     const auto back = CoordinatorMemory::parse(memory.dump());
     ASSERT_TRUE(back) << back.error().to_string();
     EXPECT_EQ(back->dump(), memory.dump());

@@ -13,7 +13,8 @@ namespace {
 // The floats' bytes, little-endian, as base64: what OpenAI's client asks for by default.
 std::string base64_floats(const std::vector<float>& values) {
   static_assert(std::endian::native == std::endian::little);
-  return base64_encode({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)});
+  return base64_encode(
+      {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)});
 }
 
 class EmbeddingSession : public std::enable_shared_from_this<EmbeddingSession> {

@@ -16,7 +16,8 @@ EmulatedLinks EmulatedLinks::of(const spec::Scenario& scenario, const spec::Clus
   if (cluster != nullptr) {
     for (const spec::ClusterLink& link : cluster->links) {
       const auto name = [&](int32_t end) {
-        return end < 0 ? std::string(kCoordinatorName) : cluster->nodes[static_cast<size_t>(end)].name;
+        return end < 0 ? std::string(kCoordinatorName)
+                       : cluster->nodes[static_cast<size_t>(end)].name;
       };
       net::Faults faults;
       faults.delay = duration_of(link.latency);

@@ -72,7 +72,8 @@ TEST(EmulatedLinks, TextIsWhatTheOtherSideReads) {
   ASSERT_TRUE(read) << read.error().to_string();
   EXPECT_EQ(*read, links.from("a").at("c"));
   const net::Faults& f = *read;
-  EXPECT_EQ(std::tie(f.duplicate, f.reorder, f.corrupt, f.cut), std::tuple(0.25, 0.375, 0.0625, 0.03125));
+  EXPECT_EQ(std::tie(f.duplicate, f.reorder, f.corrupt, f.cut),
+            std::tuple(0.25, 0.375, 0.0625, 0.03125));
   EXPECT_EQ(f.seed, 77u);
 }
 

@@ -7,11 +7,10 @@
 
 #include "base/fmt.hpp"
 #include "base/loop.hpp"
+#include "serve/asio_names.hpp"
 #include "serve/http_stream.hpp"
 
 namespace towline::serve {
-
-namespace asio = boost::asio;
 
 namespace {
 

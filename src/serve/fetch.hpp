@@ -26,8 +26,9 @@ struct HttpReply {
   std::string body;  // 16 MiB at most
 };
 
-// Whatever the status. Errors name the server. kNotFound: its host is not known; kUnavailable: nobody
-// answers, or not in HTTP; kPermissionDenied: its certificate is not accepted; kDeadline: not in time.
+// Whatever the status. Errors name the server. kNotFound: its host is not known;
+// kUnavailable: nobody answers, or not in HTTP; kPermissionDenied: its certificate is not
+// accepted; kDeadline: not in time.
 Result<HttpReply> fetch(const ServerUrl& url, const HttpCall& call);
 
 }  // namespace towline::serve

@@ -31,7 +31,8 @@ std::string url_of(const TestServer& server, std::string_view scheme,
 std::string version_at(const std::string& url, const std::string& ca) {
   const auto server = ServerUrl::parse(url, ca);
   if (!server) return server.error().to_string();
-  const auto reply = fetch(*server, {.target = "/version", .body = {}, .api_key = {}, .patience = seconds(300)});
+  const auto reply =
+      fetch(*server, {.target = "/version", .body = {}, .api_key = {}, .patience = seconds(300)});
   return reply ? format("{} {}", reply->status, reply->body) : reply.error().to_string();
 }
 
@@ -75,9 +76,11 @@ TEST(Fetch, AnswersWhateverTheStatus) {
   EXPECT_TRUE(version_at(url_of(server, "http"), "").starts_with("200 {"));
   const auto url = ServerUrl::parse(url_of(server, "http")).value();
   EXPECT_EQ(fetch(url, {.target = "/nowhere", .body = {}, .api_key = {}})->status, 404);
-  EXPECT_EQ(fetch(url, {.method = "POST", .target = "/v1/completions", .body = "{}", .api_key = {}})->status,
+  EXPECT_EQ(fetch(url, {.method = "POST", .target = "/v1/completions", .body = "{}", .api_key = {}})
+                ->status,
             400);
-  const auto unknown = fetch(ServerUrl::parse("http://no-such-host.invalid").value(), {.target = "/", .body = {}, .api_key = {}});
+  const auto unknown = fetch(ServerUrl::parse("http://no-such-host.invalid").value(),
+                             {.target = "/", .body = {}, .api_key = {}});
   ASSERT_FALSE(unknown);
   EXPECT_EQ(unknown.error().code(), Code::kNotFound);
 }
@@ -135,7 +138,8 @@ TEST(RemoteChat, TalksOverTls) {
   fake.reply = "Hello there";
   TestServer server(fake, with_tls(files));
   RemoteChat chat =
-      RemoteChat::connect(ServerUrl::parse(url_of(server, "https"), files.cert).value(), "", "").value();
+      RemoteChat::connect(ServerUrl::parse(url_of(server, "https"), files.cert).value(), "", "")
+          .value();
   std::atomic<bool> interrupt{false};
   ChatOptions options;
   options.max_tokens = 5;

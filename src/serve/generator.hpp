@@ -108,9 +108,9 @@ class Generator {
   virtual bool asleep() const { return false; }
 
   // Collective calls of operators, by name: reset_prefix_cache, sleep {"level"}, wake, health,
-  // dump_state, ... (docs/api.md). Refuses at once (kNotFound lists the names) or calls `done` once,
-  // from any thread, with an answer for each node. "timeout_s" in the arguments: so long the answer of a
-  // node is waited for.
+  // dump_state, ... (docs/api.md). Refuses at once (kNotFound lists the names) or calls
+  // `done` once, from any thread, with an answer for each node. "timeout_s" in the arguments:
+  // so long the answer of a node is waited for.
   using CallDone = std::function<void(Result<Json>)>;
   virtual Result<void> call(const std::string& method, const Json& args, CallDone done) {
     (void)args, (void)done;

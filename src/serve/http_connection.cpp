@@ -3,9 +3,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
-#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/ssl.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/string.hpp>
 #include <boost/beast/http/error.hpp>
@@ -16,27 +14,19 @@
 
 #include "base/fmt.hpp"
 #include "base/log.hpp"
+#include "serve/asio_names.hpp"
 #include "serve/http_server_state.hpp"
 
 namespace towline::serve {
 
-namespace asio = boost::asio;
-namespace beast = boost::beast;
-namespace http = boost::beast::http;
-using boost::system::error_code;
-using tcp = asio::ip::tcp;
 using TlsStream = asio::ssl::stream<tcp::socket>;
 
 namespace {
 
-constexpr auto kAwait = asio::use_awaitable;
-constexpr size_t kReadAhead = 64 << 10;        // bytes of later requests kept while answering
+constexpr size_t kReadAhead = 64 << 10;     // bytes of later requests kept while answering
 constexpr int64_t kLingerBytes = 64 << 20;  // discarded after an error answer, so that it arrives
-constexpr size_t kWriteProgress = 4 << 10;     // bytes in write_timeout that a reader must take
+constexpr size_t kWriteProgress = 4 << 10;  // bytes in write_timeout that a reader must take
 constexpr Duration kLingerTime = seconds(5);
-
-// completion token that reports errors as a value
-auto await_into(error_code& ec) { return asio::redirect_error(kAwait, ec); }
 
 struct Failure {
   int status = 0;

@@ -7,24 +7,16 @@
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <utility>
 
 #include "base/fmt.hpp"
 #include "base/log.hpp"
+#include "serve/asio_names.hpp"
 #include "serve/http_server_state.hpp"
 
 namespace towline::serve {
 
-namespace asio = boost::asio;
-using boost::system::error_code;
-using tcp = asio::ip::tcp;
-
 namespace {
-
-// completion token that reports errors as a value
-auto await_into(error_code& ec) { return asio::redirect_error(asio::use_awaitable, ec); }
 
 void raise_open_files(int max_connections) {
   const auto wanted = static_cast<rlim_t>(max_connections) + 256;

@@ -38,8 +38,8 @@ struct HttpServerOptions {
   int64_t max_body_bytes_total = 512 << 20;  // being read or answered, over all connections
   int64_t max_unsent_bytes = 1 << 20;        // of a stream; a reader further behind is cut off
   int64_t max_unsent_bytes_total = 256 << 20;  // of all; then the reader furthest behind is cut off
-  // Of the kernel, for each connection (it keeps about twice this); 0: as much as it likes, which is
-  // 4 MiB for a reader that does not read.
+  // Of the kernel, for each connection (it keeps about twice this); 0: as much as it likes,
+  // which is 4 MiB for a reader that does not read.
   int send_buffer_bytes = 256 << 10;
   Duration handshake_timeout = seconds(10);
   Duration idle_timeout = seconds(75);       // from one answer to the next request's header

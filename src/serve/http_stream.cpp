@@ -6,9 +6,7 @@
 #include <openssl/x509_vfy.h>
 
 #include <boost/asio/error.hpp>
-#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/ssl/context.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/error.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/read.hpp>
@@ -16,24 +14,13 @@
 #include <chrono>
 
 #include "base/fmt.hpp"
+#include "serve/asio_names.hpp"
 
 namespace towline::serve {
-
-namespace asio = boost::asio;
-namespace beast = boost::beast;
-namespace http = boost::beast::http;
-using boost::system::error_code;
-using tcp = asio::ip::tcp;
 
 struct ClientTls {
   asio::ssl::context context{asio::ssl::context::tls_client};
 };
-
-namespace {
-
-auto await_into(error_code& ec) { return asio::redirect_error(asio::use_awaitable, ec); }
-
-}  // namespace
 
 Result<std::shared_ptr<ClientTls>> open_client_tls(const std::string& ca) {
   auto tls = std::make_shared<ClientTls>();
@@ -98,19 +85,21 @@ asio::awaitable<Result<void>> HttpStream::shake_hands() {
   error_code ec;
   asio::ip::make_address(url_.host, ec);
   const bool is_name = static_cast<bool>(ec);
-  const bool set = is_name ? SSL_set1_host(ssl, url_.host.c_str()) == 1 &&
-                                 SSL_set_tlsext_host_name(ssl, url_.host.c_str()) == 1
-                           : X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), url_.host.c_str()) == 1;
+  const bool set = is_name
+                       ? SSL_set1_host(ssl, url_.host.c_str()) == 1 &&
+                             SSL_set_tlsext_host_name(ssl, url_.host.c_str()) == 1
+                       : X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), url_.host.c_str()) == 1;
   if (!set) {
-    co_return errorf(Code::kInvalidArgument, "'{}' is no host that a certificate could name", url_.host);
+    co_return errorf(Code::kInvalidArgument, "'{}' is no host that a certificate could name",
+                     url_.host);
   }
   ec = {};
   co_await tls.async_handshake(asio::ssl::stream_base::client, await_into(ec));
   if (!ec) co_return Result<void>();
   if (const long verdict = SSL_get_verify_result(ssl); verdict != X509_V_OK) {
     co_return errorf(Code::kPermissionDenied,
-                     "the server's certificate is not accepted: {} (--ca names a file of certificates "
-                     "that vouch for it)",
+                     "the server's certificate is not accepted: {} (--ca names a file of "
+                     "certificates that vouch for it)",
                      X509_verify_cert_error_string(verdict));
   }
   Error error = fault("no TLS", ec);

@@ -2,11 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // HttpStream: the client's end of one connection, plain or TLS, and one request over it. What
-// LoadClient, RemoteChat and fetch() are made of; no one else includes this (it brings Boost along).
+// LoadClient, RemoteChat and fetch() are made of; no one else includes
+// this (it brings Boost along).
 //
-// Over TLS (1.2 and later) the server's certificate must be vouched for and be of the host as the URL
-// names it. Everything on the loop thread. Errors are sentences without the address: kDeadline, the
-// time of expires_after() is over; kUnavailable, anything else that a network may do.
+// Over TLS (1.2 and later) the server's certificate must be vouched for and be of the host as the
+// URL names it. Everything on the loop thread. Errors are sentences without the address: kDeadline,
+// the time of expires_after() is over; kUnavailable, anything else that a network may do.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
@@ -29,7 +30,8 @@
 
 namespace towline::serve {
 
-// `ca`: a file of PEM certificates; empty: the system's. kInvalidArgument names a file that is none.
+// `ca`: a file of PEM certificates; empty: the system's. kInvalidArgument
+// names a file that is none.
 Result<std::shared_ptr<ClientTls>> open_client_tls(const std::string& ca);
 
 using HostAddresses = boost::asio::ip::tcp::resolver::results_type;

@@ -6,9 +6,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
-#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <chrono>
 #include <set>
 
@@ -16,14 +14,12 @@
 #include "base/json.hpp"
 #include "base/printable.hpp"
 #include "base/rng.hpp"
+#include "serve/asio_names.hpp"
 #include "serve/event_reader.hpp"
 #include "serve/fetch.hpp"
 #include "serve/http_stream.hpp"
 
 namespace towline::serve {
-
-namespace asio = boost::asio;
-using boost::system::error_code;
 
 namespace {
 
@@ -227,7 +223,7 @@ asio::awaitable<void> LoadClient::State::run_open() {
     if (const double ahead = due - now(); ahead > 0) {
       timer.expires_after(std::chrono::nanoseconds(static_cast<int64_t>(ahead * 1e9)));
       error_code ec;
-      co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ec));
+      co_await timer.async_wait(await_into(ec));
       if (stopped) break;
     }
     LoadResult result = begin_result(*item);
@@ -277,13 +273,15 @@ asio::awaitable<std::string> LoadClient::State::exchange(LoadResult& result, Htt
   Result<void> asked = co_await stream.open(*addresses);
   if (asked) {
     const std::string where = options.chat ? "/chat/completions" : "/completions";
-    asked = co_await stream.send("POST", options.target.path + where, body_of(result), options.api_key);
+    asked =
+        co_await stream.send("POST", options.target.path + where, body_of(result), options.api_key);
   }
   if (!asked) co_return asked.error().message();
   co_return co_await read_events(result, stream);
 }
 
-asio::awaitable<std::string> LoadClient::State::read_events(LoadResult& result, HttpStream& stream) {
+asio::awaitable<std::string> LoadClient::State::read_events(LoadResult& result,
+                                                            HttpStream& stream) {
   HttpStream::Parser parser;
   parser.body_limit(boost::none);
   Result<void> read = co_await stream.read_head(parser);

@@ -166,7 +166,8 @@ TEST(LocalEngine, CancelAndDestructionEndEveryRequestOnce) {
   TOWLINE_SHARED_MODEL(path, kModel);
   Inbox inbox;
   {
-    // The engine's thread stands here, a few tokens on its way, until all is cancelled that shall be.
+    // The engine's thread stands here, a few tokens on its way, until all
+    // is cancelled that shall be.
     std::promise<void> cancelled;
     const auto stand = [sink = inbox.sink(), &inbox, go_on = cancelled.get_future().share()](
                            std::vector<GenerationEvent>&& events) {

@@ -2,14 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // NodeCalls: collective calls under way to the nodes of a cluster (worker/rpc.hpp has the methods).
-// A call goes to several nodes and ends once, when each has answered, has gone, or had its time: a rank
-// that hangs does in-band calls only when it goes on. An answer that comes later is dropped.
+// A call goes to several nodes and ends once, when each has answered, has gone, or had its time:
+// a rank that hangs does in-band calls only when it goes on. An answer that comes later is dropped.
 //
 // A node does in-band calls in the order of the steps it is sent, because both travel on one
 // channel; so a step that follows a call finds it done.
 //
-// Not thread-safe: the coordinator's thread. `done` is called from within on_reply(), on_gone(), tick()
-// or call() itself, and may call again.
+// Not thread-safe: the coordinator's thread. `done` is called from within on_reply(), on_gone(),
+// tick() or call() itself, and may call again.
 #pragma once
 
 #include <cstdint>

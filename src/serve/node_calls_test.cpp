@@ -52,8 +52,8 @@ TEST(NodeCalls, ANodeThatDoesNotAnswerInTimeHasFailedAndItsLaterAnswerIsDropped)
   ASSERT_FALSE(answers[1].second);
   EXPECT_EQ(answers[1].second.error().code(), Code::kDeadline);
   EXPECT_EQ(answers[1].second.error().message(),
-            "no answer within 5 s: a step may hang there; 'towline call health' says what its ranks "
-            "are at");
+            "no answer within 5 s: a step may hang there; 'towline call health' "
+            "says what its ranks are at");
   calls.on_reply(2, reply_to(sent[1].id));
   calls.on_gone(2, "it left");
   EXPECT_EQ(ends, 1);

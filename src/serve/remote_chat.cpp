@@ -10,13 +10,12 @@
 
 #include "base/fmt.hpp"
 #include "base/loop.hpp"
+#include "serve/asio_names.hpp"
 #include "serve/event_reader.hpp"
 #include "serve/http_stream.hpp"
 #include "serve/load_client.hpp"
 
 namespace towline::serve {
-
-namespace asio = boost::asio;
 
 namespace {
 
@@ -84,7 +83,8 @@ struct Exchange {
                                          refusal.substr(0, kQuotedBytes))
                                 : why);
     } else if (!done) {
-      error = fault(format("the answer ended too early{}", read ? "" : ": " + read.error().message()));
+      error =
+          fault(format("the answer ended too early{}", read ? "" : ": " + read.error().message()));
     }
   }
 

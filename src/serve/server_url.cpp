@@ -12,7 +12,8 @@ namespace towline::serve {
 Result<ServerUrl> ServerUrl::parse(std::string_view url, const std::string& ca) {
   const auto bad = [&](std::string_view why) {
     return errorf(Code::kInvalidArgument,
-                  "'{}' {}; write http://host:port, https://host:port or http://host:port/v1", url, why);
+                  "'{}' {}; write http://host:port, https://host:port or http://host:port/v1", url,
+                  why);
   };
   const bool secure = url.starts_with("https://");
   if (!secure && !url.starts_with("http://")) return bad("does not begin with http:// or https://");

@@ -10,10 +10,10 @@
 // through it in this run, and drawing tokens spec::head_time(); the simulator does the same. run()
 // sleeps until its deadline; what a sleep lasted too long is taken off the next one.
 //
-// Data. A row of activations is a pattern of (slot, generation, position, layer), which the next node
-// checks: rows that were mixed up, lost or sent twice are an error, not a wrong number. The sampled
-// token at a position is a hash of (seed, choice, position), never the same for two positions by
-// design, so that tokens do not depend on routes, batches or failures.
+// Data. A row of activations is a pattern of (slot, generation, position, layer), which the next
+// node checks: rows that were mixed up, lost or sent twice are an error, not a wrong number.
+// The sampled token at a position is a hash of (seed, choice, position), never the same for two
+// positions by design, so that tokens do not depend on routes, batches or failures.
 #pragma once
 
 #include <condition_variable>

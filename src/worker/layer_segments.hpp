@@ -4,8 +4,8 @@
 // Which items of a run pass through which layers together.
 //
 // With partial inference, items of one run may enter a node's layers at different places (and leave
-// at different ones). The layers are cut where any item enters or leaves; between two cuts all items
-// inside go through together, so that weights are read once for all of them.
+// at different ones). The layers are cut where any item enters or leaves; between two cuts all
+// items inside go through together, so that weights are read once for all of them.
 #pragma once
 
 #include <cstddef>

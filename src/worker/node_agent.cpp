@@ -121,9 +121,11 @@ class NodeAgent {
   Result<void> connect() {
     net::TransportOptions t;
     ASSIGN_OR_RETURN(t.kind, net::kind_of_address(place_.address));
-    if (!o_.advertise.empty() && !o_.advertise.starts_with(format("{}://", net::kind_name(t.kind)))) {
-      return errorf(Code::kInvalidArgument, "other nodes cannot dial '{}': this cluster's addresses "
-                    "begin with {}://", o_.advertise, net::kind_name(t.kind));
+    if (!o_.advertise.empty() &&
+        !o_.advertise.starts_with(format("{}://", net::kind_name(t.kind)))) {
+      return errorf(Code::kInvalidArgument,
+                    "other nodes cannot dial '{}': this cluster's addresses begin with {}://",
+                    o_.advertise, net::kind_name(t.kind));
     }
     t.identity = o_.name;
     t.key_file = o_.key_file;
@@ -246,12 +248,15 @@ class NodeAgent {
     ASSIGN_OR_RETURN(const Json extra, parse_json(theirs.extra, "the coordinator's handshake"));
     const int64_t epoch = extra["epoch"].as_int();
     if (epoch < kept_.epoch) {
-      return errorf(Code::kUnavailable, "the coordinator at {} has epoch {}, this node knows one of "
-                    "epoch {}: it is an old one", place_.address, epoch, kept_.epoch);
+      return errorf(Code::kUnavailable,
+                    "the coordinator at {} has epoch {}, this node knows one of epoch {}: "
+                    "it is an old one",
+                    place_.address, epoch, kept_.epoch);
     }
     if (!extra["assign"].is_null()) {
       if (!extra["assign"].is_object()) {
-        return Error(Code::kDataCorrupt, "the coordinator's handshake assigns no layers but something else");
+        return Error(Code::kDataCorrupt,
+                     "the coordinator's handshake assigns no layers but something else");
       }
       TRY(emulate_links(extra["links"]));
       // A lease is as long on both sides, and between nodes.
@@ -363,8 +368,8 @@ class NodeAgent {
     return tell(MessageKind::kHandshake, protocol::encode(mine_));
   }
 
-  // Rows a second through one layer, from a few runs of 16 rows: what the coordinator plans with when
-  // it has no profile of the machine. Leaves nothing behind but bytes in KV block 0.
+  // Rows a second through one layer, from a few runs of 16 rows: what the coordinator plans with
+  // when it has no profile of the machine. Leaves nothing behind but bytes in KV block 0.
   Result<double> measure_rate() {
     double best = 0;
     for (int i = 0; i < kMeasures; ++i) {
@@ -514,7 +519,8 @@ class NodeAgent {
     protocol::RpcRequest request;
     TRY(protocol::decode(frame.payload, request));
     const MethodRow* row = find_method(request.method);
-    Result<Json> args = parse_json(request.args.empty() ? "{}" : request.args, "a call's arguments");
+    Result<Json> args =
+        parse_json(request.args.empty() ? "{}" : request.args, "a call's arguments");
     // How a node's life begins, begins anew and ends is its own business.
     const bool own = row != nullptr && (row->method == Method::kInitModel ||
                                         row->method == Method::kShutdown ||
@@ -585,7 +591,8 @@ class NodeAgent {
     }
   }
 
-  // The first node of the lane may be waiting for these tokens; the coordinator gets its copy as well.
+  // The first node of the lane may be waiting for these tokens; the
+  // coordinator gets its copy as well.
   void feed_sampled(const policy::RunPiece& piece, const protocol::Results& results) {
     protocol::TokenFeed feed;
     feed.epoch = epoch_;

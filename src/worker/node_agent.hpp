@@ -2,9 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // NodeAgent: one node of a cluster, in one conversation with a coordinator after another
-// (worker/node_session.hpp is one). It computes nothing: policy::Peer decides, the ranks (worker/node_ranks.hpp)
-// evaluate, and this moves frames between them, the coordinator and the other nodes. Collective
-// calls of the coordinator are passed to all ranks, in the order of the steps.
+// (worker/node_session.hpp is one). It computes nothing: policy::Peer decides,
+// the ranks (worker/node_ranks.hpp) evaluate, and this moves frames between them,
+// the coordinator and the other nodes. Collective calls of the coordinator are passed to all
+// ranks, in the order of the steps.
 //
 //   hello (name, address) -> the coordinator's assignment (model, layers, KV blocks) -> load
 //   -> ready (what was loaded, how fast it is) -> welcome (NodeId, epoch) -> steps
@@ -44,18 +45,18 @@ struct NodeAgentOptions {
   // How long to look for a coordinator; with a registry, again whenever one is lost. 0: for ever.
   int32_t connect_seconds = 30;
   std::string registry;        // URL: where the coordinator is told; `coordinator` is empty then
-  int32_t rejoin_seconds = 0;  // without a registry: how long to look for a lost coordinator; 0: not
+  int32_t rejoin_seconds = 0;  // without a registry: time to look for one that was lost; 0: none
   // The address to listen on for a coordinator at the given one, if `listen` is empty.
   std::function<std::string(const std::string& coordinator)> listen_towards;
 };
 
-// Until a stop is requested (noticed at once, but while the coordinator is dialled or a model loaded;
-// it says that it leaves), something fails for good, or the conversation with the coordinator has
-// ended: in order (success) or not. With a registry or `rejoin_seconds` the end of a conversation is
-// the beginning of the next; without them too, for `connect_seconds`, if the conversation was lost
-// (the line broke, nothing was heard for a lease) or the coordinator gave this node up for its silence:
-// it may live. Where nobody answers at its address any more, it does not. Weights that fit what the next
-// coordinator assigns stay
+// Until a stop is requested (noticed at once, but while the coordinator is dialled or a model
+// loaded; it says that it leaves), something fails for good, or the conversation with the
+// coordinator has ended: in order (success) or not. With a registry or `rejoin_seconds` the
+// end of a conversation is the beginning of the next; without them too, for `connect_seconds`,
+// if the conversation was lost (the line broke, nothing was heard for a lease) or the coordinator
+// gave this node up for its silence: it may live. Where nobody answers at its address any more,
+// it does not. Weights that fit what the next coordinator assigns stay
 // loaded, and coordinators of older epochs than one that this node has known are refused.
 Result<void> run_node(const NodeAgentOptions& options, const std::stop_token& stop);
 

@@ -81,8 +81,9 @@ Result<void> run_node(const NodeAgentOptions& options, const std::stop_token& st
       latest = patience_of(again ? patience : options.connect_seconds);
     }
     if (net::steady_now() >= latest) return ever_welcomed && ended ? Result<void>() : over;
-    log_info("node", "looking for the coordinator again",
-             {{"name", options.name}, {"why", over ? "the cluster ended" : over.error().to_string()}});
+    log_info(
+        "node", "looking for the coordinator again",
+        {{"name", options.name}, {"why", over ? "the cluster ended" : over.error().to_string()}});
     const bool soon = kept.welcomed || (place->moved && place->moved());
     if (!pause(soon ? kPause : kLongPause, stop)) return {};
   }

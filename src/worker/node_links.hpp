@@ -9,13 +9,13 @@
 // reach each other.
 //
 // A link that breaks loses what was on it, and the coordinator routes around it. Whoever can dial
-// tries again: after 0.3 s, then twice as long each time, up to 5 s; a link that stood for 10 s begins
-// anew. The link is whole when a channel to the same incarnation is open again, on the side that
-// cannot dial when the other one has dialled. It is whole only after its breaking was told
+// tries again: after 0.3 s, then twice as long each time, up to 5 s; a link that stood for 10 s
+// begins anew. The link is whole when a channel to the same incarnation is open again, on the side
+// that cannot dial when the other one has dialled. It is whole only after its breaking was told
 // (news(), told()): the coordinator must close what was cut before anything new comes this way.
 //
-// Nothing here waits. Rows are not copied: they are most of what a node moves. Threading: the agent's
-// thread.
+// Nothing here waits. Rows are not copied: they are most of what a node moves.
+// Threading: the agent's thread.
 #pragma once
 
 #include <cstdint>

@@ -210,7 +210,8 @@ TEST_P(EveryNode, FailedRunIsToldAndTheNodeGoesOn) {
   const auto* run = std::get_if<RunEnded>(&event);
   ASSERT_NE(run, nullptr);
   ASSERT_TRUE(run->error.has_value());
-  EXPECT_NE(run->error->to_string().find("was told to fail run 2"), std::string::npos) << run->error->to_string();
+  EXPECT_NE(run->error->to_string().find("was told to fail run 2"), std::string::npos)
+      << run->error->to_string();
   ASSERT_EQ(run->run.pieces.size(), 1u);
   EXPECT_EQ(run->state_lost, GetParam().all() > 1);
   if (run->state_lost) {

@@ -43,8 +43,8 @@ struct NodeHoldings {
   double rate = 0;                   // rows a second through one layer, as measured; 0: not yet
   int64_t epoch = 0;                 // the greatest of a coordinator that welcomed this node
   bool welcomed = false;             // by the coordinator of the last conversation
-  // It was lost, or gave this node up for its silence: the coordinator may live, and then takes this
-  // node as another incarnation.
+  // It was lost, or gave this node up for its silence: the coordinator may live, and then takes
+  // this node as another incarnation.
   bool may_go_on = false;
   std::shared_ptr<AgentWaker> waker = std::make_shared<AgentWaker>();
 };

@@ -142,7 +142,8 @@ Result<void> NullExecutor::run(std::span<const RunItem> items, std::span<float> 
   TRY(fault());
   size_t at = 0;
   for (const RunItem& item : items) {
-    const size_t floats = static_cast<size_t>(item.row_count()) * static_cast<size_t>(options_.hidden);
+    const size_t floats =
+        static_cast<size_t>(item.row_count()) * static_cast<size_t>(options_.hidden);
     if (floats > hidden.size() - at) {
       return errorf(Code::kInternal, "{} floats are too few for the rows", hidden.size());
     }

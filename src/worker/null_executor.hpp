@@ -3,8 +3,8 @@
 //
 // NullExecutor: takes a given time and does no arithmetic. It plays the fast accelerator in
 // measurements of the control plane, and the model in tests: its "activations" carry a pattern that
-// the next stage checks, its tokens are a pure function of (sequence, position), and it fails, hangs
-// or dies where it is told to.
+// the next stage checks, its tokens are a pure function of (sequence, position), and it fails,
+// hangs or dies where it is told to.
 #pragma once
 
 #include <atomic>

@@ -7,8 +7,8 @@
 //   reply  = head | text | outputs (head, encoded results, hidden rows)
 //
 // The coordinator's step messages are passed on as they came, byte for byte, so that a rank decodes
-// what the coordinator encoded. The rest is plain memory: writer and readers are one binary. Lengths
-// are checked all the same, because a frame is also what a bug would overwrite.
+// what the coordinator encoded. The rest is plain memory: writer and readers are one binary.
+// Lengths are checked all the same, because a frame is also what a bug would overwrite.
 #pragma once
 
 #include <cstdint>

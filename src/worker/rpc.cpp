@@ -22,7 +22,8 @@ struct SleepArgs {
   static Result<SleepArgs> parse(const Json& args) {
     const int64_t level = args["level"].as_int(1);
     if (level < 1 || level > 2) {
-      return errorf(Code::kInvalidArgument, "sleep level {} is not 1 (KV) or 2 (weights too)", level);
+      return errorf(Code::kInvalidArgument, "sleep level {} is not 1 (KV) or 2 (weights too)",
+                    level);
     }
     return SleepArgs{static_cast<int>(level)};
   }
@@ -134,8 +135,8 @@ Result<Json> profile(RankContext& rank, const ProfileArgs& a) {
                            error ? "/tmp" : folder);
 }
 
-// Rows of a sequence that nobody asked for: the cost of a step. Only where the executor does not mind
-// blocks of its pool being overwritten: with no sequence alive.
+// Rows of a sequence that nobody asked for: the cost of a step. Only where the executor does not
+// mind blocks of its pool being overwritten: with no sequence alive.
 Result<Json> dummy_batch(RankContext& rank, const DummyArgs& args) {
   const policy::StepMirror& mirror = *rank.mirror;
   const auto live = std::ranges::count_if(mirror.slots(), &policy::SlotState::live);
@@ -233,8 +234,8 @@ constexpr MethodRow kMethods[] = {
      "take the memory again", "{}"},
     {Method::kProfile, "profile", Band::kIn, Reduction::kEach, typed<ProfileArgs, profile>,
      "record a span for each run; off: write them to a file and say which", R"({"on":false})"},
-    {Method::kDummyBatch, "dummy_batch", Band::kIn, Reduction::kEach,
-     typed<DummyArgs, dummy_batch>, "evaluate rows of no request, and how long that takes", R"({"rows":4})"},
+    {Method::kDummyBatch, "dummy_batch", Band::kIn, Reduction::kEach, typed<DummyArgs, dummy_batch>,
+     "evaluate rows of no request, and how long that takes", R"({"rows":4})"},
     {Method::kDumpState, "dump_state", Band::kIn, Reduction::kEach, typed<Nothing, dump_state>,
      "what the rank holds, for people", "{}"},
     {Method::kHealth, "health", Band::kOut, Reduction::kEach, typed<Nothing, health>,

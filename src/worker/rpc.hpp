@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Collective calls: everything that a rank does besides steps. One registry of methods; a row is the
-// method, where it runs, how the ranks' answers become one, and its handler. What is not in the
+// Collective calls: everything that a rank does besides steps. One registry of methods; a row is
+// the method, where it runs, how the ranks' answers become one, and its handler. What is not in the
 // registry cannot be called, and what is in it exists on every rank: a test calls each row on each
 // rank, so no method can be forgotten in one mode (the SPMD proposal's complaint about add_lora).
 //

@@ -12,7 +12,8 @@
 namespace towline::worker {
 namespace {
 
-// In the order of the registry every example is a call that succeeds (the model is loaded by start).
+// In the order of the registry every example is a call that succeeds
+// (the model is loaded by start).
 bool callable(const MethodRow& row) {
   return row.method != Method::kInitModel && row.method != Method::kShutdown;
 }

@@ -4,11 +4,11 @@
 // RunTrace: what a rank evaluated, and when: one span for each run of its executor, written as a
 // Chrome trace (chrome://tracing, Perfetto). The collective call `profile` turns it on and off.
 //
-// A span says what a run's time depends on by the profile (spec/profile.hpp): its layers, prompt rows
-// and decodes, the tokens before them, and the tokens drawn. `towline profile check` compares.
+// A span says what a run's time depends on by the profile (spec/profile.hpp): its layers, prompt
+// rows and decodes, the tokens before them, and the tokens drawn. `towline profile check` compares.
 //
-// Times are of the steady clock, which all processes of a machine share: the files of its ranks, put
-// together, fit. Memory is bounded: beyond kMostSpans spans are counted, not kept.
+// Times are of the steady clock, which all processes of a machine share: the files of its ranks,
+// put together, fit. Memory is bounded: beyond kMostSpans spans are counted, not kept.
 //
 // Threading: one thread, the rank's.
 #pragma once
@@ -35,7 +35,8 @@ class RunTrace {
   // Does nothing unless recording. `ok`: the run did not fail.
   void add(Instant begin, Instant end, std::span<const RunItem> items, bool ok);
   // Stops, and writes FOLDER/towline-PID-rank-R.trace.json, whole or not at all. The answer:
-  // {"rank", "spans", "dropped", "file"}; without a file if it was not recording. `title` is for people.
+  // {"rank", "spans", "dropped", "file"}; without a file if it was not recording.
+  // `title` is for people.
   Result<Json> finish(const RankPlace& place, const std::string& title, const std::string& folder);
 
   // The file's text.

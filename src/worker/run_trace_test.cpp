@@ -65,8 +65,9 @@ TEST(RunTrace, WritesASpanForEachRun) {
   EXPECT_EQ(run["ts"].as_double(), 5000.001);
   EXPECT_EQ(run["dur"].as_double(), 2500.020);
   EXPECT_EQ(run["tid"].as_int(), 1);
-  EXPECT_EQ(run["args"].dump(), R"({"lane":4,"step":11,"steps":2,"sequences":2,"rows":4,"decodes":1,"drawn":2,)"
-                              R"("prompt_context":3,"decode_context":9,"layers":[2,6]})");
+  EXPECT_EQ(run["args"].dump(),
+            R"({"lane":4,"step":11,"steps":2,"sequences":2,"rows":4,"decodes":1,"drawn":2,)"
+            R"("prompt_context":3,"decode_context":9,"layers":[2,6]})");
   EXPECT_EQ(events[size_t{3}]["name"].as_string(), "failed run");
   // Stopped: there is nothing more to write.
   EXPECT_EQ(trace.finish(place(), "attic", folder)->dump(), R"({"rank":1,"spans":0,"dropped":0})");

@@ -6,8 +6,8 @@
 // own mirror, applies what the agent forwards in the agent's order, and evaluates runs one at a
 // time; what a run samples it feeds to its mirror, as every rank does. A message is applied when it
 // comes, so that its run finds everything ready; tokens wait for whatever follows them. Each thread
-// sleeps on a word of its own, after yielding for a while if that has paid lately (net::YieldPhase):
-// the next run is often given within microseconds.
+// sleeps on a word of its own, after yielding for a while if that has paid lately
+// (net::YieldPhase): the next run is often given within microseconds.
 //
 // Threading: worker/node_ranks.hpp.
 #pragma once

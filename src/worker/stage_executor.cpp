@@ -317,7 +317,8 @@ Result<void> StageExecutor::run_layers(std::span<const RunItem> items, std::span
         std::span<const int32_t> tokens;
         if (segment.layers.begin == 0) {
           const size_t first = tokens_.size();
-          row.state->tokens.copy(static_cast<size_t>(row.from), static_cast<size_t>(row.to), tokens_);
+          row.state->tokens.copy(static_cast<size_t>(row.from), static_cast<size_t>(row.to),
+                                 tokens_);
           tokens = std::span(tokens_).subspan(first);
         }
         const int32_t adapter = row.state->spec.adapter;

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-FileCopyrightText: 2026 The Towline Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the hand-made seeds of fuzz/corpus/gguf, safetensors and hf_directory: tiny, whole models."""
+"""Writes the hand-made seeds of fuzz/corpus/gguf, safetensors and
+hf_directory: tiny, whole models."""
 import json
 import pathlib
 import struct
@@ -116,7 +117,8 @@ for name, data in seeds.items():
 
 def directory(**files):
     """The input of hf_directory_fuzz: double underscores in names are points."""
-    return b"".join(f"== {name.replace('__', '.')}\n".encode() + data + b"\n" for name, data in files.items())
+    return b"".join(f"== {name.replace('__', '.')}\n".encode() + data + b"\n"
+                    for name, data in files.items())
 
 
 def matrix(name, rows, cols):

@@ -8,9 +8,9 @@
 The node binding starts new threads for every token, which costs small models up to half of their
 speed; the peer's own command-line tool keeps a pool of polling threads. This drives the same
 libraries (npm ci in this folder) through their C interface with such a pool, and prints one JSON
-line. Structures are passed as opaque bytes, larger than they are, which the x86-64 calling convention
-allows for a last argument; the one assumption is where the first fields of the context's parameters
-stand, and llama_n_ctx() is asked whether it holds.
+line. Structures are passed as opaque bytes, larger than they are, which the x86-64 calling
+convention allows for a last argument; the one assumption is where the first fields of the context's
+parameters stand, and llama_n_ctx() is asked whether it holds.
 """
 import ctypes
 import json

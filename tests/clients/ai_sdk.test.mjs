@@ -36,7 +36,8 @@ test("streamText gives the same text", async () => {
 });
 
 test("completion model", async () => {
-  const { text } = await generateText({ ...settings, model: towline.completionModel(model), prompt });
+  const completion = towline.completionModel(model);
+  const { text } = await generateText({ ...settings, model: completion, prompt });
   assert.ok(text.length > 0);
 });
 

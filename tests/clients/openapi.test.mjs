@@ -52,7 +52,8 @@ const cases = [
   ["GET", "/v1/nothing", null, "Error"],
 ];
 for (const [method, path, body, schema] of cases) {
-  test(`${method} ${path} ${body ? JSON.stringify(body).slice(0, 60) : ""} is a ${schema}`, async () => {
+  const sent = body ? JSON.stringify(body).slice(0, 60) : "";
+  test(`${method} ${path} ${sent} is a ${schema}`, async () => {
     const kind = path.startsWith("/v1/chat") ? "ChatCompletionRequest"
       : path === "/v1/completions" ? "CompletionRequest" : null;
     if (kind && schema !== "Error") assert.ok(validator(kind)(body), "the request fits its schema");

@@ -3,8 +3,8 @@
 """What the cluster tests share: processes of the program under test (argv[1]), and requests.
 
 A verdict must be the same in every schedule: whoever is held up for seconds, by other tests or by a
-machine that was suspended, must not change it. So nothing here is about times; what other processes do
-is waited for; and clusters get a lease that no hold-up reaches, unless a test is about leases.
+machine that was suspended, must not change it. So nothing here is about times; what other processes
+do is waited for; and clusters get a lease that no hold-up reaches, unless a test is about leases.
 """
 import atexit
 import concurrent.futures
@@ -22,16 +22,16 @@ import urllib.request
 TOWLINE = os.path.abspath(sys.argv[1])
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MODEL = os.path.join(ROOT, "models", "towline-demo-3.9m-q8_0.gguf")
-STARTS = ["In the beginning", "And it came to pass", "The Lord is my", "Blessed are the", "Now when",
-          "He said unto them", "Behold", "And God said"]
+STARTS = ["In the beginning", "And it came to pass", "The Lord is my", "Blessed are the",
+          "Now when", "He said unto them", "Behold", "And God said"]
 # Seconds; a bound for a test that fails, never reached by one that does not. Sanitizers need more.
 PATIENCE = int(os.environ.get("TOWLINE_TEST_PATIENCE", "300"))
 LEASE = "600"
 
 
 def words_file():
-    """For what a process says that no test reads; kept in a folder of tools/sanitize, if there is one:
-    UBSan's reports go nowhere else."""
+    """For what a process says that no test reads; kept in a folder of tools/sanitize, if there is
+    one: UBSan's reports go nowhere else."""
     return tempfile.NamedTemporaryFile(mode="w+", dir=os.environ.get("TOWLINE_TEST_WORDS"),
                                        delete="TOWLINE_TEST_WORDS" not in os.environ)
 
@@ -43,7 +43,8 @@ class Server:
         self.errors = words_file() if wait else subprocess.PIPE
         self.process = subprocess.Popen(command or [TOWLINE, *settled(words), "--json"],
                                         stdout=subprocess.PIPE, stderr=self.errors, text=True)
-        atexit.register(self.process.kill)  # of a test that fails nothing goes on; of one that ended, nothing
+        # Of a test that fails nothing goes on; of one that ended, nothing is there.
+        atexit.register(self.process.kill)
         if wait:
             self.wait_ready()
         else:
@@ -101,14 +102,16 @@ class Server:
 
 
 def settled(words):
-    """A long lease for a coordinator, and all the time to start; one compute thread for a server of its own: two that wait for each
-    other have to be given both processors at once, for which other tests may make them wait long."""
+    """A long lease for a coordinator, and all the time to start; one compute thread for a
+    server of its own: two that wait for each other have to be given both processors at once,
+    for which other tests may make them wait long."""
     defaults = {"--threads": "1"}
     if words[0] == "up":
         defaults = {"--lease": LEASE, "--ready-seconds": "86400"}
     elif "--cluster" in words:
         defaults = {"--lease": LEASE}
-    return [*words, *(w for option, value in defaults.items() if option not in words for w in (option, value))]
+    return [*words, *(w for option, value in defaults.items() if option not in words
+                      for w in (option, value))]
 
 
 def until(what, holds, seconds=PATIENCE):
@@ -143,8 +146,8 @@ def wait_all_ready(cluster, count=None):
 
 
 def shared_files(pids):
-    """Files in /dev/shm that these processes hold. Only what has a name there can be left behind; of
-    what others have there nothing follows."""
+    """Files in /dev/shm that these processes hold. Only what has a name there can be left behind;
+    of what others have there nothing follows."""
     found = set()
     for pid in pids:
         with open(f"/proc/{pid}/maps") as f:
@@ -158,8 +161,8 @@ def shared_files(pids):
 
 
 def free_address():
-    """An address of this machine that is this process's own: nobody takes its ports between the life of
-    a process that listens there and the next, as happens to free ports of 127.0.0.1."""
+    """An address of this machine that is this process's own: nobody takes its ports between the
+    life of a process that listens there and the next, as happens to free ports of 127.0.0.1."""
     pid = os.getpid()
     return f"127.{64 + (pid >> 16) % 64}.{(pid >> 8) % 256}.{pid % 256}"
 
@@ -188,7 +191,8 @@ def bodies():
 
 def answer(server, body):
     choice = server.call("/v1/completions", body)["choices"][0]
-    return {"text": choice["text"], "finish": choice["finish_reason"], "logprobs": choice["logprobs"]}
+    return {"text": choice["text"], "finish": choice["finish_reason"],
+            "logprobs": choice["logprobs"]}
 
 
 def answers(server, together, requests=None):
@@ -229,8 +233,8 @@ def splits(layers):
 
 
 def worker(address, name, *words, cwd=None):
-    return subprocess.Popen([TOWLINE, "worker", "--connect", address, "--name", name, "--connect-seconds",
-                             "600", *words], stderr=words_file(), cwd=cwd)
+    return subprocess.Popen([TOWLINE, "worker", "--connect", address, "--name", name,
+                             "--connect-seconds", "600", *words], stderr=words_file(), cwd=cwd)
 
 
 def ended(process):

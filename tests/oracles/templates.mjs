@@ -19,11 +19,13 @@ let Template;
 try {
   ({Template} = await import('@huggingface/jinja'));
 } catch (e) {
-  console.error(`templates.mjs: ${e.message}\nrun 'npm ci --ignore-scripts' in tests/oracles first`);
+  console.error(`templates.mjs: ${e.message}
+run 'npm ci --ignore-scripts' in tests/oracles first`);
   process.exit(2);
 }
 const here = dirname(fileURLToPath(import.meta.url));
-const conversations = JSON.parse(readFileSync(join(here, '../template_oracle/conversations.json'), 'utf8'));
+const conversations =
+  JSON.parse(readFileSync(join(here, '../template_oracle/conversations.json'), 'utf8'));
 const scratch = mkdtempSync(join(tmpdir(), 'towline-oracle-'));
 const file = join(scratch, 'messages.json');
 let equal = 0, different = 0, refused = 0;
@@ -32,21 +34,24 @@ for (const name of readdirSync(folder).filter(n => n.endsWith('.jinja')).sort())
   for (const [title, conversation] of Object.entries(conversations)) {
     let want;
     try {
-      want = new Template(readFileSync(path, 'utf8')).render({bos_token: '<s>', eos_token: '</s>', tools: null,
-        documents: null, add_generation_prompt: true, ...conversation});
+      want = new Template(readFileSync(path, 'utf8')).render({
+        bos_token: '<s>', eos_token: '</s>', tools: null, documents: null,
+        add_generation_prompt: true, ...conversation});
     } catch {
       ++refused;
       continue;
     }
     const {add_generation_prompt = true, ...rest} = conversation;
     writeFileSync(file, JSON.stringify(rest));
-    const done = spawnSync(program, ['template', path, '--messages', file, '--json', '--kwargs', 'bos_token=<s>',
-      '--kwargs', 'eos_token=</s>', ...(add_generation_prompt ? [] : ['--no-generation-prompt'])], {encoding: 'utf8'});
+    const words = ['template', path, '--messages', file, '--json', '--kwargs', 'bos_token=<s>',
+      '--kwargs', 'eos_token=</s>', ...(add_generation_prompt ? [] : ['--no-generation-prompt'])];
+    const done = spawnSync(program, words, {encoding: 'utf8'});
     if (done.status === 0 && JSON.parse(done.stdout).text === want) {
       ++equal;
     } else {
       ++different;
-      console.log(`differs: ${name} / ${title}${done.status ? ' (towline refuses: ' + done.stderr.trim() + ')' : ''}`);
+      const refusal = done.status ? ` (towline refuses: ${done.stderr.trim()})` : '';
+      console.log(`differs: ${name} / ${title}${refusal}`);
     }
   }
 }

@@ -4,10 +4,10 @@
 
     python3 tools/train/train.py --out /some/folder --minutes 60
 
-Needs Debian's python3-torch, libopenblas0-pthread (the reference BLAS is 15 times slower), bible-kjv
-and bible-kjv-text. Writes a Hugging Face directory, which
-`towline model quantize FOLDER --type q8_0 --out models/demo.gguf` turns into the committed file.
-A checkpoint is written every few minutes, so that an interrupted run still leaves a model.
+Needs Debian's python3-torch, libopenblas0-pthread (the reference BLAS is 15 times slower),
+bible-kjv and bible-kjv-text. Writes a Hugging Face directory, which `towline model quantize FOLDER
+--type q8_0 --out models/demo.gguf` turns into the committed file. A checkpoint is written every few
+minutes, so that an interrupted run still leaves a model.
 """
 import argparse
 import json
@@ -35,10 +35,12 @@ class Block(torch.nn.Module):
         d, hd = c["hidden"], c["hidden"] // c["heads"]
         linear = lambda i, o: torch.nn.Linear(i, o, bias=False)
         self.heads, self.kv_heads, self.hd = c["heads"], c["kv_heads"], hd
-        self.q, self.k, self.v = linear(d, d), linear(d, c["kv_heads"] * hd), linear(d, c["kv_heads"] * hd)
+        self.q = linear(d, d)
+        self.k, self.v = linear(d, c["kv_heads"] * hd), linear(d, c["kv_heads"] * hd)
         self.o, self.gate, self.up = linear(d, d), linear(d, c["ffn"]), linear(d, c["ffn"])
         self.down = linear(c["ffn"], d)
-        self.norm1, self.norm2 = torch.nn.Parameter(torch.ones(d)), torch.nn.Parameter(torch.ones(d))
+        self.norm1 = torch.nn.Parameter(torch.ones(d))
+        self.norm2 = torch.nn.Parameter(torch.ones(d))
 
     def forward(self, x, cos, sin, mask):
         b, t, d = x.shape
@@ -63,7 +65,8 @@ class Model(torch.nn.Module):
         self.norm = torch.nn.Parameter(torch.ones(c["hidden"]))
         for name, p in self.named_parameters():
             if p.dim() == 2:
-                scale = 0.02 / math.sqrt(2 * c["layers"]) if ".o." in name or ".down." in name else 0.02
+                last = ".o." in name or ".down." in name
+                scale = 0.02 / math.sqrt(2 * c["layers"]) if last else 0.02
                 torch.nn.init.normal_(p, std=scale)
 
     def forward(self, ids):
@@ -124,8 +127,9 @@ def export(model, bpe, out):
     tensors = {"model.embed_tokens.weight": model.embed.weight, "model.norm.weight": model.norm}
     for i, b in enumerate(model.blocks):
         p = f"model.layers.{i}."
-        for name, t in (("self_attn.q_proj", b.q), ("self_attn.k_proj", b.k), ("self_attn.v_proj", b.v),
-                        ("self_attn.o_proj", b.o), ("mlp.gate_proj", b.gate), ("mlp.up_proj", b.up),
+        for name, t in (("self_attn.q_proj", b.q), ("self_attn.k_proj", b.k),
+                        ("self_attn.v_proj", b.v), ("self_attn.o_proj", b.o),
+                        ("mlp.gate_proj", b.gate), ("mlp.up_proj", b.up),
                         ("mlp.down_proj", b.down)):
             tensors[p + name + ".weight"] = t.weight
         tensors[p + "input_layernorm.weight"] = b.norm1
@@ -133,7 +137,8 @@ def export(model, bpe, out):
     header, blobs, at = {}, [], 0
     for name, t in tensors.items():
         data = t.detach().float().contiguous().numpy().tobytes()
-        header[name] = {"dtype": "F32", "shape": list(t.shape), "data_offsets": [at, at + len(data)]}
+        header[name] = {"dtype": "F32", "shape": list(t.shape),
+                        "data_offsets": [at, at + len(data)]}
         blobs.append(data)
         at += len(data)
     head = json.dumps(header).encode()
@@ -149,8 +154,9 @@ def export(model, bpe, out):
         "vocab_size": c["vocab"], "max_position_embeddings": c["context"], "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0, "tie_word_embeddings": True, "bos_token_id": corpus.BOS,
         "eos_token_id": corpus.EOS, "hidden_act": "silu", "torch_dtype": "float32"})
-    write("tokenizer_config.json", {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "add_bos_token": True,
-                                    "tokenizer_class": "GPT2Tokenizer", "chat_template": TEMPLATE})
+    write("tokenizer_config.json", {"bos_token": "<|bos|>", "eos_token": "<|eos|>",
+                                    "add_bos_token": True, "tokenizer_class": "GPT2Tokenizer",
+                                    "chat_template": TEMPLATE})
     special = [{"id": i, "content": s, "special": True, "single_word": False, "lstrip": False,
                 "rstrip": False, "normalized": False} for i, s in enumerate(corpus.SPECIAL)]
     bos = {"SpecialToken": {"id": "<|bos|>", "type_id": 0}}
@@ -164,10 +170,11 @@ def export(model, bpe, out):
                                     {"Sequence": {"id": "B", "type_id": 1}}],
                            "special_tokens": {"<|bos|>": {"id": "<|bos|>", "ids": [corpus.BOS],
                                                           "tokens": ["<|bos|>"]}}},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-                  "vocab": {t: i for i, t in enumerate(bpe.tokens)},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                    "use_regex": True},
+        "model": {"type": "BPE", "dropout": None, "unk_token": None,
+                  "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False,
+                  "byte_fallback": False, "vocab": {t: i for i, t in enumerate(bpe.tokens)},
                   "merges": [" ".join(m) for m in bpe.merges]}})
 
 
@@ -184,19 +191,23 @@ def main():
     bpe = corpus.Bpe.train([v for c in chapters for v in c], CONFIG["vocab"])
     held_out, chapters = chapters[::97], [c for i, c in enumerate(chapters) if i % 97]
     model = Model(CONFIG)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(bpe.tokens)} tokens", flush=True)
+    size = sum(p.numel() for p in model.parameters())
+    print(f"{size / 1e6:.2f} M parameters, {len(bpe.tokens)} tokens", flush=True)
     decay = [p for p in model.parameters() if p.dim() == 2]
     plain = [p for p in model.parameters() if p.dim() != 2]
-    optimiser = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
+    optimiser = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05},
+                                   {"params": plain, "weight_decay": 0.0}],
                                   lr=0, betas=(0.9, 0.95))
     spent, saved, step = 0.0, 0.0, 0
     for ids in batches(chapters, bpe, rng):
-        begin = time.process_time()  # CPU time: a paused or crowded machine does not end training early
+        # CPU time: a paused or crowded machine does not end training early.
+        begin = time.process_time()
         done = spent / (args.minutes * 60)
         if done >= 1:
             break
         for group in optimiser.param_groups:
-            group["lr"] = 2.5e-3 * min(1, (step + 1) / 100) * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * done)))
+            cosine = 0.5 + 0.5 * math.cos(math.pi * done)
+            group["lr"] = 2.5e-3 * min(1, (step + 1) / 100) * (0.05 + 0.95 * cosine)
         logits = model(ids[:, :-1])
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1))
         optimiser.zero_grad(set_to_none=True)
@@ -215,7 +226,8 @@ def main():
     with torch.no_grad():
         losses = [F.cross_entropy(model(torch.tensor([d[:-1]]))[0], torch.tensor(d[1:])).item()
                   for d in documents(held_out, bpe, random.Random(7)) if 8 < len(d) <= 512]
-    print(f"held-out loss {sum(losses) / len(losses):.3f} nats a token over {len(losses)} documents", flush=True)
+    loss = sum(losses) / len(losses)
+    print(f"held-out loss {loss:.3f} nats a token over {len(losses)} documents", flush=True)
 
 
 if __name__ == "__main__":

@@ -221,8 +221,8 @@ int run(std::span<const std::string> args) {
       long long cols = 0, rows = 0;
       if (std::sscanf(shape.c_str(), "%lldx%lld", &cols, &rows) != 2 ||
           !plan_packed(*type, rows, cols)) {
-        return fail(errorf(Code::kInvalidArgument, "--shapes: '{}' is not COLUMNSxROWS of {}", shape,
-                           name));
+        return fail(errorf(Code::kInvalidArgument, "--shapes: '{}' is not COLUMNSxROWS of {}",
+                           shape, name));
       }
       bench_gemm(o, team, **kernels, *type, cols, rows);
     }

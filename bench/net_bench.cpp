@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// net_bench: round trips of the broadcast ring between processes, as docs/benchmarks.md reports
-// them.
+// net_bench: round trips of the broadcast ring between processes,
+// as docs/benchmarks.md reports them.
 //
 // Each message is written once; each reader process touches every byte and acknowledges; a round
 // trip ends when all have. gap 0 is the hot path, gap 2 ms is like steps of a model (everybody has

@@ -11,7 +11,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -48,8 +47,9 @@ class Folder {
  public:
   Folder() {
     static int made = 0;
-    path = (std::filesystem::temp_directory_path() / format("towline-fuzz-{}-{}", ::getpid(), made++))
-               .string();
+    path =
+        (std::filesystem::temp_directory_path() / format("towline-fuzz-{}-{}", ::getpid(), made++))
+            .string();
     std::filesystem::create_directories(path);
   }
   ~Folder() {
@@ -87,7 +87,8 @@ void registry_url(std::string_view text) {
     return;
   }
   CHECK(!url->hosts.empty() && url->prefix.ends_with('/'), url->prefix);
-  CHECK(url->tls == text.starts_with("etcds://") && url->user.empty() == url->password_file.empty());
+  CHECK(url->tls == text.starts_with("etcds://") &&
+        url->user.empty() == url->password_file.empty());
   for (const net::EtcdUrl::Host& host : url->hosts) CHECK(!host.name.empty() && !host.port.empty());
 }
 

@@ -96,7 +96,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 'f': files(text); break;
     case 'l':
       if (const auto lengths = sim::load_lengths(File(text).path())) {
-        for (const auto& [input, output] : *lengths) CHECK(input >= 1 && output >= 1, input, output);
+        for (const auto& [input, output] : *lengths) {
+          CHECK(input >= 1 && output >= 1, input, output);
+        }
       }
       break;
     case 'a':

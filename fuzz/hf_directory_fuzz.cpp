@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// A model's directory as Hugging Face lays it out (engine/format/model_file.hpp). The input is files:
-// a line "== NAME", then the file's bytes up to the next such line. What opens has whole tensors, and
-// its tokenizer and chat template work or say why not.
+// A model's directory as Hugging Face lays it out (engine/format/model_file.hpp). The input is
+// files: a line "== NAME", then the file's bytes up to the next such line. What opens has whole
+// tensors, and its tokenizer and chat template work or say why not.
 #include <unistd.h>
 
 #include <array>

@@ -4,7 +4,6 @@
 // Any bytes as JSON: what parses must print as JSON that parses to the same value.
 #include <cstdint>
 #include <cstdlib>
-#include <string_view>
 
 #include "base/json.hpp"
 

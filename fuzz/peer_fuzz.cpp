@@ -10,7 +10,6 @@
 // its input brought.
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <set>
 #include <span>
 #include <vector>

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Between a node's agent and its ranks (worker/ring_frame.hpp, prepared_step.hpp, rpc.hpp): frames,
-// answers, prepared inputs and the arguments of calls. The first byte chooses; spans stay inside the
-// bytes, and memory in proportion to them.
+// answers, prepared inputs and the arguments of calls. The first byte chooses; spans stay inside
+// the bytes, and memory in proportion to them.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -28,7 +28,8 @@ using namespace towline::worker;
 // As in a ring's slot: aligned for the widest part.
 class Aligned {
  public:
-  explicit Aligned(std::span<const uint8_t> bytes) : lines_(bytes.size() / 64 + 1), size_(bytes.size()) {
+  explicit Aligned(std::span<const uint8_t> bytes)
+      : lines_(bytes.size() / 64 + 1), size_(bytes.size()) {
     if (size_ > 0) std::memcpy(lines_.data(), bytes.data(), size_);
   }
   std::span<const uint8_t> bytes() const {

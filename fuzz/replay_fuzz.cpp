@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Replaying journals (sim/replay.hpp): whatever the events say, the host meets no bug of its own; and
-// the workload they tell of (sim/journal_workload.hpp) is one that can be simulated.
+// Replaying journals (sim/replay.hpp): whatever the events say, the host meets no bug of its own;
+// and the workload they tell of (sim/journal_workload.hpp) is one that can be simulated.
 // The input is a list of records: a byte for the kind (three bits) and how much later it is (five),
 // two for the size, and the payload, so that the checksums are right.
 #include <unistd.h>

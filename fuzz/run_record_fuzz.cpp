@@ -1,12 +1,11 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Recorded runs of a rank (spec/run_record.hpp), and a profile learned from them (spec/profile_learn.hpp):
-// whatever is read teaches finite times, or is refused.
+// Recorded runs of a rank (spec/run_record.hpp), and a profile learned from them
+// (spec/profile_learn.hpp): whatever is read teaches finite times, or is refused.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
 
 #include "base/check.hpp"
 #include "spec/profile_learn.hpp"
@@ -20,7 +19,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto runs = parse_runs(*json, "trace");
   if (!runs) return 0;
   const MessageTimes messages = message_times({&*runs, 1}, profile.model.layers);
-  CHECK(messages.between >= 0 && messages.coordinator >= 0 && messages.mean(1) >= 0, messages.between);
+  CHECK(messages.between >= 0 && messages.coordinator >= 0 && messages.mean(1) >= 0,
+        messages.between);
   for (const DeviceProfile& device : profile.devices) {
     const auto learned = learn_times(device, profile.model.layers, *runs);
     if (!learned) continue;

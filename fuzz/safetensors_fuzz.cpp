@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <span>
-#include <string_view>
 
 #include "engine/format/model_shape.hpp"
 #include "engine/format/safetensors.hpp"

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Scenario files (spec/scenario.hpp): what is accepted prints to a text that reads as the same
-// scenario, links are found from both ends, and every deployment (spec/deploy.hpp) is files or a
-// sentence.
+// scenario, links are found from both ends, and every deployment (spec/deploy.hpp)
+// is files or a sentence.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Input: a tokenizer.json, a zero byte, and a text. If the first part is not a tokenizer, the whole
-// input is text for a small built-in vocabulary of one of three kinds. Encoding must succeed or fail cleanly,
-// every id must be in range, and streamed decoding must equal decoding at once.
+// input is text for a small built-in vocabulary of one of three kinds. Encoding must succeed or
+// fail cleanly, every id must be in range, and streamed decoding must equal decoding at once.
 #include <cstdint>
 #include <cstdlib>
 #include <string>

@@ -41,7 +41,8 @@ void servegen(std::string_view text) {
   for (int i = 0; i < 100; ++i) {
     const auto request = source->next();
     if (!request || !request->has_value()) break;
-    CHECK((*request)->arrival_ns >= last && (*request)->input >= 1 && (*request)->output >= 1, last);
+    CHECK((*request)->arrival_ns >= last && (*request)->input >= 1 && (*request)->output >= 1,
+          last);
     last = (*request)->arrival_ns;
   }
 }

@@ -44,7 +44,9 @@ Result<std::string> base64_decode(std::string_view text) {
     uint32_t bits = 0;
     for (size_t i = 0; i < 4; ++i) {
       const size_t digit = i < count ? kAlphabet.find(text[at + i]) : 0;
-      if (digit == std::string_view::npos) return bad("has a character that is none of its alphabet");
+      if (digit == std::string_view::npos) {
+        return bad("has a character that is none of its alphabet");
+      }
       bits = bits << 6 | static_cast<uint32_t>(digit);
     }
     const uint32_t unused = count == 4 ? 0 : count == 3 ? 0xff : 0xffff;

@@ -223,7 +223,8 @@ TEST(Base64, TheRfcsExamplesBothWays) {  // RFC 4648, section 10
     ASSERT_TRUE(base64_decode(text)) << text;
     EXPECT_EQ(*base64_decode(text), bytes);
   }
-  for (const char* bad : {"Zg", "Zg=", "Z===", "====", "Zh==", "Zm9=", "Zg==Zg==", "Zm9v\n", "Z\xff=="}) {
+  for (const char* bad :
+       {"Zg", "Zg=", "Z===", "====", "Zh==", "Zm9=", "Zg==Zg==", "Zm9v\n", "Z\xff=="}) {
     EXPECT_FALSE(base64_decode(bad)) << bad;
   }
 }

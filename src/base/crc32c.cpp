@@ -26,7 +26,9 @@ constexpr std::array<uint32_t, 256> make_table() {
 constexpr std::array<uint32_t, 256> kTable = make_table();
 
 uint32_t by_table(const std::byte* at, size_t size, uint32_t crc) {
-  for (; size > 0; --size, ++at) crc = (crc >> 8) ^ kTable[(crc ^ static_cast<uint8_t>(*at)) & 0xff];
+  for (; size > 0; --size, ++at) {
+    crc = (crc >> 8) ^ kTable[(crc ^ static_cast<uint8_t>(*at)) & 0xff];
+  }
   return crc;
 }
 

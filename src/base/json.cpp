@@ -51,8 +51,12 @@ class JsonBuilder : public nlohmann::json_sax<nlohmann::json> {
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& e)
       override {
     std::string_view what = e.what();
-    if (const size_t at = what.rfind("; "); at != std::string_view::npos) what.remove_prefix(at + 2);
-    if (what.starts_with("[json.")) what.remove_prefix(std::min(what.find(' '), what.size() - 1) + 1);
+    if (const size_t at = what.rfind("; "); at != std::string_view::npos) {
+      what.remove_prefix(at + 2);
+    }
+    if (what.starts_with("[json.")) {
+      what.remove_prefix(std::min(what.find(' '), what.size() - 1) + 1);
+    }
     error_ = errorf(Code::kInvalidArgument, "{}: not valid JSON at byte {}: {}", source_, position,
                     what);
     return false;
@@ -137,8 +141,9 @@ bool Json::as_bool(bool fallback) const {
 }
 int64_t Json::as_int(int64_t fallback) const {
   if (const int64_t* v = std::get_if<int64_t>(&data_)) return *v;
-  if (const double* v = std::get_if<double>(&data_); v && std::abs(*v) < 9.0e18)
+  if (const double* v = std::get_if<double>(&data_); v && std::abs(*v) < 9.0e18) {
     return static_cast<int64_t>(*v);
+  }
   return fallback;
 }
 double Json::as_double(double fallback) const {

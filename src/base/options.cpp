@@ -83,10 +83,12 @@ Result<void> OptionRow::set(const Json& value) {
   };
   const auto check_one = [&](const Json& item) -> Result<void> {
     if (bounded_ && (item.as_double() < low_ || item.as_double() > high_)) {
-      return reject(format("{} is out of range; it must be from {} to {}", show(item), low_, high_));
+      return reject(
+          format("{} is out of range; it must be from {} to {}", show(item), low_, high_));
     }
     if (!choices_.empty() && std::ranges::find(choices_, item.as_string()) == choices_.end()) {
-      return reject(format("'{}' is not one of: {}", show(item), fmt::format("{}", fmt::join(choices_, ", "))));
+      return reject(format("'{}' is not one of: {}", show(item),
+                           fmt::format("{}", fmt::join(choices_, ", "))));
     }
     return {};
   };
@@ -126,7 +128,8 @@ Result<void> OptionRow::set_words(const std::vector<std::string>& words) {
   for (const std::string& word : words) {
     size_t begin = 0;
     // 1,8,32; and words that are to be chosen from some.
-    const bool splits = kind_ == Kind::kIntList || (kind_ == Kind::kStringList && !choices_.empty());
+    const bool splits =
+        kind_ == Kind::kIntList || (kind_ == Kind::kStringList && !choices_.empty());
     while (true) {
       const size_t comma = splits ? word.find(',', begin) : std::string::npos;
       Result<Json> one = word_to_json(std::string_view(word).substr(begin, comma - begin), integer,
@@ -246,8 +249,9 @@ Result<ParseOutcome> OptionTable::parse(std::span<const std::string> args) {
   std::vector<int64_t> flags(rows_.size());
   for (size_t i = 0; i < rows_.size(); ++i) {
     const OptionRow& row = *rows_[i];
-    const std::string flag = row.positional_ ? row.name_
-                             : (row.alias_.empty() ? "" : "-" + row.alias_ + ",") + "--" + row.name_;
+    const std::string flag =
+        row.positional_ ? row.name_
+                        : (row.alias_.empty() ? "" : "-" + row.alias_ + ",") + "--" + row.name_;
     if (row.kind_ == OptionRow::Kind::kFlag) {
       parsed.push_back(app.add_flag(flag + ",!--no-" + row.name_, flags[i]));
       continue;
@@ -328,7 +332,9 @@ std::string OptionTable::usage_line() const {
   for (const auto& row : rows_) {
     if (!row->positional_) continue;
     std::string name;
-    for (const char c : row->name_) name += static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    for (const char c : row->name_) {
+      name += static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    }
     if (row->kind_ == OptionRow::Kind::kStringList) name += "...";
     line += row->required_ ? " " + name : " [" + name + "]";
   }
@@ -374,10 +380,14 @@ std::string OptionTable::markdown() const {
   if (!rows_.empty()) text += "| option | environment | meaning | default |\n|---|---|---|---|\n";
   for (const auto& row : rows_) {
     const std::string name = row->label() + (row->alias_.empty() ? "" : "`, `-" + row->alias_);
-    text += fmt::format("| `{}` | {} | {}{} | {} |\n", name,
-                        row->positional_ ? "" : "`" + env_name(row->name_) + "`", row->help_,
-                        row->choices_.empty() ? "" : fmt::format(" (one of: {})", fmt::join(row->choices_, ", ")),
-                        row->required_ ? "required" : row->default_text_.empty() ? "" : "`" + row->default_text_ + "`");
+    const std::string environment = row->positional_ ? "" : "`" + env_name(row->name_) + "`";
+    std::string choices, fallback;
+    if (!row->choices_.empty()) {
+      choices = fmt::format(" (one of: {})", fmt::join(row->choices_, ", "));
+    }
+    if (!row->default_text_.empty()) fallback = "`" + row->default_text_ + "`";
+    text += fmt::format("| `{}` | {} | {}{} | {} |\n", name, environment, row->help_, choices,
+                        row->required_ ? "required" : fallback);
   }
   if (!examples_.empty()) {
     text += "\n```sh\n";

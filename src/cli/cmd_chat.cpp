@@ -4,7 +4,6 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <random>
 
 #include "base/file.hpp"
 #include "base/fmt.hpp"
@@ -12,9 +11,8 @@
 #include "cli/cluster_client.hpp"
 #include "cli/commands.hpp"
 #include "cli/line_reader.hpp"
-#include "cli/progress.hpp"
+#include "cli/solo_rows.hpp"
 #include "serve/chat_session.hpp"
-#include "serve/local_engine.hpp"
 #include "serve/model_text.hpp"
 #include "serve/remote_chat.hpp"
 
@@ -22,12 +20,11 @@ namespace towline::cli {
 namespace {
 
 struct ChatCommandOptions {
-  std::string model, url, api_key, ca, system, isa = "auto";
+  std::string model, url, api_key, ca, system;
   std::vector<std::string> stop;
-  double temperature = 0.8, top_p = 0.95, min_p = 0;
-  int top_k = 40, max_tokens = 0, threads = 0, context = 0;
-  int64_t seed = -1;
-  bool stats = false, progress = false, no_history = false;
+  int max_tokens = 0;
+  SoloRows solo;
+  bool stats = false, no_history = false;
 };
 
 OptionTable table(ChatCommandOptions& o) {
@@ -42,19 +39,13 @@ OptionTable table(ChatCommandOptions& o) {
   t.value("max-tokens", &o.max_tokens, "tokens of an answer at most; 0: what the context leaves")
       .alias("n")
       .range(0, 1 << 24);
-  t.value("temperature", &o.temperature, "0 is greedy").range(0, 100);
-  t.value("top-k", &o.top_k, "draw from the k likeliest tokens; 0: all").range(0, 1 << 24);
-  t.value("top-p", &o.top_p, "draw from the likeliest tokens that hold this mass").range(0, 1);
-  t.value("min-p", &o.min_p, "drop tokens less likely than this part of the best").range(0, 1);
+  o.solo.add_drawing(t);
   t.value("stop", &o.stop, "text that ends an answer; may be repeated");
-  t.value("seed", &o.seed, "same seed, same answers; -1: new ones each time");
-  t.value("threads", &o.threads, "compute threads; 0: every core allowed").range(0, 1024);
-  t.value("ctx", &o.context, "the whole conversation, in tokens; 0: the model's, up to 8192")
-      .range(0, 1 << 24);
-  t.value("isa", &o.isa, "kernels: auto, avx512, avx2 or generic");
+  o.solo.add_engine(t, "same seed, same answers; -1: new ones each time",
+                    "the whole conversation");
   t.flag("stats", &o.stats, "after each answer print tokens and speed to stderr");
   t.flag("no-history", &o.no_history, "neither read nor keep the history of lines");
-  t.flag("progress", &o.progress, "show loading progress even if this is no terminal");
+  t.flag("progress", &o.solo.progress, "show loading progress even if this is no terminal");
   t.describe("Type a message; a line that ends with '\\' goes on in the next. Ctrl-C stops an "
              "answer and keeps the conversation; Ctrl-D or /quit leaves; /help lists the commands. "
              "From a pipe each line is a message.");
@@ -84,11 +75,7 @@ serve::ChatOptions chat_options(const ChatCommandOptions& o) {
   serve::ChatOptions chat;
   chat.max_tokens = o.max_tokens;
   chat.stop = o.stop;
-  chat.sampling.temperature = static_cast<float>(o.temperature);
-  chat.sampling.top_k = o.top_k;
-  chat.sampling.top_p = static_cast<float>(o.top_p);
-  chat.sampling.min_p = static_cast<float>(o.min_p);
-  chat.sampling.seed = o.seed >= 0 ? static_cast<uint64_t>(o.seed) : std::random_device{}();
+  chat.sampling = o.solo.sampling();
   return chat;
 }
 
@@ -208,20 +195,8 @@ Result<int> run(std::span<const std::string> args) {
   const auto file = std::make_shared<engine::ModelFile>(std::move(opened));
   ASSIGN_OR_RETURN(const std::unique_ptr<serve::ModelText> text, serve::ModelText::open(*file));
   serve::ChatSession chat(*text);
-  serve::LocalEngineOptions engine_options;
-  engine_options.threads = o.threads;
-  engine_options.context = o.context;
-  engine_options.isa = o.isa;
-  engine_options.sequences = 1;
-  engine_options.queue = 1;
-  std::unique_ptr<serve::LocalEngine> engine;
-  {
-    Progress progress("loading", o.progress);
-    ASSIGN_OR_RETURN(engine, serve::LocalEngine::start(file, engine_options, chat.sink(),
-                                                       [&](int64_t done, int64_t total) {
-                                                         progress.report(done, total);
-                                                       }));
-  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<serve::LocalEngine> engine,
+                   o.solo.start(file, chat.sink()));
   chat.attach(*engine);
   talk(chat, o, file->desc().name,
        text->has_chat_template()

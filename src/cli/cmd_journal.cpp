@@ -4,7 +4,6 @@
 // `towline journal`: what a journal holds, and the workload of the run as a trace.
 #include <array>
 #include <cstdio>
-#include <map>
 #include <optional>
 
 #include "base/file.hpp"

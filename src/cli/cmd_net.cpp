@@ -14,7 +14,6 @@
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
 #include "cli/link_probe.hpp"
-#include "cli/progress.hpp"
 #include "cli/stop_signals.hpp"
 #include "net/keys.hpp"
 #include "net/transport.hpp"

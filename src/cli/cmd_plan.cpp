@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <optional>
 
-#include "base/file.hpp"
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
 #include "cli/plan_inputs.hpp"
@@ -17,7 +16,6 @@
 #include "cli/plan_roles.hpp"
 #include "cli/plan_search.hpp"
 #include "plan/auto.hpp"
-#include "plan/bounds.hpp"
 #include "plan/flow_report.hpp"
 #include "plan/heuristics.hpp"
 #include "plan/instance.hpp"

@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `towline profile learn`: a profile corrected by what workers did in serving.
-#include <algorithm>
 #include <cstdio>
 
 #include "base/file.hpp"

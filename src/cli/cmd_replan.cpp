@@ -137,8 +137,8 @@ plan::TransferCosts transfer_costs(const plan::PlanProblem& problem) {
 }
 
 // Of a plan.toml, by the names of its nodes: those that the cluster no longer has are lost, those
-// that the plan does not name have joined. Of a *_sol.ini, by number: joined nodes stand at the
-// end.
+// that the plan does not name have joined. Of a *_sol.ini, by number:
+// joined nodes stand at the end.
 Result<plan::Placement> running_placement(const std::string& path,
                                           const plan::PlanProblem& problem) {
   if (path.ends_with(".toml") || path.ends_with(".json")) {

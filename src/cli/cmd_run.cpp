@@ -8,14 +8,12 @@
 #include <iostream>
 #include <iterator>
 #include <mutex>
-#include <random>
 
 #include "base/fmt.hpp"
 #include "cli/commands.hpp"
-#include "cli/progress.hpp"
+#include "cli/solo_rows.hpp"
 #include "engine/text/chat_template.hpp"
 #include "engine/text/tokenizer.hpp"
-#include "serve/local_engine.hpp"
 
 namespace towline::cli {
 namespace {
@@ -26,19 +24,11 @@ struct RunOptions {
   std::string model;
   std::string prompt;
   int max_tokens = 256;
-  double temperature = 0.8;
-  int top_k = 40;
-  double top_p = 0.95;
-  double min_p = 0.0;
   double repetition_penalty = 1.0;
-  int64_t seed = -1;
-  int threads = 0;
-  int context = 0;
+  SoloRows solo;
   bool ignore_end = false;
   bool chat = false;
   bool json = false;
-  bool progress = false;
-  std::string isa = "auto";
 };
 
 OptionTable table(RunOptions& o) {
@@ -46,21 +36,15 @@ OptionTable table(RunOptions& o) {
   t.positional("model", &o.model, "GGUF file or Hugging Face directory").required();
   t.positional("prompt", &o.prompt, "text to continue; '-' reads standard input").required();
   t.value("max-tokens", &o.max_tokens, "output tokens at most").alias("n").range(0, 1 << 24);
-  t.value("temperature", &o.temperature, "0 is greedy").range(0, 100);
-  t.value("top-k", &o.top_k, "draw from the k likeliest tokens; 0: all").range(0, 1 << 24);
-  t.value("top-p", &o.top_p, "draw from the likeliest tokens that hold this mass").range(0, 1);
-  t.value("min-p", &o.min_p, "drop tokens less likely than this part of the best").range(0, 1);
+  o.solo.add_drawing(t);
   t.value("repetition-penalty", &o.repetition_penalty, "divides the logits of tokens seen; 1: off")
       .range(0.001, 1000);
-  t.value("seed", &o.seed, "same seed, same text; -1: a new one each time");
-  t.value("threads", &o.threads, "compute threads; 0: every core allowed").range(0, 1024);
-  t.value("ctx", &o.context, "prompt and output together, in tokens; 0: the model's, up to 8192")
-      .range(0, 1 << 24);
-  t.value("isa", &o.isa, "kernels: auto, avx512, avx2 or generic");
+  o.solo.add_engine(t, "same seed, same text; -1: a new one each time",
+                    "prompt and output together");
   t.flag("ignore-end", &o.ignore_end, "go on after the model's end-of-text token");
   t.flag("chat", &o.chat, "take the prompt as a user's message: apply the model's chat template");
   t.flag("json", &o.json, "print {prompt_ids, out_ids, text} instead of streaming");
-  t.flag("progress", &o.progress, "show loading progress even if this is no terminal");
+  t.flag("progress", &o.solo.progress, "show loading progress even if this is no terminal");
   t.describe("Without --chat the prompt is taken as it is: BOS is added if the model asks for it, "
              "and control tokens in it are plain text.");
   t.example("towline run model.gguf \"Once upon a time\" -n 100");
@@ -123,14 +107,8 @@ Result<serve::GenerationRequest> make_request(const RunOptions& o, const engine:
   serve::GenerationRequest request;
   ASSIGN_OR_RETURN(request.prompt, encode_prompt(o, file, tokenizer));
   request.max_tokens = o.max_tokens;
-  request.sampling.temperature = static_cast<float>(o.temperature);
-  request.sampling.top_k = o.top_k;
-  request.sampling.top_p = static_cast<float>(o.top_p);
-  request.sampling.min_p = static_cast<float>(o.min_p);
+  request.sampling = o.solo.sampling();
   request.sampling.repetition_penalty = static_cast<float>(o.repetition_penalty);
-  request.sampling.seed = o.seed >= 0 ? static_cast<uint64_t>(o.seed)
-                                      : (uint64_t{std::random_device{}()} << 32) +
-                                            std::random_device{}();
   if (!o.ignore_end) {
     request.stop_tokens.assign(tokenizer.end_tokens().begin(), tokenizer.end_tokens().end());
     if (tokenizer.bos() >= 0) request.stop_tokens.push_back(tokenizer.bos());
@@ -170,20 +148,8 @@ Result<int> run(std::span<const std::string> args) {
   ASSIGN_OR_RETURN(serve::GenerationRequest request, make_request(o, *file, tokenizer));
 
   Answer answer;
-  serve::LocalEngineOptions options;
-  options.threads = o.threads;
-  options.context = o.context;
-  options.isa = o.isa;
-  options.sequences = 1;
-  options.queue = 1;
-  std::unique_ptr<serve::LocalEngine> engine;
-  {
-    Progress progress("loading", o.progress);
-    ASSIGN_OR_RETURN(engine, serve::LocalEngine::start(file, options, answer.sink(),
-                                                       [&](int64_t done, int64_t total) {
-                                                         progress.report(done, total);
-                                                       }));
-  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<serve::LocalEngine> engine,
+                   o.solo.start(file, answer.sink()));
   const double load = seconds_since(start);
   const Clock::time_point asked = Clock::now();
   const std::vector<int32_t> prompt = request.prompt;

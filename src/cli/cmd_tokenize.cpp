@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <charconv>
 #include <cstdio>
-#include <iterator>
 
 #include "base/file.hpp"
 #include "base/fmt.hpp"

@@ -4,7 +4,6 @@
 
 #include <cstdio>
 
-#include "base/fmt.hpp"
 
 #ifndef TOWLINE_VERSION
 #define TOWLINE_VERSION "0.1.0"

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "base/file.hpp"
-#include "base/fmt.hpp"
 #include "plan/heuristics.hpp"
 
 namespace towline::cli {

@@ -236,8 +236,9 @@ Result<int> find_pd_ratio(const SimulateOptions& o, const sim::StageOptions& opt
   std::optional<Ratio> best;
   for (int prompts = 0; prompts < machines; ++prompts) {
     Ratio ratio{prompts, run(prompts)};
-    if (!ratio.report && ratio.report.error().code() == Code::kCancelled)
+    if (!ratio.report && ratio.report.error().code() == Code::kCancelled) {
       return ratio.report.error();
+    }
     list.push(ratio_json(ratio, machines));
     const std::string name = prompts == 0 ? std::string("together")
                                           : format("{}:{}", prompts, machines - prompts);

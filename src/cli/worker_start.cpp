@@ -11,8 +11,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <utility>
-
 #include "base/fmt.hpp"
 #include "cli/stop_signals.hpp"
 

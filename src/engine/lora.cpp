@@ -34,11 +34,13 @@ struct Scaling {
 Result<Scaling> read_config(const Json& config) {
   const auto refuse = [](std::string_view what) { return errorf(Code::kUnsupported, "{}", what); };
   const std::string kind = config["peft_type"].as_string_or("LORA");
-  if (kind != "LORA")
+  if (kind != "LORA") {
     return refuse(format("adapters of type '{}' are not supported, only LORA", kind));
+  }
   if (config["use_dora"].as_bool()) return refuse("DoRA adapters are not supported");
-  if (config["bias"].as_string_or("none") != "none")
+  if (config["bias"].as_string_or("none") != "none") {
     return refuse("trained biases are not supported");
+  }
   if (config["fan_in_fan_out"].as_bool()) return refuse("fan_in_fan_out is not supported");
   if (config["alpha_pattern"].size() > 0) return refuse("alpha_pattern is not supported");
   if (config["modules_to_save"].size() > 0) return refuse("modules_to_save is not supported");

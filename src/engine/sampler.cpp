@@ -243,8 +243,9 @@ Result<SampledToken> sample(const KernelTable& kernels, const SamplingParams& pa
   if (greedy) return finish(best);
 
   const float most = values[static_cast<size_t>(best)];
-  for (float& v : values)
+  for (float& v : values) {
     v = v <= most ? (v - most) / params.temperature : kMinusInfinity;  // NaN out
+  }
   kernels.softmax(values.data(), static_cast<int64_t>(values.size()));
   const double unit = to_unit(random_at(mix64(params.seed) + static_cast<uint32_t>(choice),
                                         static_cast<uint64_t>(position)));

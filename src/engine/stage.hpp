@@ -160,8 +160,8 @@ class Stage {
   LoraRows lora_;                           // of this step
   std::vector<float> lora_parts_;           // [R][kMaxLoraRank], if there is one rank
 
-  // Working memory of a step; R = max_rows. Widths are the rank's. The numbers lie in buffers_, whose
-  // pages become resident as steps get that large.
+  // Working memory of a step; R = max_rows. Widths are the rank's. The numbers lie in buffers_,
+  // whose pages become resident as steps get that large.
   std::vector<RowPlace> places_;            // [rows]
   std::vector<AttentionItem> items_;
   Arena buffers_;

@@ -210,8 +210,8 @@ TEST(Stage, BitsDoNotDependOnChunksThreadsOrStages) {
   }
 }
 
-// Partial inference: a row may skip the first layers of a stage (another one did them), or stop
-// early.
+// Partial inference: a row may skip the first layers of a stage (another
+// one did them), or stop early.
 TEST(Stage, AnyPartsOfTheLayersInARowAreTheWhole) {
   const TempDir dir;
   const auto file = make_model(dir, small_shape("qwen3", kLayers), "q8_0");

@@ -21,8 +21,8 @@ constexpr size_t kHugePage = size_t{2} << 20;
 Result<BlockPool> BlockPool::create(int32_t layers, int32_t blocks, BlockLayout layout) {
   if (layers < 0 || blocks <= 0 || layout.kv_heads <= 0 || layout.head_dim <= 0) {
     return errorf(Code::kInvalidArgument,
-                  "a KV pool of {} layers, {} blocks, {} heads of {} makes no sense", layers, blocks,
-                  layout.kv_heads, layout.head_dim);
+                  "a KV pool of {} layers, {} blocks, {} heads of {} makes no sense", layers,
+                  blocks, layout.kv_heads, layout.head_dim);
   }
   BlockPool pool;
   pool.layout_ = layout;

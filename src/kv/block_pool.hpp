@@ -8,12 +8,14 @@
 //   [block][K][kv_head][head_dim][16 tokens]   float16
 //          [V][kv_head][16 tokens][head_dim]
 //
-// so that the unit of streaming, replication and swapping is one (layer, block) range. The attention
-// kernel multiplies one dimension of 16 keys at a time, and adds up whole values: each is contiguous. Which sequence holds which block is
-// policy's business (policy/block_ledger.hpp); the pool is only bytes.
+// so that the unit of streaming, replication and swapping is one (layer, block) range.
+// The attention kernel multiplies one dimension of 16 keys at a time, and adds up whole
+// values: each is contiguous. Which sequence holds which block is policy's business
+// (policy/block_ledger.hpp); the pool is only bytes.
 //
-// Memory is reserved at once and becomes resident when first written, in huge pages where the system
-// gives them, so a large pool costs what is used of it. Movable; threads may touch different blocks.
+// Memory is reserved at once and becomes resident when first written, in huge pages
+// where the system gives them, so a large pool costs what is used of it. Movable;
+// threads may touch different blocks.
 #pragma once
 
 #include <cstddef>
@@ -38,8 +40,8 @@ struct BlockLayout {
   int64_t plane() const { return kv_heads * head_stride(); }  // K or V of one block
   int64_t block_stride() const { return 2 * plane(); }
   Bytes block_bytes() const { return Bytes(block_stride() * 2); }  // of one layer
-  // Where the numbers of token t (0..15) of a head are, from the start of the block: those of its key
-  // are kBlockTokens apart from the first, those of its value follow each other.
+  // Where the numbers of token t (0..15) of a head are, from the start of the block: those of its
+  // key are kBlockTokens apart from the first, those of its value follow each other.
   int64_t k_offset(int32_t head, int32_t t) const { return head * head_stride() + t; }
   int64_t v_offset(int32_t head, int32_t t) const {
     return plane() + head * head_stride() + int64_t{t} * head_dim;

@@ -3,11 +3,11 @@
 #include "net/bulk_port.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 
 #include "base/fmt.hpp"
 #include "net/hub.hpp"
+#include "net/wait.hpp"
 
 namespace towline::net {
 namespace {
@@ -23,8 +23,9 @@ class BulkPort::Receiver final : public BulkSink {
  public:
   Result<void> bulk_frame(const Frame& frame) override {
     uint64_t words[2];
-    if (frame.payload.size() < sizeof words)
+    if (frame.payload.size() < sizeof words) {
       return Error(Code::kDataCorrupt, "a bulk frame is truncated");
+    }
     std::memcpy(words, frame.payload.data(), sizeof words);
     const auto bytes = std::span(frame.payload).subspan(sizeof words);
     const std::lock_guard lock(mutex_);
@@ -34,8 +35,9 @@ class BulkPort::Receiver final : public BulkSink {
       raised_.notify_all();
       return {};
     }
-    if (frame.kind != kPut)
+    if (frame.kind != kPut) {
       return errorf(Code::kDataCorrupt, "bulk frame kind {:#x} does not exist", frame.kind);
+    }
     const auto region = regions_.find(words[0]);
     const size_t size = region == regions_.end() ? 0 : region->second.size();
     if (words[1] > size || bytes.size() > size - words[1]) {
@@ -88,11 +90,7 @@ Result<std::unique_ptr<BulkLink>> BulkPort::connect(const std::string& address, 
 Result<void> BulkPort::wait(uint64_t signal, uint64_t at_least, Deadline deadline) {
   std::unique_lock lock(receiver_->mutex_);
   const auto raised = [&] { return receiver_->signals_[signal] >= at_least; };
-  if (deadline == kNever) {
-    receiver_->raised_.wait(lock, raised);
-  } else if (!receiver_->raised_.wait_until(
-                 lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline.ns)),
-                 raised)) {
+  if (!wait_for(receiver_->raised_, lock, deadline, raised)) {
     return errorf(Code::kDeadline, "signal {} has not reached {} in time (it is {})", signal,
                   at_least, receiver_->signals_[signal]);
   }

@@ -76,6 +76,10 @@ TEST(BulkPort, WritesOutsideARegionEndTheLink) {
     EXPECT_NE(flushed.error().message().find("put of 11 bytes"), std::string::npos)
         << flushed.error().message();
   }
+  b.port->unregister_region(7);
+  auto link = *a.port->connect("inproc://b", soon());
+  ASSERT_TRUE(link->put(7, 0, bytes, soon()));
+  EXPECT_FALSE(link->flush(soon()));
   EXPECT_EQ(memory, std::vector<uint8_t>(1000, 1));
 }
 

@@ -53,7 +53,6 @@ enum class ChannelState {
   kInterrupted,  // the line is down; frames wait (within the window) for it to come back
   kClosed,       // over, for good; close_reason() says why
 };
-std::string_view state_name(ChannelState state);
 
 // Why a channel ended, for whoever may begin anew.
 enum class ChannelEnd {

@@ -304,8 +304,9 @@ class PeerProcess : public Conformance {
       std::shared_ptr<Channel> channel;
       while (std::optional<Inbox::Event> event = inbox.wait(kNever)) {
         if (event->kind == Inbox::Event::kOpened) channel = event->opened;
-        if (event->kind == Inbox::Event::kFrame)
+        if (event->kind == Inbox::Event::kFrame) {
           (void)channel->send(1, 0, event->frame.payload, kNever);
+        }
       }
       ::_exit(0);
     }

@@ -5,10 +5,8 @@
 #include <sys/random.h>
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
-#include "base/check.hpp"
 #include "base/fmt.hpp"
 #include "base/log.hpp"
 #include "base/rng.hpp"
@@ -449,8 +447,9 @@ void Hub::run() {
     wire_->poll(lock, sleeping_until_);
     sleeping_until_ = Instant{0};
   }
-  while (!channels_.empty())
+  while (!channels_.empty()) {
     fail(channels_.begin()->second, Code::kUnavailable, "transport closed");
+  }
   wire_.reset();
 }
 
@@ -514,113 +513,6 @@ void Hub::drop_bulk_sink(BulkSink* sink) {
     flush(channel);
   }
   if (wire_ != nullptr) wire_->wake();
-}
-
-// --- HubChannel ----------------------------------------------------------------------------------
-
-Result<void> HubChannel::send(uint16_t kind, uint32_t epoch,
-                              std::span<const std::span<const uint8_t>> parts, Deadline deadline) {
-  size_t bytes = 0;
-  for (const auto part : parts) bytes += part.size();
-  if (bytes > kMaxFrameBytes) {
-    return errorf(Code::kInvalidArgument, "a frame of {} bytes is too long; the limit is {}", bytes,
-                  kMaxFrameBytes);
-  }
-  DraftFrame draft = draft_frame(parts);  // copy and checksum outside the lock
-  std::unique_lock lock(hub_->mutex_);
-  const auto sendable = [this] {
-    return session_.state() == ChannelState::kOpen ||
-           session_.state() == ChannelState::kInterrupted;
-  };
-  if (sendable() && bytes > session_.peer_max_frame()) {
-    return errorf(Code::kInvalidArgument, "a frame of {} bytes is too long; '{}' accepts {}", bytes,
-                  peer_.name, session_.peer_max_frame());
-  }
-  if (sendable() && !session_.has_credit(bytes) && deadline > steady_now()) {
-    const auto done = [&] { return !sendable() || session_.has_credit(bytes); };
-    ++hub_->waiters_;
-    if (deadline == kNever) {
-      hub_->changed_.wait(lock, done);
-    } else {
-      hub_->changed_.wait_until(
-          lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline.ns)), done);
-    }
-    --hub_->waiters_;
-  }
-  if (!sendable()) {
-    return session_.state() == ChannelState::kOpening
-               ? errorf(Code::kUnavailable, "the channel to '{}' is not open yet", address_)
-               : errorf(Code::kUnavailable, "the channel to '{}' is closed: {}", peer_.name,
-                        session_.close_reason());
-  }
-  if (!session_.has_credit(bytes)) {
-    return errorf(Code::kExhausted, "'{}' does not take frames as fast as they are sent ({} wait)",
-                  peer_.name, session_.stats().unconsumed_frames);
-  }
-  session_.send(steady_now(), std::move(draft), kind, epoch);
-  hub_->flush(shared_from_this());
-  hub_->wake_if_sooner(session_.next_deadline());
-  return {};
-}
-
-Result<void> HubChannel::wait_acknowledged(Deadline deadline) {
-  std::unique_lock lock(hub_->mutex_);
-  const uint64_t last = session_.last_sent_seq();
-  if (session_.acknowledged_seq() < last && session_.state() == ChannelState::kOpen) {
-    session_.ping(steady_now());
-    hub_->flush(shared_from_this());
-  }
-  const auto done = [&] {
-    return session_.acknowledged_seq() >= last || session_.state() == ChannelState::kClosed;
-  };
-  ++hub_->waiters_;
-  bool in_time = true;
-  if (deadline == kNever) {
-    hub_->changed_.wait(lock, done);
-  } else {
-    in_time = hub_->changed_.wait_until(
-        lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline.ns)), done);
-  }
-  --hub_->waiters_;
-  if (session_.acknowledged_seq() >= last) return {};
-  if (!in_time)
-    return errorf(Code::kDeadline, "'{}' has not acknowledged everything in time", peer_.name);
-  return errorf(Code::kUnavailable, "the channel to '{}' is closed: {}", peer_.name,
-                session_.close_reason());
-}
-
-void HubChannel::close(std::string_view reason) {
-  const std::lock_guard lock(hub_->mutex_);
-  session_.close(steady_now(), reason);
-  hub_->flush(shared_from_this());
-  hub_->wake_if_sooner(session_.next_deadline());
-}
-
-void HubChannel::consumed(uint64_t frames) {
-  const std::lock_guard lock(hub_->mutex_);
-  session_.consumed(steady_now(), frames);
-  hub_->flush(shared_from_this());
-  hub_->wake_if_sooner(session_.next_deadline());
-}
-
-ChannelState HubChannel::state() const {
-  const std::lock_guard lock(hub_->mutex_);
-  return session_.state();
-}
-
-std::string HubChannel::close_reason() const {
-  const std::lock_guard lock(hub_->mutex_);
-  return session_.close_reason();
-}
-
-PeerName HubChannel::peer() const {
-  const std::lock_guard lock(hub_->mutex_);
-  return peer_;
-}
-
-ChannelStats HubChannel::stats() const {
-  const std::lock_guard lock(hub_->mutex_);
-  return session_.stats();
 }
 
 }  // namespace towline::net

@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/inbox.hpp"
 
-#include <chrono>
 #include <utility>
+
+#include "net/wait.hpp"
 
 namespace towline::net {
 
@@ -13,13 +14,7 @@ std::optional<Inbox::Event> Inbox::wait(Deadline deadline) {
     std::unique_lock lock(mutex_);
     const auto ready = [this] { return woken_ || !items_.empty(); };
     waiting_ = true;
-    if (deadline == kNever) {
-      ready_.wait(lock, ready);
-    } else if (!ready() && deadline > steady_now()) {
-      ready_.wait_until(
-          lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline.ns)),
-          ready);
-    }
+    wait_for(ready_, lock, deadline, ready);
     waiting_ = false;
     if (woken_) {
       woken_ = false;
@@ -37,12 +32,6 @@ void Inbox::wake() {
   const std::lock_guard lock(mutex_);
   woken_ = true;
   if (waiting_) ready_.notify_one();
-  if (bell_) bell_();
-}
-
-void Inbox::set_doorbell(std::function<void()> bell) {
-  const std::lock_guard lock(mutex_);
-  bell_ = std::move(bell);
 }
 
 size_t Inbox::size() const {
@@ -59,7 +48,6 @@ void Inbox::deliver(Event event, std::shared_ptr<CreditSink> credit) {
   const std::lock_guard lock(mutex_);
   items_.push_back({std::move(event), std::move(credit)});
   if (waiting_) ready_.notify_one();
-  if (bell_) bell_();
 }
 
 }  // namespace towline::net

@@ -17,7 +17,6 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -62,10 +61,6 @@ class Inbox {
   std::optional<Event> wait(Deadline deadline);
   void wake();
   size_t size() const;
-  // For a consumer that sleeps elsewhere (on a BroadcastRing, say) and then calls wait(kNoWait):
-  // `bell` is called, from any thread, after each event that arrives. It must not block nor call
-  // back. Set it before transports deliver here.
-  void set_doorbell(std::function<void()> bell);
 
   // For transports.
   ChannelId next_channel_id();
@@ -80,7 +75,6 @@ class Inbox {
   mutable std::mutex mutex_;
   std::condition_variable ready_;
   std::deque<Item> items_;     // guarded by mutex_
-  std::function<void()> bell_; // constant once set
   bool woken_ = false;         // guarded by mutex_
   bool waiting_ = false;       // guarded by mutex_
   uint64_t last_channel_ = 0;  // guarded by mutex_

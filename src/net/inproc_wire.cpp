@@ -4,7 +4,6 @@
 // The inproc back end: lines between threads of one process. A line is a pair of ends; each hub has
 // a mailbox of (line, message) under its own small mutex, so that no hub ever takes another's lock.
 // No thread of its own.
-#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <map>
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "base/fmt.hpp"
+#include "net/wait.hpp"
 #include "net/wire.hpp"
 
 namespace towline::net {
@@ -48,12 +48,7 @@ class Mailbox {
   std::deque<Message> take(Instant until) {
     std::unique_lock lock(mutex_);
     const auto ready = [this] { return woken_ || !queue_.empty(); };
-    if (until == kNever) {
-      ready_.wait(lock, ready);
-    } else {
-      ready_.wait_until(
-          lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(until.ns)), ready);
-    }
+    wait_for(ready_, lock, until, ready);
     woken_ = false;
     return std::exchange(queue_, {});
   }

@@ -25,11 +25,8 @@ class ScriptedRegistry final : public Registry {
  public:
   ScriptedRegistry() : Registry("scripted://") {}
 
-  enum class Trouble {
-    kNone,
-    kBefore,
-    kAfter
-  };  // the call does not arrive, or its answer does not
+  // The call does not arrive, or its answer does not.
+  enum class Trouble { kNone, kBefore, kAfter };
   std::function<Trouble()> trouble = [] { return Trouble::kNone; };
 
   Result<std::vector<RegistryEntry>> list(std::string_view prefix, Deadline) override {
@@ -135,8 +132,8 @@ TEST(LeaderSeat, AForgetfulRegistryDoesNotTurnEpochsBack) {
   EXPECT_TRUE(*b.campaign(soon()));
   EXPECT_EQ(b.epoch(), 8) << "it had read epoch 7";
   EXPECT_FALSE(*a.renew(soon()));
-  // One that knew nothing gets a small epoch, which nodes refuse; the real leader takes the seat
-  // back.
+  // One that knew nothing gets a small epoch, which nodes refuse; the real
+  // leader takes the seat back.
   registry.entries.clear();
   LeaderSeat c(registry, "c", seconds(5), 0);
   EXPECT_TRUE(*c.campaign(soon()));
@@ -193,8 +190,9 @@ TEST(LeaderSeat, AnEpochHasOneLeader) {
       leads[i] = *answer;
       if (!*answer) {
         // One that lost starts again as another process would.
-        if (did_lead)
+        if (did_lead) {
           seats[i] = std::make_unique<LeaderSeat>(registry, format("s{}", i), seconds(5), 0);
+        }
         continue;
       }
       const int64_t epoch = seats[i]->epoch();
@@ -326,8 +324,8 @@ TEST_F(LeadershipThreads, AnOutageChangesNothing) {
   const Result<std::string> good = read_file(folder_ + "/registry.json");
   ASSERT_TRUE(good);
   wait_until([&] {
-    // Not to be read: as good as not there. Once more if a renewal that was under way has replaced
-    // it.
+    // Not to be read: as good as not there. Once more if a renewal that was
+    // under way has replaced it.
     std::ofstream(folder_ + "/registry.json") << "{";
     return leader->status()["state"].as_string() == "unanswered";
   });

@@ -23,7 +23,6 @@
 #include <boost/beast/ssl/ssl_stream.hpp>
 #include <boost/system/system_error.hpp>
 #include <chrono>
-#include <optional>
 
 #include "base/file.hpp"
 #include "base/fmt.hpp"
@@ -134,8 +133,9 @@ class EtcdRegistry final : public Registry {
                std::unique_ptr<asio::ssl::context> tls)
       : Registry(std::move(url)), prefix_(parts.prefix), user_(parts.user),
         password_(std::move(password)), tls_(std::move(tls)) {
-    for (const EtcdUrl::Host& host : parts.hosts)
+    for (const EtcdUrl::Host& host : parts.hosts) {
       members_.push_back({host.name, host.port, {}, {}});
+    }
   }
 
   Result<std::vector<RegistryEntry>> list(std::string_view prefix, Deadline deadline) override {

@@ -150,8 +150,9 @@ class FileRegistry final : public Registry {
     return alter<bool>(deadline, [&](Contents& contents) -> Result<bool> {
       for (const RegistryChange::Condition& condition : change.only_if) {
         const auto at = contents.entries.find(condition.key);
-        if ((at == contents.entries.end() ? 0 : at->second.version) != condition.version)
+        if ((at == contents.entries.end() ? 0 : at->second.version) != condition.version) {
           return false;
+        }
       }
       for (const RegistryChange::Put& put : change.puts) {
         if (put.lease != kNoLease && !contents.leases.contains(put.lease)) return ended(put.lease);

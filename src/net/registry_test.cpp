@@ -103,8 +103,9 @@ class RegistryConformance : public ::testing::TestWithParam<std::string> {
 TEST_P(RegistryConformance, ListsByPrefixInOrder) {
   EXPECT_EQ(all(), Map{});
   const std::string odd("\0\xff /%\n", 6);
-  for (const char* key : {"b", "a/2", "a/1", "a", "a0", "a/\xff", "a/\xff\xff", "b/x"})
+  for (const char* key : {"b", "a/2", "a/1", "a", "a0", "a/\xff", "a/\xff\xff", "b/x"}) {
     put(key, key);
+  }
   put("c", odd);
   put(odd, "");
   EXPECT_EQ(all("a/"), (Map{{"a/1", "a/1"}, {"a/2", "a/2"}, {"a/\xff", "a/\xff"},

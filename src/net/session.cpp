@@ -23,16 +23,6 @@ constexpr int kResendBurst = 32;  // frames per expiry of the retransmission tim
 
 }  // namespace
 
-std::string_view state_name(ChannelState state) {
-  switch (state) {
-    case ChannelState::kOpening: return "opening";
-    case ChannelState::kOpen: return "open";
-    case ChannelState::kInterrupted: return "interrupted";
-    case ChannelState::kClosed: return "closed";
-  }
-  return "unknown";
-}
-
 void Session::line_up(Instant now, const Hello& peer) {
   if (finished_) {
     output.hang_up = true;

@@ -170,8 +170,9 @@ class ShmWire final : public Wire {
     lock.unlock();
     const int count = sleep(ready ? kNoWait : until, events, std::size(events));
     lock.lock();
-    for (const auto& [line, end] : ends_)
+    for (const auto& [line, end] : ends_) {
       end->theirs->reader_asleep.store(0, std::memory_order_relaxed);
+    }
     std::vector<LineId> gone;
     for (int i = 0; i < count; ++i) {
       const uint64_t tag = events[i].data.u64;
@@ -220,8 +221,9 @@ class ShmWire final : public Wire {
 
   int sleep(Instant until, epoll_event* events, int capacity) const {
     timespec wait{};
-    if (until == kNever)
+    if (until == kNever) {
       return std::max(0, ::epoll_pwait2(epoll_.n, events, capacity, nullptr, nullptr));
+    }
     const Duration left = std::max(Duration(0), until - steady_now());
     wait.tv_sec = left.value / 1'000'000'000;
     wait.tv_nsec = left.value % 1'000'000'000;
@@ -394,8 +396,9 @@ class ShmWire final : public Wire {
         }
       }
       ring.out.store(out + n, std::memory_order_seq_cst);
-      if (ring.writer_blocked.exchange(0, std::memory_order_seq_cst) != 0)
+      if (ring.writer_blocked.exchange(0, std::memory_order_seq_cst) != 0) {
         ring_bell(end.their_bell.n);
+      }
       for (RawFrame& frame : frames) events_.line_frame(line, std::move(frame));
       if (!damage.empty() && ends_.contains(line)) return broken(line, damage);
     }

@@ -123,9 +123,10 @@ class TcpWire final : public Wire {
       connection->resolver.async_resolve(
           where->host, where->port,
           [this, connection](const ErrorCode& ec, const tcp::resolver::results_type& found) {
-            if (ec)
+            if (ec) {
               return down(connection, LineEnd::kLost,
                           format("cannot resolve the name: {}", ec.message()));
+            }
             auto targets = std::make_shared<std::vector<tcp::endpoint>>();
             for (const auto& entry : found) targets->push_back(entry.endpoint());
             connect_next(connection, targets, 0);
@@ -300,8 +301,8 @@ class TcpWire final : public Wire {
   }
 
   // To a peer of another release: it hears the reason, where it can. Not for damage on the way,
-  // which a new line cures. What is queued may end in the middle of a frame, and then nothing can
-  // be said.
+  // which a new line cures. What is queued may end in the middle of a frame,
+  // and then nothing can be said.
   static void say_why(const Connection& c, std::string_view reason) {
     if (!c.queue.empty()) return;
     FrameHeader header;

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // BackgroundFile: a file that a thread of its own writes, so that whoever appends never waits for a
-// disk. What is not written yet is bounded: a disk that falls so far behind counts as failed, like a
-// full one. After a failure nothing more is taken; the owner learns of it and goes on without.
+// disk. What is not written yet is bounded: a disk that falls so far behind counts as failed, like
+// a full one. After a failure nothing more is taken; the owner learns of it and goes on without.
 //
 // Threading: append(), failure() and close() are for one thread, the owner's.
 #pragma once

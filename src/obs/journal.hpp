@@ -3,10 +3,11 @@
 //
 // Journal: what a run's policy machines were told, in order, so that the run can be repeated.
 //
-// A policy machine is a pure function of the events it received (docs/architecture.md). So a journal
-// holds its configuration, every event with the instant at which it came, and from time to time a
-// digest of the actions that it answered with. Replaying feeds a fresh machine the same events and
-// compares the digests: the decisions are the same, bit for bit, or the first difference is found.
+// A policy machine is a pure function of the events it received (docs/architecture.md).
+// So a journal holds its configuration, every event with the instant at which it came,
+// and from time to time a digest of the actions that it answered with. Replaying feeds a fresh
+// machine the same events and compares the digests: the decisions are the same, bit for bit,
+// or the first difference is found.
 //
 // File format (docs/formats.md), all numbers little-endian:
 //   "TLJOURN1"                                        8 bytes

@@ -116,7 +116,8 @@ TEST_F(JournalTest, DamageBeforeTheEndIsAnErrorAndNothingFalseIsRead) {
 TEST_F(JournalTest, LargeRecordsCrossTheBuffer) {
   std::vector<Kept> records;
   for (int i = 0; i < 8; ++i) {
-    records.push_back({i, 0, RecordKind::kEvent, std::string(300'000 + 7 * i, static_cast<char>(i))});
+    records.push_back(
+        {i, 0, RecordKind::kEvent, std::string(300'000 + 7 * i, static_cast<char>(i))});
   }
   written(path_, records);
   bool torn, error;

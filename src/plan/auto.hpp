@@ -8,8 +8,8 @@
 // worked off in rounds of kRunsPerRound; the incumbent changes only between rounds, in the order of
 // the runs. So the result depends on the seed and the steps, never on the number of threads.
 //
-// The result is never worse, under the objective, than the given starts, the stage plan, or the best
-// single node.
+// The result is never worse, under the objective, than the given starts, the stage
+// plan, or the best single node.
 #pragma once
 
 #include <atomic>

@@ -50,8 +50,8 @@ class FlowEvaluator {
   bool input_reached(int32_t node) const { return level_[input(node)] >= 0; }
   bool output_reached(int32_t node) const { return level_[output(node)] >= 0; }
 
-  // Of the last flow() call: every arc with flow, ordered so that all arcs into a station come before
-  // those out of it.
+  // Of the last flow() call: every arc with flow, ordered so that all arcs into a station
+  // come before those out of it.
   void flows(std::vector<VertexFlow>& list) const;
 
   int32_t groups() const { return groups_; }

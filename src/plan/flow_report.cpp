@@ -3,7 +3,6 @@
 #include "plan/flow_report.hpp"
 
 #include <algorithm>
-#include <limits>
 
 #include "base/fmt.hpp"
 #include "plan/bounds.hpp"

@@ -6,9 +6,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-
 #include "base/file.hpp"
 #include "base/for_seeds.hpp"
 #include "plan/flow_report.hpp"
@@ -78,8 +75,8 @@ const Shipped kShipped[] = {
      "t4_solution_file.ini", nullptr},
 };
 
-// Without the lines of KV capacity, if `drop`; a file written by hand may also lack its last line
-// end.
+// Without the lines of KV capacity, if `drop`; a file written by hand
+// may also lack its last line end.
 std::string comparable(const std::string& text, bool drop) {
   std::string kept;
   for (size_t at = 0; at < text.size();) {

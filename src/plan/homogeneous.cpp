@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <numeric>
 
-#include "base/fmt.hpp"
 #include "base/mt19937_py.hpp"
 #include "plan/heuristics.hpp"
 

@@ -114,8 +114,7 @@ Result<InstanceLink> read_link(LineReader& reader, int32_t nodes) {
   }
   if (!in_range(*capacity)) {
     return reader.error(
-        "link {} -> {}: the capacity must be "
-        "tokens/s from 0 to 1e15, found {}",
+        "link {} -> {}: the capacity must be tokens/s from 0 to 1e15, found {}",
         *from, *to, *capacity);
   }
   return InstanceLink{*from, *to, *capacity};
@@ -378,8 +377,8 @@ Result<void> check_room(const Instance& instance) {
                   all, instance.layers);
   }
   return errorf(Code::kInvalidArgument,
-                "only {} of the {} nodes are joined to the coordinator by links both ways, and they "
-                "hold at most {} of the {} layers; add links",
+                "only {} of the {} nodes are joined to the coordinator by links both ways, "
+                "and they hold at most {} of the {} layers; add links",
                 count, instance.nodes(), held, instance.layers);
 }
 

@@ -213,8 +213,8 @@ bool Annealer::propose_random() {
   return true;
 }
 
-// Moves all boundaries in [from, to) by one or two layers; ranges stretch, shrink or shift with
-// them.
+// Moves all boundaries in [from, to) by one or two layers; ranges stretch,
+// shrink or shift with them.
 bool Annealer::propose_slide() {
   int32_t from = random_boundary();
   int32_t to = from + 1;

@@ -96,8 +96,8 @@ class Dinic {
     return false;
   }
 
-  // Pushes the bottleneck and cuts the path back to its first saturated arc, whose origin it
-  // returns.
+  // Pushes the bottleneck and cuts the path back to its first saturated arc,
+  // whose origin it returns.
   int32_t push_along_path(int32_t source) {
     double amount = std::numeric_limits<double>::infinity();
     for (const size_t incidence : path_) amount = std::min(amount, residual(incidence));

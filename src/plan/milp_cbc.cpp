@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The only file that knows CBC (COIN-OR branch and cut). Its C++ interface, because the C one
-// cannot stop a run on our conditions without redirecting the process's signals and standard
-// output.
+// cannot stop a run on our conditions without redirecting the process's
+// signals and standard output.
 #include <algorithm>
 #include <chrono>
 #include <cmath>

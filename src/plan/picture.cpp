@@ -65,8 +65,9 @@ class Painter {
   // Nodes of a region side by side where their layers allow, else one below the other.
   void place() {
     std::map<std::string, std::vector<size_t>> by_region;
-    for (size_t u = 0; u < report_.units.size(); ++u)
+    for (size_t u = 0; u < report_.units.size(); ++u) {
       by_region[report_.units[u].region].push_back(u);
+    }
     boxes_.resize(report_.units.size());
     double y = kTop;
     for (auto& [region, units] : by_region) {
@@ -122,8 +123,9 @@ class Painter {
     const double y = height_ - kRegionGap + 14;
     for (int32_t layer = 0; layer < report_.layers; layer += step) {
       text += format(
-          "<line x1=\"{0:.1f}\" y1=\"{1:.1f}\" x2=\"{0:.1f}\" y2=\"{4:.1f}\" stroke=\"#888\"/><text x=\"{0:.1f}\" y=\"{2:.1f}\" "
-          "font-size=\"9\" fill=\"#666\" text-anchor=\"middle\">{3}</text>\n",
+          "<line x1=\"{0:.1f}\" y1=\"{1:.1f}\" x2=\"{0:.1f}\" y2=\"{4:.1f}\" "
+          "stroke=\"#888\"/><text x=\"{0:.1f}\" y=\"{2:.1f}\" font-size=\"9\" fill=\"#666\" "
+          "text-anchor=\"middle\">{3}</text>\n",
           x_of(layer), y, y + 15, layer, y + 5);
     }
     text += format(
@@ -155,8 +157,7 @@ class Painter {
       text += format(
           "<path d=\"M{:.1f} {:.1f}C{:.1f} {:.1f} {:.1f} {:.1f} {:.1f} {:.1f}\" fill=\"none\" "
           "stroke=\"{}\" stroke-width=\"{:.1f}\" stroke-opacity=\"0.6\"{}><title>{} -&gt; {}: "
-          "{:.2f} "
-          "of {:.2f} tokens/s</title></path>\n",
+          "{:.2f} of {:.2f} tokens/s</title></path>\n",
           x1, from.middle(), x1 + bend, from.middle(), to.x - bend, to.middle(), to.x, to.middle(),
           colour(used, link->in_cut), width, link->in_cut ? " stroke-dasharray=\"6 3\"" : "",
           html_escaped(name(link->from)), html_escaped(name(link->to)), link->flow, link->capacity);

@@ -36,8 +36,9 @@ inline Instance sample_instance(Rng& rng, const SampleShape& shape) {
       rates[k - 1] = speed * (0.8 + 0.4 * rng.unit()) / static_cast<double>(k);
     }
   }
-  for (int32_t i = 0; i < shape.nodes; ++i)
+  for (int32_t i = 0; i < shape.nodes; ++i) {
     instance.rates.push_back(types[rng.below(types.size())]);
+  }
   const auto region = [&](int32_t node) { return node * shape.regions / shape.nodes; };
   for (int32_t i = 0; i < shape.nodes; ++i) {
     instance.links.push_back({kSource, i, 1e6});

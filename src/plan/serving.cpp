@@ -3,7 +3,6 @@
 #include "plan/serving.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 namespace towline::plan {
 namespace {

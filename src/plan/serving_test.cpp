@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include "base/for_seeds.hpp"
-#include "plan/objectives.hpp"
 #include "plan/sample_instances.hpp"
 #include "plan/testing_clusters.hpp"
 

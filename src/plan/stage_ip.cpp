@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
 
 #include "plan/simplex.hpp"
 
@@ -131,8 +130,9 @@ class StageProgramme {
     const std::vector<int32_t> before = chosen_;
     const std::vector<double> left_before = left;
     int32_t reached = depth;
-    for (size_t j = 0; j < x.size(); ++j)
+    for (size_t j = 0; j < x.size(); ++j) {
       take(column_of[j], std::floor(x[j] + 1e-6), left, reached);
+    }
     if (reached >= layers_) return true;
     size_t most = x.size();
     double fraction = 1e-6;

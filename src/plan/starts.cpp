@@ -7,7 +7,6 @@
 #include <numeric>
 #include <queue>
 #include <set>
-#include <span>
 #include <utility>
 
 #include "base/fmt.hpp"
@@ -193,8 +192,9 @@ std::vector<Start> make_starts(const Instance& instance, const std::vector<int32
     keep_better(grouped, std::move(united));
   }
   starts.push_back({"stages", one.placement});
-  if (several.flow > 0)
+  if (several.flow > 0) {
     starts.push_back({format("{} pipelines", several.count), several.placement});
+  }
   if (grouped.flow > 0) starts.push_back({"group pipelines", grouped.placement});
   if (blocks.flow > 0) {
     starts.push_back({format("{} balanced blocks", blocks.count), blocks.placement});

@@ -14,8 +14,8 @@ namespace towline::plan {
 
 // Tokens/s, between 0 and AnnealOptions::worth_per_flow times the flow. `evaluator` has just
 // computed the flow of `ranges` [node], and may be used to compute others.
-using Worth =
-    std::function<double(FlowEvaluator& evaluator, std::span<const LayerRange> ranges, double flow)>;
+using Worth = std::function<double(FlowEvaluator& evaluator, std::span<const LayerRange> ranges,
+                                   double flow)>;
 // Called once a thread, from that thread. Empty: the flow itself.
 using WorthMaker = std::function<Worth()>;
 

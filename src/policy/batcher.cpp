@@ -318,9 +318,10 @@ void Batcher::yield_to_priority(Lane& lane) {
     // Only strictly worse priorities give way; equal ones keep their places.
     const Rank limit{best.priority + 1, -1, -1};
     const bool preempted =
-        blocked == kPlaces ? preempt_worse_than(limit, running_)
-                           : preempt_worse_than(limit, blocked == kLanePlaces ? lane.running
-                                                                              : at(blocked).running);
+        blocked == kPlaces
+            ? preempt_worse_than(limit, running_)
+            : preempt_worse_than(limit,
+                                 blocked == kLanePlaces ? lane.running : at(blocked).running);
     if (!preempted) return;
   }
 }

@@ -66,11 +66,14 @@ std::optional<BlockId> BlockLedger::allocate() {
 
 int32_t BlockLedger::allocate(int32_t count, BlockId* first, size_t stride) {
   // Mostly they are all free ones.
-  const size_t left = free_.size() - std::min(free_.size(), static_cast<size_t>(std::max(count, 0)));
+  const size_t left =
+      free_.size() - std::min(free_.size(), static_cast<size_t>(std::max(count, 0)));
   int32_t k = 0;
   for (size_t at = free_.size(); at > left; ++k, first += stride) {
     const int32_t i = free_[--at];
-    if (at >= left + kAhead) __builtin_prefetch(&references_[static_cast<size_t>(free_[at - kAhead])], 1);
+    if (at >= left + kAhead) {
+      __builtin_prefetch(&references_[static_cast<size_t>(free_[at - kAhead])], 1);
+    }
     references_[static_cast<size_t>(i)] = 1;
     *first = BlockId(i);
   }

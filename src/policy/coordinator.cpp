@@ -129,8 +129,9 @@ void Coordinator::on(const NodeHello& hello) {
   node.sender.emplace(mirror_limits(options_, hello.layers, hello.kv_blocks), options_.epoch,
                       options_.form);
   out_->push_back(WelcomeNode{hello.caller, answer.node, options_.epoch});
-  note(CoordinatorNote::kInfo, format("node {} joined with layers [{}, {}) and {} KV blocks", hello.name,
-                               hello.layers.begin, hello.layers.end, hello.kv_blocks));
+  note(CoordinatorNote::kInfo,
+       format("node {} joined with layers [{}, {}) and {} KV blocks", hello.name,
+              hello.layers.begin, hello.layers.end, hello.kv_blocks));
   need_plan();
 }
 
@@ -202,7 +203,9 @@ void Coordinator::links_broke(const Links& links) {
   // Tokens that were on the way to the first node of a lane are lost.
   std::vector<LaneId> fed;
   for (const auto& [id, lane] : lanes_) {
-    if (lane.way.empty() || !links.contains({lane.way.back().node, lane.way.front().node})) continue;
+    if (lane.way.empty() || !links.contains({lane.way.back().node, lane.way.front().node})) {
+      continue;
+    }
     if (feeds_break(lane)) fed.push_back(id);
   }
   if (!fed.empty()) begin_again(fed, {}, "sampled tokens did not reach its first node");
@@ -248,7 +251,9 @@ void Coordinator::ask_plan() {
   AskPlan ask;
   ask.number = ++plans_asked_;
   for (size_t i = 0; i < nodes_.size(); ++i) {
-    if (nodes_[i].usable()) ask.nodes.emplace_back(NodeId(static_cast<int32_t>(i)), nodes_[i].layers);
+    if (nodes_[i].usable()) {
+      ask.nodes.emplace_back(NodeId(static_cast<int32_t>(i)), nodes_[i].layers);
+    }
   }
   ask.broken.assign(broken_.begin(), broken_.end());
   out_->push_back(std::move(ask));

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Coordinator against nodes that lie, and against its own journal: whatever nodes answer, it meets
-// no bug of its own, loses no request, and a Host that is told the recorded events decides the same.
+// no bug of its own, loses no request, and a Host that is told the
+// recorded events decides the same.
 #include <gtest/gtest.h>
 
 #include <algorithm>

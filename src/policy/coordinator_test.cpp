@@ -264,28 +264,44 @@ TEST(Coordinator, LinksThatBreakAndHealChangeNoTokenAndLoseNobody) {
   EXPECT_GT(passed_on, 100);
 }
 
+// Two nodes with half of the layers each, joined; and a request, not yet submitted.
+struct OneWay {
+  OneWay(uint64_t seed, Duration wait_for_nodes)
+      : rng(seed), options(choose(rng, wait_for_nodes)), cluster(options, rng) {
+    cluster.start_node(0);
+    cluster.start_node(1);
+    cluster.run_until(Instant{} + seconds(1));
+    request = make_request(1, options.model, rng);
+    cluster.expected = 1;
+  }
+
+  static FakeCluster::Options choose(Rng& rng, Duration wait_for_nodes) {
+    FakeCluster::Options o = options_for(rng);
+    o.model.layers = o.host.total_layers = 4;
+    o.host.wait_for_nodes = wait_for_nodes;
+    add_node(o, rng, 0, 2);
+    add_node(o, rng, 2, 4);
+    return o;
+  }
+
+  Rng rng;
+  const FakeCluster::Options options;
+  FakeCluster cluster;
+  Expected request;
+};
+
 TEST(Coordinator, TheOnlyWayWaitsForItsLink) {
-  Rng rng(11);
-  FakeCluster::Options o = options_for(rng);
-  o.model.layers = o.host.total_layers = 4;
-  o.host.wait_for_nodes = seconds(100);
-  add_node(o, rng, 0, 2);
-  add_node(o, rng, 2, 4);
-  FakeCluster cluster(o, rng);
-  cluster.start_node(0);
-  cluster.start_node(1);
-  cluster.run_until(Instant{} + seconds(1));
-  Expected e = make_request(1, o.model, rng);
-  cluster.expected = 1;
+  OneWay way(11, seconds(100));
+  FakeCluster& cluster = way.cluster;
   cluster.cut_link(0, 1, seconds(20), false);
   cluster.run_until(cluster.now() + seconds(1));
   EXPECT_FALSE(cluster.host().can_route());
   EXPECT_EQ(cluster.host().broken_links().size(), 1u);
-  cluster.submit(e.request);
+  cluster.submit(way.request.request);
   cluster.run_until(cluster.now() + seconds(18));
   EXPECT_TRUE(!cluster.host().idle() && cluster.outcomes().empty());
   ASSERT_TRUE(cluster.finish(seconds(60)));
-  EXPECT_EQ(cluster.outcomes().at(RequestId(1)).tokens, e.tokens);
+  EXPECT_EQ(cluster.outcomes().at(RequestId(1)).tokens, way.request.tokens);
 }
 
 TEST(Coordinator, WhileTheDriverStandsStillNobodyWaitsInVain) {
@@ -372,21 +388,11 @@ TEST(Coordinator, AFlappingLinkDoesNotMakePlansAllTheTime) {
 }
 
 TEST(Coordinator, WithoutAWayARequestFailsAndSaysWhy) {
-  Rng rng(5);
-  FakeCluster::Options o = options_for(rng);
-  o.model.layers = o.host.total_layers = 4;
-  o.host.wait_for_nodes = seconds(2);
-  add_node(o, rng, 0, 2);
-  add_node(o, rng, 2, 4);
-  FakeCluster cluster(o, rng);
-  cluster.start_node(0);
-  cluster.start_node(1);
-  cluster.run_until(Instant{} + seconds(1));
-  Expected e = make_request(1, o.model, rng);
-  e.request.max_tokens = 80;
-  e.request.stop_tokens.clear();
-  cluster.expected = 1;
-  cluster.submit(e.request);
+  OneWay way(5, seconds(2));
+  FakeCluster& cluster = way.cluster;
+  way.request.request.max_tokens = 80;
+  way.request.request.stop_tokens.clear();
+  cluster.submit(way.request.request);
   cluster.schedule(milliseconds(200), [&] { cluster.kill(1, false); });
   ASSERT_TRUE(cluster.finish(seconds(60)));
   const FakeCluster::Outcome& outcome = cluster.outcomes().at(RequestId(1));

@@ -217,8 +217,9 @@ Result<HostOptions> parse_host_setup(const Json& json) {
     if (!good) return;
     if (!value.is_number() || !(v >= low && v <= high)) {
       good = false;
-      fault = errorf(Code::kInvalidArgument, "the journal's setup has {} = {}; {} to {} is possible",
-                     name, value.dump(), low, high);
+      fault =
+          errorf(Code::kInvalidArgument, "the journal's setup has {} = {}; {} to {} is possible",
+                 name, value.dump(), low, high);
       return;
     }
     using Field = std::remove_reference_t<decltype(field)>;
@@ -376,7 +377,8 @@ Result<DecodedEvent> decode_event(std::string_view bytes) {
 
 Result<void> check_event(const Host& host, const HostEvent& event) {
   const auto bad = [](std::string_view what) {
-    return errorf(Code::kDataCorrupt, "the journal tells of {}, which cannot be at this point", what);
+    return errorf(Code::kDataCorrupt, "the journal tells of {}, which cannot be at this point",
+                  what);
   };
   if (const auto* arrival = std::get_if<Arrive>(&event)) {
     if (host.knows(arrival->id)) return bad("a request that is there already");

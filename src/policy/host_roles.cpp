@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/check.hpp"
 #include "policy/host.hpp"
 
 namespace towline::policy {
 
-// With roles the batcher is told of the prompt and one token; the tokens stay here for the next part.
+// With roles the batcher is told of the prompt and one token; the tokens
+// stay here for the next part.
 bool Host::add_sequence(RequestId id, Request& r, LaneId lane) {
   const bool prompting = split() && !r.decoding && r.spec.max_tokens > 1;
   SequenceSpec spec;

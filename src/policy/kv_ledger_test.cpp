@@ -4,8 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-
 #include "base/for_seeds.hpp"
 
 namespace towline::policy {

@@ -81,7 +81,8 @@ std::vector<Membership::Overdue> Membership::overdue(Instant now) const {
     const Member& m = members_[static_cast<size_t>(i)];
     if (!m.alive) continue;
     if (now >= m.heard + limits_.lease) {
-      late.push_back({NodeId(i), format("nothing heard for {:.1f} s", to_seconds(now - m.heard)), true});
+      late.push_back(
+          {NodeId(i), format("nothing heard for {:.1f} s", to_seconds(now - m.heard)), true});
     } else if (m.busy && now >= m.progressed + m.hang) {
       late.push_back({NodeId(i), format("no progress for {:.1f} s with work to do",
                                         to_seconds(now - m.progressed))});

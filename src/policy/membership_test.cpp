@@ -63,7 +63,8 @@ TEST(Membership, TimeInWhichNobodyListenedIsNobodysSilence) {
   m.forgive(seconds(100));  // the driver was stopped from 1 to 101
   EXPECT_TRUE(m.overdue(at(102)).empty());
   EXPECT_EQ(m.next_deadline(), at(103));
-  ASSERT_EQ(m.overdue(at(103)).size(), 1u) << "silent for 2 s before or after, and 1 s on the other side";
+  ASSERT_EQ(m.overdue(at(103)).size(), 1u)
+      << "silent for 2 s before or after, and 1 s on the other side";
   EXPECT_TRUE(m.beat(at(103), a, 1, 0));
   EXPECT_EQ(m.next_deadline(), at(106));
 }

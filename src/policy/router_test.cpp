@@ -4,8 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
-
 #include "base/for_seeds.hpp"
 #include "base/mt19937_py.hpp"
 

@@ -3,7 +3,6 @@
 #include "policy/serving_limits.hpp"
 
 #include <algorithm>
-#include <string>
 
 namespace towline::policy {
 namespace {
@@ -24,7 +23,8 @@ Result<CoordinatorOptions> coordinator_options(const spec::ScenarioServing& serv
   o.batch.ahead = serving.async ? 1 : kChunksAhead;
   o.batch.placeholders = serving.async;
   o.extra_steps = serving.extra_steps;
-  // The API refuses a request when `sequences` + `queue` are unfinished; one may be several sequences.
+  // The API refuses a request when `sequences` + `queue` are unfinished;
+  // one may be several sequences.
   o.admission.waiting = int64_t{serving.queue} + 2 * int64_t{serving.sequences};
   return o;
 }

@@ -165,8 +165,8 @@ TEST(StepDelta, ResyncGivesTheUndisturbedRun) {
   });
 }
 
-// A node with one lane that embeds and samples, and `count` sequences of `length` tokens,
-// generating.
+// A node with one lane that embeds and samples, and `count` sequences
+// of `length` tokens, generating.
 struct Decoding {
   Decoding(int32_t count, int32_t length, DeltaForm form)
       : sender(limits(), Epoch(1), form), node(limits()) {
@@ -287,8 +287,8 @@ TEST(StepDelta, OrderIsChecked) {
   EXPECT_TRUE(d.node.apply(gap));
 }
 
-// Every impossible message is refused in words and leaves a mirror that only a full form brings
-// back.
+// Every impossible message is refused in words and leaves a mirror that
+// only a full form brings back.
 TEST(StepDelta, ImpossibleMessagesAreRefused) {
   const auto row = [](uint32_t slot, int32_t from, int32_t count, uint32_t flags) {
     return StepRow{slot, from, count, flags, 1};

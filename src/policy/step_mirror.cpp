@@ -93,8 +93,9 @@ uint64_t lane_hash(const LaneHop& hop) {
   if ((row.flags & ~kKnownFlags) != 0) {
     return errorf(Code::kDataCorrupt, "slot {} has unknown row flags {:#x}", row.slot, row.flags);
   }
-  return errorf(Code::kDataCorrupt, "slot {} has {} rows from {} (or two rows), but {} computed and "
-                "{} blocks", row.slot, row.count, row.from, s.computed, s.blocks.size());
+  return errorf(Code::kDataCorrupt,
+                "slot {} has {} rows from {} (or two rows), but {} computed and {} blocks",
+                row.slot, row.count, row.from, s.computed, s.blocks.size());
 }
 
 [[gnu::cold, gnu::noinline]] Error lacks_tokens(const StepRow& row, const SlotState& s) {
@@ -388,7 +389,8 @@ Result<void> StepMirror::resume(const ResumedSlot& resumed) {
   move_to(*s, resumed.lane);
   if (!resumed.tokens.empty()) {
     // What the replaced tokens added is not known one by one: the sum so far is folded instead.
-    s->content_ = mix64(s->content_ ^ kTokenKind) + tokens_hash(resumed.tokens, resumed.tokens_from);
+    s->content_ =
+        mix64(s->content_ ^ kTokenKind) + tokens_hash(resumed.tokens, resumed.tokens_from);
     s->lane_hash_ = s->blocks_hash_ = 0;  // folded too
   }
   TRY(take_blocks(*s, resumed.blocks));
@@ -551,7 +553,8 @@ Result<void> StepMirror::feed(SlotGen slot, int32_t position, int32_t token) {
   if (s.tokens[at] == token) return {};
   if (s.tokens[at] != kUnknownToken) return contradiction(slot.slot, s.tokens[at], at, token);
   s.tokens.set(at, token);
-  fed_hash_ += pair_hash(kFedKind, position, token) * (2 * (slot.slot | uint64_t{slot.gen} << 32) + 1);
+  fed_hash_ +=
+      pair_hash(kFedKind, position, token) * (2 * (slot.slot | uint64_t{slot.gen} << 32) + 1);
   return {};
 }
 

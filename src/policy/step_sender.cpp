@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/fmt.hpp"
 #include "policy/step_delta.hpp"
 
 namespace towline::policy {

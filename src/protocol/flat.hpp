@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// What encode and decode share over FlatBuffers: opening a buffer that came from a peer, and copying
-// columns out of it within a budget. Internal to this folder.
+// What encode and decode share over FlatBuffers: opening a buffer that came from a peer,
+// and copying columns out of it within a budget. Internal to this folder.
 #pragma once
 
 #include <algorithm>

@@ -48,7 +48,8 @@ Result<void> decode(std::span<const uint8_t> bytes, Handshake& out) {
 
 Result<void> check_handshake(const Handshake& mine, const Handshake& theirs) {
   std::string differences;
-  const auto differ = [&](std::string_view what, const std::string& ours, const std::string& other) {
+  const auto differ = [&](std::string_view what, const std::string& ours,
+                          const std::string& other) {
     if (!differences.empty()) differences += "; ";
     differences += format("{} {} here, {} there", what, ours, other);
   };

@@ -154,11 +154,11 @@ std::vector<uint8_t> encode_results(Epoch epoch, policy::LaneStep step,
   for (size_t i = 0; i < rows.size() && details; ++i) {
     if (has_detail(rows[i])) detailed.push_back(detail(b, static_cast<uint32_t>(i), rows[i]));
   }
-  const auto failed =
-      error.empty() ? flatbuffers::Offset<flatbuffers::String>(0) : b.CreateString(error.data(), error.size());
+  const auto failed = error.empty() ? flatbuffers::Offset<flatbuffers::String>(0)
+                                    : b.CreateString(error.data(), error.size());
   const auto described = column(b, detailed);
-  return finish(b, wire::CreateResults(b, 0, epoch.value, step.lane.value, step.step, failed, c.slot,
-                                       c.gen, c.position, c.token, described));
+  return finish(b, wire::CreateResults(b, 0, epoch.value, step.lane.value, step.step, failed,
+                                       c.slot, c.gen, c.position, c.token, described));
 }
 
 std::vector<uint8_t> encode(const Results& m) {

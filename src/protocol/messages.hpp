@@ -67,8 +67,8 @@ struct TokenFeed {
   friend bool operator==(const TokenFeed&, const TokenFeed&) = default;
 };
 
-// The payload of an activations frame is head + rows * width float32 (little endian), and the head's
-// length is a multiple of 64, so floats are aligned as the payload is.
+// The payload of an activations frame is head + rows * width float32 (little endian), and the
+// head's length is a multiple of 64, so floats are aligned as the payload is.
 struct ActivationsHead {
   Epoch epoch;
   policy::LaneStep step;

@@ -158,7 +158,8 @@ TEST(Messages, DeltaBytesAreFlatInContextAndSmallPerRequest) {
     for (int i = 0; i < 20; ++i) {
       const size_t bytes = short_context.next().size();
       EXPECT_EQ(bytes, long_context.next().size());
-      EXPECT_LE(bytes - one, fed ? 256u : 256u * 20);  // C4: a continuing request, its block included
+      // C4: a continuing request, its block included.
+      EXPECT_LE(bytes - one, fed ? 256u : 256u * 20);
     }
   }
   const size_t full = Steady(256, 1024, policy::DeltaForm::kFull, false).next().size();
@@ -298,9 +299,9 @@ TEST(Handshake, SaysEveryDifferenceInOneSentence) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), Code::kPermissionDenied);
   EXPECT_EQ(refused.error().message(),
-            "node 'left' does not fit coordinator 'main': wire version 2.0 (build 0.1.0) here, 3.9 "
-            "(build 0.1.0) there; model 000000000000aaaa here, 00000000000000cc there; hidden width "
-            "2048 here, 4096 there");
+            "node 'left' does not fit coordinator 'main': wire version 2.0 (build 0.1.0) here, "
+            "3.9 (build 0.1.0) there; model 000000000000aaaa here, 00000000000000cc there; "
+            "hidden width 2048 here, 4096 there");
 }
 
 }  // namespace

@@ -20,7 +20,8 @@ using Column = flatbuffers::Offset<flatbuffers::Vector<T>>;
 
 // One column made from the items of a vector, without a vector in between.
 template <class T, class Items, class Get>
-Column<T> column_of(flatbuffers::FlatBufferBuilder& b, const Items& items, size_t count, Get&& get) {
+Column<T> column_of(flatbuffers::FlatBufferBuilder& b, const Items& items, size_t count,
+                    Get&& get) {
   if (count == 0) return 0;
   T* out = nullptr;
   const auto offset = b.CreateUninitializedVector(count, &out);
@@ -39,7 +40,8 @@ Column<const wire::SlotGen*> slot_gens(flatbuffers::FlatBufferBuilder& b,
   return b.CreateVectorOfStructs(out);
 }
 
-Column<const wire::Hop*> hops(flatbuffers::FlatBufferBuilder& b, const std::vector<LaneHop>& lanes) {
+Column<const wire::Hop*> hops(flatbuffers::FlatBufferBuilder& b,
+                              const std::vector<LaneHop>& lanes) {
   if (lanes.empty()) return 0;
   std::vector<wire::Hop> out;
   for (const LaneHop& hop : lanes) {
@@ -65,7 +67,8 @@ flatbuffers::Offset<wire::Fresh> fresh_slot(flatbuffers::FlatBufferBuilder& b, c
   const auto blocks = column(b, f.blocks);
   return wire::CreateFresh(b, f.slot.slot, f.slot.gen, f.lane.value, f.spec.seq.value,
                            f.spec.choice, f.spec.prompt_length, f.spec.adapter,
-                           f.spec.prompt_logprobs, f.spec.embed, params, f.computed, tokens, blocks);
+                           f.spec.prompt_logprobs, f.spec.embed, params, f.computed, tokens,
+                           blocks);
 }
 
 flatbuffers::Offset<wire::Resumed> resumed_slot(flatbuffers::FlatBufferBuilder& b,

@@ -31,8 +31,9 @@ Result<std::vector<int32_t>> ChatSession::make_prompt(int32_t reserve) {
   while (true) {
     ASSIGN_OR_RETURN(const std::string text, text_.render_chat(messages(), true, Json()));
     ASSIGN_OR_RETURN(std::vector<int32_t> prompt, text_.encode(text, false, true));
-    if (prompt.empty())
+    if (prompt.empty()) {
       return Error(Code::kInvalidArgument, "the chat template gave an empty text");
+    }
     const auto length = static_cast<int64_t>(prompt.size());
     if (length + reserve <= context) return prompt;
     if (history_.turns.size() < 3) {

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "base/fmt.hpp"
-#include "base/rng.hpp"
 #include "serve/cluster_engine.hpp"
 
 namespace towline::serve {
@@ -19,8 +18,8 @@ using protocol::Method;
 
 constexpr Duration kSendPatience = seconds(2);
 
-// What an operator may ask of the nodes directly. The rest changes state that the coordinator
-// keeps.
+// What an operator may ask of the nodes directly. The rest changes state
+// that the coordinator keeps.
 struct Question {
   std::string_view name;
   Method method;
@@ -126,8 +125,8 @@ std::vector<std::string> ClusterEngine::adapters() const {
   return adapter_names_;
 }
 
-// The adapter's id for a request that begins; the request ends at once if it was unloaded
-// meanwhile.
+// The adapter's id for a request that begins; the request ends at once
+// if it was unloaded meanwhile.
 Result<int32_t> ClusterEngine::use_adapter(RequestId id, const std::string& name) {
   if (name.empty()) return -1;
   ASSIGN_OR_RETURN(const int32_t adapter, adapters_->begin(name));

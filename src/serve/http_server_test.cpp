@@ -6,8 +6,6 @@
 
 #include <openssl/ssl.h>
 
-#include <cstdio>
-
 #include "serve/test_certificate.hpp"
 #include "serve/test_server.hpp"
 

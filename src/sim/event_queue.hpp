@@ -5,13 +5,14 @@
 //
 // `Time` is int64 nanoseconds in every simulation of our own and double seconds in the mode that
 // repeats the published Helix simulator; `Event` is a small plain struct that the owner interprets.
-// Events at the present instant, which are most of them, go through a ring and never touch the heap.
+// Events at the present instant, which are most of them, go through a
+// ring and never touch the heap.
 //
 // Who works out several steps at once, of which only the last is worth an event, still wants that
-// event in the place that it would have after single steps. So an event carries its causes: the time
-// at which it was pushed, that at which the event that pushed it was pushed, and so on, kCauses of
-// them. As nobody pushes into the past, events of one instant are in the order of their causes, and
-// the number of the push decides only where all of these are equal.
+// event in the place that it would have after single steps. So an event carries its causes:
+// the time at which it was pushed, that at which the event that pushed it was pushed, and so on,
+// kCauses of them. As nobody pushes into the past, events of one instant are in the order of their
+// causes, and the number of the push decides only where all of these are equal.
 //
 // Cancelling: the owner puts a generation number into the event and compares it when the event
 // comes; nothing is searched or removed. Not thread-safe; copyable.
@@ -63,8 +64,8 @@ class EventQueue {
   uint32_t push_as_of(const Causes& causes, Time when, const Event& event) {
     return push_as_of(causes, next_order(), when, event);
   }
-  // The same; where all causes are equal, the lower order comes first. Who pushes in the place of an
-  // event of which it is the continuation gives that one's.
+  // The same; where all causes are equal, the lower order comes first. Who pushes in the place of
+  // an event of which it is the continuation gives that one's.
   uint32_t push_as_of(const Causes& causes, uint32_t order, Time when, const Event& event) {
     DCHECK(!(when < now_) && causes[0] < when);
     return put({causes, order, event}, when);

@@ -28,7 +28,8 @@ class FairNetwork {
 
   explicit FairNetwork(const std::vector<double>& capacities);
 
-  // Begins a transfer of `bytes` over the resources (kNone: not used; none twice); `tag` comes back at its end.
+  // Begins a transfer of `bytes` over the resources (kNone: not used; none twice);
+  // `tag` comes back at its end.
   void start(int64_t now, double bytes, std::array<int32_t, 3> resources, uint64_t tag);
   void set_capacity(int64_t now, int32_t resource, double bytes_per_second);
 

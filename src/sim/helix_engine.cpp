@@ -34,7 +34,8 @@ policy::KvLedger make_ledger(const HelixInput& input, const policy::KvEstimator&
   return policy::KvLedger(std::move(nodes), input.total_layers, estimator);
 }
 
-// The percentile as the reference's analysis takes it: the element at int(p * n) of the sorted list.
+// The percentile as the reference's analysis takes it: the element at
+// int(p * n) of the sorted list.
 LatencySummary summarise(std::vector<double>& latencies) {
   LatencySummary s;
   s.count = static_cast<int64_t>(latencies.size());
@@ -349,8 +350,8 @@ double HelixEngine::State::batch_seconds(int32_t node) {
   return seconds;
 }
 
-// Stage grain: the batch runs as far as nothing waits before the layer ahead, where it would be taken
-// together with that; what it takes there and when is known now.
+// Stage grain: the batch runs as far as nothing waits before the layer ahead, where it would be
+// taken together with that; what it takes there and when is known now.
 void HelixEngine::State::start_stage(int32_t node) {
   HelixNodeState& n = nodes[node];
   const bool goes_on = n.current > 0 && n.current == n.stop && n.ends == events.now();
@@ -406,8 +407,8 @@ void HelixEngine::State::push_end_of_stage(int32_t node) {
   }
 }
 
-// Somebody comes to wait before `layer` while a batch that has yet to reach it is running: the batch
-// stops there, so that they go on together.
+// Somebody comes to wait before `layer` while a batch that has yet to reach it is running:
+// the batch stops there, so that they go on together.
 void HelixEngine::State::stop_batch_before(int32_t node, int32_t layer) {
   HelixNodeState& n = nodes[node];
   if (!n.busy || layer <= n.first || layer >= n.stop) return;
@@ -442,8 +443,8 @@ void HelixEngine::State::start_execution(int32_t node) {
   if (n.queues[n.current].empty()) march(n);
   if (!policy::take_stage_batch(n.queues[n.current], input.nodes[node].limits, n.batch)) {
     fault = errorf(Code::kInvalidArgument,
-                   "a request waiting at node {} is longer than the node may run (prompt {} tokens, "
-                   "decode context {} tokens)",
+                   "a request waiting at node {} is longer than the node may run (prompt {} "
+                   "tokens, decode context {} tokens)",
                    input.nodes[node].name, input.nodes[node].limits.prompt_tokens,
                    input.nodes[node].limits.decode_context);
     return;

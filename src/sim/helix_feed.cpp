@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// How queries come into the Helix mode: the offline feeder keeps the cluster full, the online feeder
-// plays a trace. Both draw from one stream of random numbers, which the routers share.
+// How queries come into the Helix mode: the offline feeder keeps the cluster full, the online
+// feeder plays a trace. Both draw from one stream of random numbers, which the routers share.
 #include <algorithm>
 #include <cmath>
 #include <limits>

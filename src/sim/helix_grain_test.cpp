@@ -63,10 +63,12 @@ HelixInput ladder(Rng& rng) {
     node.machine = i;
     const double slow = 1 + 0.07 * i;
     LayerTimes times;
-    for (int k = 0; k <= 5000; ++k)
+    for (int k = 0; k <= 5000; ++k) {
       times.prompt.push_back(slow * (0.3e-4 * k + 0.7e-5 * std::sqrt(k)));
-    for (int k = 0; k <= 500; ++k)
+    }
+    for (int k = 0; k <= 500; ++k) {
       times.decode.push_back(slow * (0.9e-4 * k + 1e-4 * std::sqrt(k)));
+    }
     input.times.push_back(std::move(times));
     node.nic_in = node.nic_out = node.disk = 1e9;
     node.kv_capacity = rng.below(6) == 0 ? 3'000 : 1'000'000;

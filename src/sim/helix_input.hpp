@@ -3,8 +3,8 @@
 //
 // What the Helix mode of the simulator takes and gives, as plain data (sim/helix_engine.hpp).
 //
-// Everything that changes the published simulator's numbers is here, in its units: seconds, bytes/s,
-// layer-tokens. sim/helix_load.hpp fills the input from files.
+// Everything that changes the published simulator's numbers is here, in its units: seconds,
+// bytes/s, layer-tokens. sim/helix_load.hpp fills the input from files.
 #pragma once
 
 #include <cstdint>
@@ -25,15 +25,15 @@ struct LayerTimes {
   std::vector<double> prompt;  // [tokens in the batch]
   std::vector<double> decode;  // [requests in the batch]
   std::vector<double> head;    // [tokens drawn], after the model's last layer; empty: not counted
-  // Seconds more for each token of context that a decode, or each prompt token, looks back on, beyond
-  // what the tables hold (spec::context_beyond). Helix's tables were measured at a usual context and
-  // have 0; the Helix mode does not use them.
+  // Seconds more for each token of context that a decode, or each prompt token, looks back on,
+  // beyond what the tables hold (spec::context_beyond). Helix's tables were measured at a usual
+  // context and have 0; the Helix mode does not use them.
   double decode_context_seconds = 0, prompt_context_seconds = 0;
   int32_t table_context = 0;          // of each sequence of the decode table
   bool table_prompts_context = false; // the prompt table holds that of a prompt from its beginning
-  // A mixed batch reads the weights once: it costs prompt[all rows]. Otherwise, as in Helix's model,
-  // prompt[tokens] + decode[requests], with the cost of a single decode doubled (its tables begin
-  // with an empty batch of no cost, so that interpolation halves it).
+  // A mixed batch reads the weights once: it costs prompt[all rows]. Otherwise, as in Helix's
+  // model, prompt[tokens] + decode[requests], with the cost of a single decode doubled (its tables
+  // begin with an empty batch of no cost, so that interpolation halves it).
   bool shared_weights = false;
 };
 

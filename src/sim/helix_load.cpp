@@ -73,7 +73,8 @@ Result<std::vector<std::vector<double>>> load_number_table(const std::string& pa
 
 // Seconds of a layer for every whole batch size of the grid. Interpolated in this order of
 // operations because the reference's rounding is wanted.
-Result<std::vector<double>> expand(const std::vector<spec::LayerTime>& grid, std::string_view what) {
+Result<std::vector<double>> expand(const std::vector<spec::LayerTime>& grid,
+                                   std::string_view what) {
   if (grid.empty() || grid.front().tokens != 0 || grid.back().tokens > kGridEnd) {
     return errorf(Code::kInvalidArgument,
                   "{}: the table must begin with a batch of 0 and end below {}", what, kGridEnd);
@@ -159,8 +160,9 @@ Result<void> read_flows(const std::string& path, bool own_mix, HelixInput& input
     const auto found =
         edges.find({format("{}_out", uid(link.from)), format("{}_in", uid(link.to))});
     if (found == edges.end()) {
-      return errorf(Code::kInvalidArgument, "{}: no flow from {}_out to {}_in; is it of another plan?",
-                    path, uid(link.from), uid(link.to));
+      return errorf(Code::kInvalidArgument,
+                    "{}: no flow from {}_out to {}_in; is it of another plan?", path,
+                    uid(link.from), uid(link.to));
     }
     input.flow.push_back(found->second);
   }
@@ -175,9 +177,9 @@ Result<void> read_flows(const std::string& path, bool own_mix, HelixInput& input
   return {};
 }
 
-// The bound: every machine at its best number of layers, network for nothing. Summed up in the order
-// of the cluster file, as the reference does, so that the last digit is the same; machines that the
-// file leaves out come last.
+// The bound: every machine at its best number of layers, network for nothing. Summed up in
+// the order of the cluster file, as the reference does, so that the last digit is the same;
+// machines that the file leaves out come last.
 double max_compute(const spec::MachineMix& mix, const spec::HelixSimCluster& cluster,
                    const std::vector<spec::RateTable>& tables, const HelixInput& input) {
   std::map<std::string, int32_t> left;
@@ -191,7 +193,8 @@ double max_compute(const spec::MachineMix& mix, const spec::HelixSimCluster& clu
     }
     double best = 0;
     for (size_t k = 0; k < table->points.size(); ++k) {
-      best = std::max(best, std::min(table->points[k].rate.value, nic) * static_cast<double>(k + 1));
+      best =
+          std::max(best, std::min(table->points[k].rate.value, nic) * static_cast<double>(k + 1));
     }
     return best;
   };
@@ -285,8 +288,9 @@ Result<HelixInput> make_helix_input(const spec::HelixSimCluster& cluster,
   }
   for (const auto& node : cluster.nodes) {
     if (!machines.contains(node.machine_type)) {
-      return errorf(Code::kInvalidArgument, "node {} is a {}, which is not among the machines given",
-                    node.name, node.machine_type);
+      return errorf(Code::kInvalidArgument,
+                    "node {} is a {}, which is not among the machines given", node.name,
+                    node.machine_type);
     }
     ASSIGN_OR_RETURN(const int32_t index, solution_index(node.name));
     if (index >= static_cast<int32_t>(solution.nodes.size())) {
@@ -384,8 +388,8 @@ Result<std::vector<std::pair<int32_t, int32_t>>> load_lengths(const std::string&
   for (const auto& row : rows) {
     for (const double tokens : row) {
       if (!(tokens >= 1 && tokens <= 1e7) || std::floor(tokens) != tokens) {
-        return errorf(Code::kInvalidArgument, "{}: a length of {} tokens; lengths are whole, 1 to 10^7",
-                      path, tokens);
+        return errorf(Code::kInvalidArgument,
+                      "{}: a length of {} tokens; lengths are whole, 1 to 10^7", path, tokens);
       }
     }
     lengths.emplace_back(static_cast<int32_t>(row[0]), static_cast<int32_t>(row[1]));

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Fills the input of the Helix mode (sim/helix_input.hpp) from Helix's files and the workload lists.
+// Fills the input of the Helix mode (sim/helix_input.hpp) from Helix's
+// files and the workload lists.
 #pragma once
 
 #include <string>

@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The Helix mode against the figures that its authors printed (artifact evaluation readme): decode
-// tokens/s, and latencies as median (5th and 95th percentile), each to the digits printed. Populations
-// (offline) and feed rates (online) are those of the artifact's scripts (step3_simulation.py).
+// tokens/s, and latencies as median (5th and 95th percentile), each to the digits printed.
+// Populations (offline) and feed rates (online) are those of the artifact's
+// scripts (step3_simulation.py).
 #include <gtest/gtest.h>
 
 #include <cmath>

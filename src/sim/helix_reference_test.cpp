@@ -1,11 +1,12 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// The Helix mode against the published simulator where there is no published run: every router, both
-// modes, several clusters, models and settings, in short windows. The figures are facts: what the
-// published program's rules give when they are executed in Python 3.11 (a transcription of its sources
-// that repeats the published run asshipped_short60 byte for byte; flows by networkx 2.8.8). All
-// statistics, and a checksum of the list of the first 2,000 finished iterations, to the last digit.
+// The Helix mode against the published simulator where there is no published run: every router,
+// both modes, several clusters, models and settings, in short windows. The figures are facts:
+// what the published program's rules give when they are executed in Python 3.11 (a
+// transcription of its sources that repeats the published run asshipped_short60 byte for byte;
+// flows by networkx 2.8.8). All statistics, and a checksum of the list of the first 2,000
+// finished iterations, to the last digit.
 #include <gtest/gtest.h>
 
 #include <array>

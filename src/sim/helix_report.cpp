@@ -136,7 +136,8 @@ std::string watch_text(const HelixView& view) {
       view.begun ? python_float(view.last_event) : format("{}", view.last_event),
       python_float(view.next_event), view.active, view.finished);
   if (view.estimates) {
-    text += "Node Name: Real Used / Real Total | Expected Used / Expected Total | Expected > Real\n";
+    text +=
+        "Node Name: Real Used / Real Total | Expected Used / Expected Total | Expected > Real\n";
   }
   for (int32_t i = 0; i < view.ledger.nodes(); ++i) {
     if (view.input.nodes[i].layers.empty()) continue;

@@ -11,7 +11,8 @@
 
 namespace towline::sim {
 
-// Field names follow the published runs (decode_tps, prompt_lat, ...); docs/simulator.md lists them.
+// Field names follow the published runs (decode_tps, prompt_lat, ...);
+// docs/simulator.md lists them.
 Json helix_report_json(const HelixInput& input, const HelixOptions& options,
                        const HelixReport& report);
 std::string helix_report_text(const HelixInput& input, const HelixOptions& options,

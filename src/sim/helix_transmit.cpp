@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/fmt.hpp"
 #include "sim/cpython_set.hpp"
 #include "sim/helix_state.hpp"
 
@@ -248,8 +247,9 @@ void HelixEngine::State::send(int32_t place, int32_t link, uint32_t query, doubl
   push(now + duration - spec.latency, Kind::kFinishSending, link, query);
 }
 
-// Stage grain: what is queued on a link leaves in order, one at a time, at the planned bandwidth, so
-// the time of its arrival is known when it is queued. The sums are those of send() and finish_sending().
+// Stage grain: what is queued on a link leaves in order, one at a time, at the planned
+// bandwidth, so the time of its arrival is known when it is queued. The sums are those
+// of send() and finish_sending().
 void HelixEngine::State::send_planned(int32_t place, uint32_t query) {
   HelixQuery& q = queries[query];
   const int32_t link = q.route[++q.stage].link;

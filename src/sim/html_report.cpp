@@ -431,11 +431,9 @@ std::string html_report(const HelixInput& input, const StageOptions& options,
   const std::vector<Mark> marks = marks_of(input, options, report);
   std::string html = format(
       "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
-      "content='width=device-width'><title>Towline "
-      "simulation</title><style>{}</style></head><body>\n"
-      "<h1>Simulation report</h1>\n<p>{} nodes, {} layers, {:.1f} s simulated from {:.1f} s on, "
-      "when all "
-      "models were loaded.</p>\n",
+      "content='width=device-width'><title>Towline simulation</title>"
+      "<style>{}</style></head><body>\n<h1>Simulation report</h1>\n<p>{} nodes, {} layers, "
+      "{:.1f} s simulated from {:.1f} s on, when all models were loaded.</p>\n",
       kStyle, input.nodes.size(), input.total_layers, report.ended - report.started,
       report.started);
   if (report.interrupted) {

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A run as one HTML file that needs no other and no network: figures, distributions, the plan with
-// what flowed through it, time series and heat maps of every node, with marks where something broke.
+// what flowed through it, time series and heat maps of every node,
+// with marks where something broke.
 #pragma once
 
 #include <string>

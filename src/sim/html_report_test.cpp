@@ -16,7 +16,9 @@ namespace {
 TEST(QuantileCurve, GoesFromTheLeastToTheGreatest) {
   const std::vector<double> curve = quantile_curve({1, 2, 3, 4, 5}, 9);
   ASSERT_EQ(curve.size(), 9u);
-  for (size_t i = 0; i < curve.size(); ++i) EXPECT_DOUBLE_EQ(curve[i], 1 + 0.5 * static_cast<double>(i));
+  for (size_t i = 0; i < curve.size(); ++i) {
+    EXPECT_DOUBLE_EQ(curve[i], 1 + 0.5 * static_cast<double>(i));
+  }
   EXPECT_TRUE(quantile_curve({}).empty());
   EXPECT_EQ(quantile_curve({7}, 3), (std::vector<double>{7, 7, 7}));
 }
@@ -36,7 +38,8 @@ Page page(int64_t requests) {
   for (int64_t i = 0; i < requests; ++i) list.push_back({i * 300'000'000, 50, 20});
   p.options.sample_seconds = 1;
   p.options.slo_ttft = 2;
-  p.options.disturbances = {{3, DisturbanceKind::kCrash, 1, 1}, {6, DisturbanceKind::kRejoin, 1, 1}};
+  p.options.disturbances = {{3, DisturbanceKind::kCrash, 1, 1},
+                            {6, DisturbanceKind::kRejoin, 1, 1}};
   p.trial = run(p.input, p.options, list_source(list));
   p.html = html_report(p.input, p.options, p.trial.report);
   return p;
@@ -44,12 +47,14 @@ Page page(int64_t requests) {
 
 TEST(HtmlReport, HasEveryPartAndNeedsNothingElse) {
   const Page p = page(60);
-  for (const char* part : {"First token", "Each further token", "End to end", "Where it flowed",
-                           "Output tokens/s", "Share of the time that each node computes",
-                           "Share of KV blocks held on each node", "crash", "rejoin", "Busiest links"}) {
+  for (const char* part :
+       {"First token", "Each further token", "End to end", "Where it flowed", "Output tokens/s",
+        "Share of the time that each node computes", "Share of KV blocks held on each node",
+        "crash", "rejoin", "Busiest links"}) {
     EXPECT_NE(p.html.find(part), std::string::npos) << part;
   }
-  for (const char* outside : {"src=", "href=", "@import", "url(", "<script", "<b>\"", "nan", "inf"}) {
+  for (const char* outside :
+       {"src=", "href=", "@import", "url(", "<script", "<b>\"", "nan", "inf"}) {
     EXPECT_EQ(p.html.find(outside), std::string::npos) << outside;
   }
   // Every element that is opened is closed.

@@ -10,7 +10,6 @@
 #include "base/rng.hpp"
 #include "sim/helix_engine.hpp"
 #include "sim/helix_load.hpp"
-#include "spec/helix_cluster.hpp"
 
 namespace towline::sim {
 

@@ -4,10 +4,10 @@
 // judge: what a plan really serves, by simulating it full of work; for planners.
 //
 // Maximum flow knows neither KV capacity nor hop latency nor real batch sizes: on Helix's 24-node
-// example the plan with the highest possible flow (2045 tokens/s) decodes 10 % fewer tokens/s than a
-// plan of 1290. So plans of comparable flow should be ranked by this figure. It is the Helix mode
-// in offline operation (docs/simulator.md); 0.1 to 1 CPU second for 24 to 42 machines and the
-// default window.
+// example the plan with the highest possible flow (2045 tokens/s) decodes 10 % fewer
+// tokens/s than a plan of 1290. So plans of comparable flow should be ranked by this figure.
+// It is the Helix mode in offline operation (docs/simulator.md); 0.1 to 1 CPU second for 24 to
+// 42 machines and the default window.
 #pragma once
 
 #include <cstdint>

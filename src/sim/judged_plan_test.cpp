@@ -41,7 +41,8 @@ TEST(JudgedPlan, BeatsThePublishedPlan) {
   options.judge = [&](const plan::Placement& placement, bool in_full) -> plan::Verdict {
     JudgeOptions o = judging;
     if (!in_full) o.duration = 120;
-    const auto judged = judge(problem, plan::link_all(problem, placement, false, "auto"), profile, o);
+    const auto judged =
+        judge(problem, plan::link_all(problem, placement, false, "auto"), profile, o);
     if (!judged) return {};
     return {true, judged->decode_tps, judged->decode_latency, judged->prompt_latency};
   };

@@ -29,7 +29,8 @@ std::vector<double> quantile_curve(const std::vector<double>& sorted, size_t poi
   std::vector<double> curve;
   if (sorted.empty()) return curve;
   for (size_t i = 0; i < points; ++i) {
-    const double place = static_cast<double>(i * (sorted.size() - 1)) / static_cast<double>(points - 1);
+    const double place =
+        static_cast<double>(i * (sorted.size() - 1)) / static_cast<double>(points - 1);
     const auto below = static_cast<size_t>(place);
     const double above = sorted[std::min(below + 1, sorted.size() - 1)];
     curve.push_back(sorted[below] + (above - sorted[below]) * (place - static_cast<double>(below)));

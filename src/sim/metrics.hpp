@@ -19,8 +19,8 @@ Percentiles percentiles_of(std::vector<double>& values);
 // Of a sorted list: `points` values, evenly spaced in rank, the first and the last included.
 std::vector<double> quantile_curve(const std::vector<double>& sorted, size_t points = 401);
 
-// Counts of nanoseconds in buckets that are at most 1.6 % wide; a percentile is the upper end of its
-// bucket. All sums are of integers, so the order in which values come does not matter.
+// Counts of nanoseconds in buckets that are at most 1.6 % wide; a percentile is the upper end of
+// its bucket. All sums are of integers, so the order in which values come does not matter.
 class LogHistogram {
  public:
   LogHistogram() : buckets_(kBuckets, 0) {}

@@ -13,7 +13,7 @@ namespace towline::sim {
 struct NodeTimeline {
   static constexpr size_t kMostColumns = 480;
 
-  double begin = 0, step = 0;            // seconds; column c is [begin + c step, begin + (c + 1) step)
+  double begin = 0, step = 0;            // seconds; column c is from begin + c step on
   std::vector<std::vector<float>> busy;  // [node][column] share of the time that it computed
   std::vector<std::vector<float>> kv;    // [node][column] share of its KV blocks held
 

@@ -3,7 +3,6 @@
 #include "sim/path_flow.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 namespace towline::sim {
@@ -74,7 +73,8 @@ class Peeler {
   struct Ranked {
     double width = 0;
     int32_t place = 0;        // in out_
-    friend bool operator<(const Ranked& a, const Ranked& b) {  // a max-heap; of equals the first one
+    // A max-heap; of equals the first one.
+    friend bool operator<(const Ranked& a, const Ranked& b) {
       return a.width != b.width ? a.width < b.width : a.place > b.place;
     }
   };

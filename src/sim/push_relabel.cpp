@@ -294,7 +294,7 @@ class Solver {
   std::vector<Vertex> vertices_;
   std::vector<Edge> edges_;
   std::vector<int32_t> edge_of_;  // [arc of the graph]; -1: it can carry nothing
-  std::vector<int32_t> ends_;  // [edge] Edge::to again: most of what a search through the graph reads
+  std::vector<int32_t> ends_;     // [edge] Edge::to again: most of what a search reads
   std::vector<Level> levels_;
   int32_t source_, sink_, n_;
   int64_t work_ = 0;

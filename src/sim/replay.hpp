@@ -4,10 +4,10 @@
 // replay: a run's decisions once more, from its journal.
 //
 // A fresh policy::Host is made as the journal says and told every event of it; wherever the journal
-// holds a digest of the actions taken so far, that of the fresh host is compared. Equal digests mean
-// the same decisions, bit for bit: routes, batches, KV blocks, evictions, refusals. It makes no
-// difference whether the journal is a server's or a simulation's. Streams; safe against hostile
-// journals.
+// holds a digest of the actions taken so far, that of the fresh host is compared.
+// Equal digests mean the same decisions, bit for bit: routes, batches, KV blocks, evictions,
+// refusals. It makes no difference whether the journal is a server's or a simulation's.
+// Streams; safe against hostile journals.
 #pragma once
 
 #include <atomic>

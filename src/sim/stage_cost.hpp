@@ -66,7 +66,8 @@ class StageCost {
     const std::vector<double>& head = input_->times[machine].head;
     return head.empty() ? 0 : at(head, drawn);
   }
-  // Seconds of a batch on a node that ends before layer `last_layer`; `rows` may be sorted in place.
+  // Seconds of a batch on a node that ends before layer `last_layer`;
+  // `rows` may be sorted in place.
   double batch_seconds(int32_t machine, int32_t last_layer, std::vector<CostRows>& rows);
   // Was the last one beyond the tables? Batches that are run are to be counted.
   bool was_beyond() const { return beyond_; }

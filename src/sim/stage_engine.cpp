@@ -38,9 +38,9 @@ Result<void> check_kv(const HelixInput& input) {
     const HelixNode& from = input.nodes[i];
     for (int32_t k = 0; k < nodes; ++k) {
       const HelixNode& to = input.nodes[k];
-      const bool hands_over = from.role == policy::NodeRole::kPrompt &&
-                              to.role == policy::NodeRole::kDecode &&
-                              from.layers.begin < to.layers.end && to.layers.begin < from.layers.end;
+      const bool hands_over =
+          from.role == policy::NodeRole::kPrompt && to.role == policy::NodeRole::kDecode &&
+          from.layers.begin < to.layers.end && to.layers.begin < from.layers.end;
       if ((hands_over || from.replica == k) && !links.contains({i, k})) {
         return errorf(Code::kInvalidArgument, "no link for the KV cache from {} to {}", from.name,
                       to.name);

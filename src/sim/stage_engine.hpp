@@ -11,10 +11,10 @@
 //               their layers from disk); links fail and change. The flow is planned anew on what is
 //               left; requests that lost KV are computed again from their tokens, on another way.
 //
-// Every request ends once: finished, rejected or failed, with the reason (checked at the end of every
-// run). With a journal, every event that the host was told is written down and can be replayed
-// (sim/replay.hpp). Deterministic in its input. Memory: a record per request in flight, eight bytes
-// a finished request and metric, no events kept.
+// Every request ends once: finished, rejected or failed, with the reason (checked at the end
+// of every run). With a journal, every event that the host was told is written down and can be
+// replayed (sim/replay.hpp). Deterministic in its input. Memory: a record per request in flight,
+// eight bytes a finished request and metric, no events kept.
 #pragma once
 
 #include <atomic>
@@ -79,11 +79,11 @@ struct StageLook {
 };
 
 struct StageOptions {
-  // The coordinator's limits whole, as a running cluster has them (policy/serving_limits.hpp); layers
-  // and prefix cache are the engine's. Router, estimator, depth, sequences, budget, chunk, queue and
-  // places below do not count then.
+  // The coordinator's limits whole, as a running cluster has them (policy/serving_limits.hpp);
+  // layers and prefix cache are the engine's. Router, estimator, depth, sequences, budget, chunk,
+  // queue and places below do not count then.
   std::optional<policy::HostOptions> host;
-  int64_t most_unfinished = 0;      // an arrival beyond so many is rejected, as by the API; 0: none is
+  int64_t most_unfinished = 0;      // an arrival beyond so many is rejected, as by the API; 0: none
   policy::RouterKind router = policy::RouterKind::kFlow;
   uint64_t seed = 1;                // of the routers that draw
   bool fast_forward = true;         // of policy::Host; without, the same is decided more slowly
@@ -101,8 +101,8 @@ struct StageOptions {
   int64_t queue_limit = 1'000'000;  // waiting requests; beyond this they are rejected
   double think_seconds = 0;         // closed loop: a client waits so long before it sends again
   int64_t places = 0;               // requests admitted at a time; 0: as many as there is room for
-  // With roles: KV leaves a node layer by layer as it is computed; else all of it when the prompt is
-  // done.
+  // With roles: KV leaves a node layer by layer as it is computed; else all
+  // of it when the prompt is done.
   bool stream_layers = true;
   double detect_seconds = 1;        // from a crash to its being known
   double horizon = 0;               // seconds after the start to stop at; 0: when all have ended
@@ -157,11 +157,13 @@ struct StageReport {
   double attainment = 0;                      // share of finished requests within the goals
   Percentiles ttft, tpot, itl, e2e, queueing; // seconds
   Percentiles first_token;                    // as ttft, but of all that got one, ended or not
-  // Of those that finished: values that a share of i / (size - 1) does not exceed; empty if none did.
+  // Of those that finished: values that a share of i / (size - 1) does
+  // not exceed; empty if none did.
   std::vector<double> ttft_curve, tpot_curve, e2e_curve;
   double mean_in_system = 0;                  // requests, time average (Little's law holds)
   std::vector<double> node_busy;              // [node] share of time
-  // KV caches moved from prompt to decode nodes, and from a prompt's end to the arrival of the last.
+  // KV caches moved from prompt to decode nodes, and from a prompt's end
+  // to the arrival of the last.
   int64_t kv_moves = 0;
   double kv_moved_bytes = 0;
   Percentiles kv_wait;

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Towline's own simulator: by hand on small clusters, against queueing theory, and under any mix of
-// disturbances.
+// Towline's own simulator: by hand on small clusters, against queueing theory,
+// and under any mix of disturbances.
 #include "sim/stage_engine.hpp"
 
 #include <gtest/gtest.h>
@@ -48,7 +48,8 @@ TEST(StageEngine, EqualPromptsAreComputedOnceIfThereIsAPrefixCache) {
   spec::TraceTokens known;
   known.prompt.assign(330, 5);
   const auto tokens = std::make_shared<const spec::TraceTokens>(known);
-  const std::vector<spec::TraceRequest> list = {{0, 330, 3, tokens}, {60'000'000'000, 330, 3, tokens}};
+  const std::vector<spec::TraceRequest> list = {{0, 330, 3, tokens},
+                                                {60'000'000'000, 330, 3, tokens}};
   StageOptions options;
   const Trial without = run(grid(1, 1), options, list_source(list));
   EXPECT_EQ(without.report.cached_tokens, 0);
@@ -64,7 +65,8 @@ TEST(StageEngine, EqualPromptsAreComputedOnceIfThereIsAPrefixCache) {
   EXPECT_LT(10 * waited(with, 1), waited(without, 1));
 }
 
-// As a worker's policy::Peer does: two steps of one lane never run together, and small ones go first.
+// As a worker's policy::Peer does: two steps of one lane never run together,
+// and small ones go first.
 TEST(StageEngine, GathersRunsAsAPeerDoes) {
   const std::vector<spec::TraceRequest> list(40, {0, 10, 30});
   StageOptions options;
@@ -136,8 +138,8 @@ TEST(StageEngine, WaitsAsLongAsQueueingTheorySays) {
   }
 }
 
-// Prompts of random lengths, one server, one at a time: Pollaczek and Khinchine's mean for M/G/1, of
-// which exponential lengths (M/M/1) are a case.
+// Prompts of random lengths, one server, one at a time: Pollaczek and Khinchine's mean for M/G/1,
+// of which exponential lengths (M/M/1) are a case.
 TEST(StageEngine, WaitsAsTheoryForAnyDistributionOfWork) {
   HelixInput input = grid(1, 1);
   input.nodes[0].kv_capacity = 1'000'000'000;
@@ -285,8 +287,8 @@ TEST(StageEngine, WithoutAWayRequestsFailAtTheEndOrWaitForOne) {
 }
 
 // Any load, any disturbances: every request ends exactly once, the engine's own books balance (it
-// CHECKs them), and the same input gives the same output to the last byte, with fast-forward and
-// without.
+// CHECKs them), and the same input gives the same output to the last byte,
+// with fast-forward and without.
 TEST(StageEngine, SurvivesAnyScript) {
   int64_t forwarded = 0;
   for_seeds(60, [&](Rng& rng) {

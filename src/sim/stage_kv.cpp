@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/check.hpp"
 #include "sim/stage_state.hpp"
 
 namespace towline::sim {
@@ -43,8 +42,9 @@ void StageEngine::State::stages_done() {
 }
 
 // The rows' KV of these layers, computed in so many seconds, to each node that will decode on some.
-void StageEngine::State::stream_rows(uint32_t slot, const policy::Pipeline& decode_way, int32_t node,
-                                     LayerRange layers, int64_t rows, double seconds) {
+void StageEngine::State::stream_rows(uint32_t slot, const policy::Pipeline& decode_way,
+                                     int32_t node, LayerRange layers, int64_t rows,
+                                     double seconds) {
   for (const policy::Hop& hop : decode_way) {
     const LayerRange both = {std::max(hop.layers.begin, layers.begin),
                              std::min(hop.layers.end, layers.end)};

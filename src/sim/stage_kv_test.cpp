@@ -17,8 +17,8 @@ namespace {
 
 constexpr double kHost = 1000 * (1 / 4e9 + 1 / 5e9);  // a row's, on a node
 
-// Four layers twice: `prompts` nodes that process prompts, `decodes` that decode, each side a
-// chain.
+// Four layers twice: `prompts` nodes that process prompts, `decodes`
+// that decode, each side a chain.
 HelixInput split_chains(int32_t prompts, int32_t decodes) {
   HelixInput input = grid(2, 1);
   const HelixNode like = input.nodes[0];

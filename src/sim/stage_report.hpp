@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a run of StageEngine leaves behind: summary, one CSV row a request, Chrome trace. The page for
-// people is sim/html_report.hpp.
+// What a run of StageEngine leaves behind: summary, one CSV row a request, Chrome trace.
+// The page for people is sim/html_report.hpp.
 #pragma once
 
 #include <string>

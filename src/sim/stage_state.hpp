@@ -88,8 +88,8 @@ struct StageEngine::State {
   void find_kv_links();
   void stages_done();
   void stream(int32_t link, double bytes, double hidden, KvStream what);
-  void stream_rows(uint32_t slot, const policy::Pipeline& decode_way, int32_t node, LayerRange layers,
-                   int64_t rows, double seconds);
+  void stream_rows(uint32_t slot, const policy::Pipeline& decode_way, int32_t node,
+                   LayerRange layers, int64_t rows, double seconds);
   void hand_over(uint32_t slot, LaneId lane);
   void streamed(uint32_t number);
   void kv_there(uint32_t slot);
@@ -141,7 +141,7 @@ struct StageEngine::State {
   std::vector<StageRequest> requests;        // [slot]
   std::vector<TokenCount> counts;            // [slot]
   std::vector<uint32_t> free_requests;
-  std::vector<std::shared_ptr<const spec::TraceTokens>> tokens;  // [slot] if there is a prefix cache
+  std::vector<std::shared_ptr<const spec::TraceTokens>> tokens;  // [slot], with a prefix cache
   std::vector<policy::Sampled> sampled;      // scratch: what a step gave, if there is one
   std::vector<StepOnWay> steps;              // [ticket]
   std::optional<spec::TraceRequest> pending;

@@ -124,8 +124,8 @@ void StageEngine::State::plan_roles() {
 
 void StageEngine::State::replan() { tell(plan()); }
 
-// They come before whatever else happens at their instant. Of those after the start only one is in the
-// queue at a time, which is the shorter for it.
+// They come before whatever else happens at their instant. Of those after the start only one is in
+// the queue at a time, which is the shorter for it.
 void StageEngine::State::await_disturbances() {
   const int64_t start = ns(report.started);
   while (next_disturbance < options.disturbances.size()) {
@@ -216,8 +216,8 @@ void StageEngine::State::sample_nodes() {
     const int64_t did = now - std::exchange(sampled_busy[i], now);
     busy.push_back(static_cast<float>(static_cast<double>(did) * 1e-9 / options.sample_seconds));
     const policy::BlockLedger& pool = host->batcher().ledger(static_cast<int32_t>(i));
-    kv.push_back(pool.total() > 0 ? static_cast<float>(pool.held()) / static_cast<float>(pool.total())
-                                  : 0);
+    kv.push_back(
+        pool.total() > 0 ? static_cast<float>(pool.held()) / static_cast<float>(pool.total()) : 0);
   }
   if (!first) report.timeline.add(seconds(), options.sample_seconds, busy, kv);
 }

@@ -24,7 +24,8 @@ TEST(StageWorld, AWarningSavesWhatACrashLoses) {
   const Trial crash = run(grid(1, 2), options, list_source(stream(200, 300, 1000)));
   EXPECT_EQ(crash.report.finished, 200);
   EXPECT_GT(crash.report.restarts, 0);
-  options.disturbances = {{20, DisturbanceKind::kDrain, 0, 1}, {30, DisturbanceKind::kReclaim, 0, 1}};
+  options.disturbances = {{20, DisturbanceKind::kDrain, 0, 1},
+                          {30, DisturbanceKind::kReclaim, 0, 1}};
   const Trial warned = run(grid(1, 2), options, list_source(stream(200, 300, 1000)));
   EXPECT_EQ(warned.report.finished, 200);
   EXPECT_EQ(warned.report.restarts, 0);

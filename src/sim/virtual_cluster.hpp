@@ -3,22 +3,22 @@
 //
 // VirtualCluster: the machines and links of a simulation, and the clock.
 //
-// The unit of work is a parcel: a microbatch on its way through a pipeline. It crosses a link, waits
-// at the node until that is free, is computed together with the other parcels that are there by then
-// (policy::NodeBatch), and goes on, until it is back at the coordinator. Time is int64 nanoseconds.
-// A busy node looks into its inbox when it is done, and what arrives at an idle one is mostly all that
-// its next batch will hold, whose end is then known when it arrives: most batches are one event, their
-// end.
-//   node     one batch through all of its layers at a time (gathered in the order of coming, or as a
-//            worker's policy::Peer gathers a run: HelixNode::run_rows), at the cost of
-//            sim/stage_cost.hpp; rows
-//            that enter at a later layer (partial inference) cost only the layers from there on
+// The unit of work is a parcel: a microbatch on its way through a pipeline. It crosses a link,
+// waits at the node until that is free, is computed together with the other parcels that are there
+// by then (policy::NodeBatch), and goes on, until it is back at the coordinator. Time is int64
+// nanoseconds. A busy node looks into its inbox when it is done, and what arrives at an idle one is
+// mostly all that its next batch will hold, whose end is then known when it arrives: most batches
+// are one event, their end.
+//   node     one batch through all of its layers at a time (gathered in the order of coming, or as
+//            a worker's policy::Peer gathers a run: HelixNode::run_rows), at the cost of
+//            sim/stage_cost.hpp; rows that enter at a later layer (partial inference) cost only
+//            the layers from there on
 //   link     first in, first out. A message of up to 64 KiB takes size / bandwidth on its link and
 //            no part in sharing; larger ones share NICs and links max-min fairly
 //            (sim/fair_network.hpp). Latency comes on top and holds nothing up.
-//   faults   nodes go down and come up, hang and go on, become slow; links fail, their bandwidth and
-//            latency change. What is on a failed node or link is lost without a sound; the driver
-//            notices by itself.
+//   faults   nodes go down and come up, hang and go on, become slow; links fail, their bandwidth
+//            and latency change. What is on a failed node or link is lost without a sound;
+//            the driver notices by itself.
 //
 // The driver's own events share the queue, so that there is one total order of everything.
 // Not thread-safe; deterministic.
@@ -94,9 +94,9 @@ class VirtualCluster {
   void send(int32_t ticket, const policy::Pipeline& way, const ParcelWork& work);
   // The driver does not want it any more, wherever it is (it may be lost already).
   void drop(int32_t ticket);
-  // Sends so many bytes of KV over a link, after what is in its queue; kStreamed follows when they are
-  // there. While the link is down they wait, and what was on it is sent again; a stream whose sender
-  // goes down is lost.
+  // Sends so many bytes of KV over a link, after what is in its queue; kStreamed follows
+  // when they are there. While the link is down they wait, and what was on it is sent again;
+  // a stream whose sender goes down is lost.
   void stream(int32_t link, int64_t bytes, uint32_t number);
   // Batches done since the last call, if they are kept (Options::stages): what each node computed.
   struct StageDone {
@@ -169,7 +169,7 @@ class VirtualCluster {
     int32_t via = -1;            // that link
     int32_t next_link = -1;      // the one after it
     int32_t next = -1;           // in the queue of its link, an inbox or a batch
-    int64_t there = 0;           // when it is at the node; if it goes to none, its link's generation
+    int64_t there = 0;           // when it is at the node; without one, its link's generation
     [[no_unique_address]] ParcelWork work;
     int32_t entry = 0;           // the first layer that is run at that node
     bool dead() const { return ticket < 0; }
@@ -210,8 +210,8 @@ class VirtualCluster {
     bool up = true, busy = false;
   };
 
-  // A stream of KV is a parcel without a way: its bytes are work.prompt_context, the driver's number is
-  // work.prompt_tokens, its ticket 0.
+  // A stream of KV is a parcel without a way: its bytes are work.prompt_context, the driver's
+  // number is work.prompt_tokens, its ticket 0.
   static bool is_stream(const Parcel& p) { return p.way == nullptr; }
   void prefetch(const Event& event) const;
   // Of a link among the network's resources.

@@ -76,7 +76,8 @@ TEST(Churn, FaultsAreNamed) {
   EXPECT_NE(failure("0,sell,a").find("add|remove"), std::string::npos);
   EXPECT_NE(failure("{\"data\": []}").find("gap_seconds"), std::string::npos);
   EXPECT_NE(failure("[{\"event_time\": 1}]").find("node_id"), std::string::npos);
-  EXPECT_NE(failure("[{\"node_id\": \"a\", \"event_time\": 1, \"event_type\": \"?\"}]").find("fault_start"),
+  EXPECT_NE(failure("[{\"node_id\": \"a\", \"event_time\": 1, \"event_type\": \"?\"}]")
+                .find("fault_start"),
             std::string::npos);
   EXPECT_NE(failure("0,1e9").find("100000"), std::string::npos);
 }

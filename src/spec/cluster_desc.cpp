@@ -3,7 +3,6 @@
 #include "spec/cluster_desc.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <numeric>
 #include <set>

@@ -6,7 +6,6 @@
 #include <charconv>
 #include <cmath>
 #include <map>
-#include <set>
 
 #include "base/fmt.hpp"
 #include "spec/cluster_desc.hpp"

@@ -14,8 +14,7 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-// --- quoting
-// --------------------------------------------------------------------------------------
+// --- quoting -------------------------------------------------------------------------------------
 
 bool plain(std::string_view word) {
   return !word.empty() && std::ranges::all_of(word, [](unsigned char c) {
@@ -85,8 +84,7 @@ std::string label_of(std::string_view name) {
   return out.substr(0, 40);
 }
 
-// --- what every target says
-// -----------------------------------------------------------------------
+// --- what every target says ----------------------------------------------------------------------
 
 class Deployment {
  public:
@@ -162,8 +160,8 @@ class Deployment {
     return {};
   }
 
-  // `advertise`: the host by which the registry tells this coordinator; empty: as the machine is
-  // called.
+  // `advertise`: the host by which the registry tells this coordinator;
+  // empty: as the machine is called.
   Words coordinator_words(const std::string& scenario, const std::string& keys,
                           const std::string& state, const std::string& advertise = {}) const {
     Words words = {o_.program, "serve", "--cluster", scenario, "--listen",
@@ -176,8 +174,8 @@ class Deployment {
         words.insert(words.end(), {"--advertise",
                                    format("{}://{}:{}", s_.transport, advertise, o_.cluster_port)});
       }
-      // The first that comes leads; who comes back finds that another does, and waits like the
-      // rest.
+      // The first that comes leads; who comes back finds that another does,
+      // and waits like the rest.
       if (o_.standbys > 0) words.emplace_back("--standby");
     }
     if (o_.state) words.insert(words.end(), {"--state", state});
@@ -226,8 +224,7 @@ class Deployment {
   std::vector<DeployFile> files_;
 };
 
-// --- systemd
-// --------------------------------------------------------------------------------------
+// --- systemd -------------------------------------------------------------------------------------
 
 std::string Deployment::unit(const std::string& what, const Words& command, bool always,
                              int stop_seconds, const std::string& state) const {
@@ -278,8 +275,9 @@ void Deployment::systemd() {
   // The credentials' folder is known to systemd only: its variable must reach it unquoted.
   const auto with_credentials = [&](std::string text) {
     const std::string quoted = systemd_word(keys);
-    for (size_t at; (at = text.find(quoted)) != std::string::npos;)
+    for (size_t at; (at = text.find(quoted)) != std::string::npos;) {
       text.replace(at, quoted.size(), keys);
+    }
     return text;
   };
   add("scenario.toml", scenario_text());
@@ -315,16 +313,16 @@ void Deployment::systemd() {
   }
 }
 
-// --- Slurm
-// ----------------------------------------------------------------------------------------
+// --- Slurm ---------------------------------------------------------------------------------------
 
 void Deployment::slurm() {
   add("scenario.toml", scenario_text());
   const size_t coordinators = 1 + static_cast<size_t>(o_.standbys);
   const size_t tasks = s_.workers.size() + coordinators;
   int32_t threads = 1;
-  for (const ScenarioWorker& w : s_.workers)
+  for (const ScenarioWorker& w : s_.workers) {
     threads = std::max(threads, w.threads * w.tensor_parallel * w.stages);
+  }
   std::string text = format(
       R"(#!/bin/bash
 # sbatch {0}.sbatch: {5} and {1} workers; more nodes than tasks are not used. They are dealt to
@@ -375,8 +373,7 @@ pids=()
   add(o_.name + ".sbatch", text);
 }
 
-// --- Kubernetes
-// -----------------------------------------------------------------------------------
+// --- Kubernetes ----------------------------------------------------------------------------------
 
 std::string Deployment::volumes() const {
   std::string out =
@@ -394,8 +391,9 @@ std::string Deployment::volumes() const {
 std::string Deployment::kubernetes_coordinator() const {
   std::string mounts = "            - {name: scenario, mountPath: /etc/towline, readOnly: true}\n"
                        "            - {name: models, mountPath: /models, readOnly: true}\n";
-  if (secure_)
+  if (secure_) {
     mounts += "            - {name: keys, mountPath: /etc/towline-keys, readOnly: true}\n";
+  }
   if (o_.state) mounts += "            - {name: state, mountPath: /var/lib/towline}\n";
   // Without standbys: a standby opens its port when it leads, and would be killed for that before.
   const std::string alive = o_.standbys > 0 ? "" : R"(          livenessProbe:
@@ -454,8 +452,9 @@ spec:
 
 std::string Deployment::kubernetes_worker(const ScenarioWorker& worker) const {
   std::string mounts = "            - {name: models, mountPath: /models, readOnly: true}\n";
-  if (secure_)
+  if (secure_) {
     mounts += "            - {name: keys, mountPath: /etc/towline-keys, readOnly: true}\n";
+  }
   return format(R"(apiVersion: apps/v1
 kind: StatefulSet
 metadata:

@@ -24,7 +24,7 @@ struct DeployOptions {
   DeployTarget target = DeployTarget::kSystemd;
   std::string program = "/usr/local/bin/towline";
   std::string model;             // where the model lies on the machines; empty: as in the scenario
-  std::string coordinator;       // host name that workers dial (systemd); the others find it themselves
+  std::string coordinator;       // systemd: host name that workers dial; the others find it
   std::string folder = "/etc/towline";  // systemd: scenario and keys
   std::string image = "towline:latest";  // Kubernetes
   std::string name = "towline";  // of units, the job, the Kubernetes objects
@@ -33,10 +33,10 @@ struct DeployOptions {
   int cluster_port = 7100;       // where workers join
   int drain_seconds = 30;
   bool insecure = false;         // zmq without keys; tcp has none anyway
-  std::string registry;          // URL: workers find whoever leads there; empty: they dial one address
-  int standbys = 0;              // coordinators besides the first that wait to take over; needs a registry
+  std::string registry;          // URL: workers find who leads there; empty: they dial one address
+  int standbys = 0;              // coordinators more, waiting to take over; needs a registry
   bool state = false;            // coordinators keep epoch and nodes on disk over their restarts
-  int rejoin_seconds = 600;      // with state, without a registry: how long workers look for it again
+  int rejoin_seconds = 600;      // with state, without a registry: how long workers look for it
 };
 
 struct DeployFile {
@@ -46,6 +46,7 @@ struct DeployFile {
 
 // Refuses what cannot be deployed: transports and registries of one machine only (shm, inproc, mpi,
 // file), names that no quoting makes safe, a scenario without workers, standbys without a registry.
-Result<std::vector<DeployFile>> deploy_files(const Scenario& scenario, const DeployOptions& options);
+Result<std::vector<DeployFile>> deploy_files(const Scenario& scenario,
+                                             const DeployOptions& options);
 
 }  // namespace towline::spec

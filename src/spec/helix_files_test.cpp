@@ -220,8 +220,9 @@ TEST(PyValue, EvaluatesNumbersWithUnits) {
 }
 
 TEST(PyValue, RefusesWhatIsNoNumber) {
-  for (const char* text : {"", "x", "1 *", "1 1", "gbits", "(1", "1 / 0", "1e999", "nan",
-                           "9223372036854775807 + 1", "-(0 - 9223372036854775807 - 1)", "__import__('os')"}) {
+  for (const char* text :
+       {"", "x", "1 *", "1 1", "gbits", "(1", "1 / 0", "1e999", "nan", "9223372036854775807 + 1",
+        "-(0 - 9223372036854775807 - 1)", "__import__('os')"}) {
     EXPECT_FALSE(evaluate_py(text)) << text;
   }
   EXPECT_FALSE(evaluate_py(std::string(10'000, '(')));

@@ -10,7 +10,8 @@
 //                                              request, input, output, machines, first, end layers
 //
 // 'out' is an iteration being launched, 'in' its result coming back. `context` is the tokens
-// processed before the iteration: 0 for a prompt. Machine 0 is the coordinator and ends every route.
+// processed before the iteration: 0 for a prompt. Machine 0 is the
+// coordinator and ends every route.
 //
 // Parsers are safe against hostile input; faults name file and line.
 #pragma once

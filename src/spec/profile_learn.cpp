@@ -66,7 +66,8 @@ class Heights {
   struct Sum {
     double runs = 0, measured = 0, predicted = 0;
   };
-  // Between which rows of the table, and how near to the upper one. The row of nothing is no neighbour.
+  // Between which rows of the table, and how near to the upper one. The row
+  // of nothing is no neighbour.
   struct Place {
     size_t below, above;
     double share;
@@ -139,8 +140,8 @@ void learn_decodes(const DeviceProfile& device, int32_t model_layers, double of_
   }
 }
 
-// The prompt table, from the runs with prompts in them. What the decode table has for their decodes,
-// where the weights are not shared, and the head are known by now.
+// The prompt table, from the runs with prompts in them. What the decode table has for their
+// decodes, where the weights are not shared, and the head are known by now.
 void learn_prompts(const DeviceProfile& device, int32_t model_layers, double of_all,
                    const std::vector<const RunRecord*>& runs, LearnedTimes& out) {
   Heights heights(device.prompt);

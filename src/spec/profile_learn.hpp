@@ -3,15 +3,16 @@
 //
 // A profile learned in serving: the tables of a machine, corrected by what its workers' runs took.
 //
-// A profile is measured on a machine that does nothing else; a worker has other processes beside it,
-// waits between runs, and finds its memory where the kernel put it. So the shape of the tables is kept
-// where it was not seen in serving, and their heights are those of the recorded runs.
+// A profile is measured on a machine that does nothing else; a worker has other processes beside
+// it, waits between runs, and finds its memory where the kernel put it. So the shape of the tables
+// is kept where it was not seen in serving, and their heights are those of the recorded runs.
 //
-// Method. Every row of the decode table, and of the prompt table, has a factor: the sum of what the runs
-// near it took, over the sum of what the profile has for them; a run between two rows counts for both,
-// the nearer one more, as interpolation goes. Rows with few runs near them lean on the factor of all
-// runs of their kind: half a second of runs weighs as much as that. The head and the context's costs
-// move with their kind's factor. Sums, not means of ratios: what is simulated is time.
+// Method. Every row of the decode table, and of the prompt table, has a factor:
+// the sum of what the runs near it took, over the sum of what the profile has for them;
+// a run between two rows counts for both, the nearer one more, as interpolation goes.
+// Rows with few runs near them lean on the factor of all runs of their kind: half a second of runs
+// weighs as much as that. The head and the context's costs move with their kind's factor. Sums,
+// not means of ratios: what is simulated is time.
 //
 // Pure functions; values; thread-compatible.
 #pragma once

@@ -49,8 +49,8 @@ RunRecord random_run(Rng& rng) {
   return run;
 }
 
-// On a machine that is slower by the same factor everywhere, the factor is found exactly, however few
-// runs were seen and wherever.
+// On a machine that is slower by the same factor everywhere, the factor is found exactly,
+// however few runs were seen and wherever.
 TEST(ProfileLearn, OneFactorEverywhereIsFoundExactly) {
   for_seeds(200, [](Rng& rng) {
     const DeviceProfile device = random_device(rng);

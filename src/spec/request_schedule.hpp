@@ -1,13 +1,13 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// RequestSchedule: which requests come when. `towline bench URL` sends it, `towline simulate` lives it:
-// the same options give both the same requests at the same times, to the nanosecond, so that a run can
-// be predicted before it is made.
+// RequestSchedule: which requests come when. `towline bench URL` sends it, `towline simulate`
+// lives it: the same options give both the same requests at the same times, to the nanosecond,
+// so that a run can be predicted before it is made.
 //
-// Lengths come from a trace, in its order, or are all alike. Times come from the trace if it has any,
-// stretched to the rate if one is given; else they are drawn from the arrival process, as a pure
-// function of the seed.
+// Lengths come from a trace, in its order, or are all alike. Times come from the trace if it
+// has any, stretched to the rate if one is given; else they are drawn from the arrival process,
+// as a pure function of the seed.
 #pragma once
 
 #include <cstdint>

@@ -77,7 +77,8 @@ Result<DeviceProfile> roofline_device(const ModelDesc& model, const DeviceSpeed&
   if (!(speed.flops > 0 && speed.flops < 1e19) || !(speed.memory_bandwidth.value > 0) ||
       !(speed.memory_bandwidth.value < 1e16) || speed.memory.value <= 0) {
     return errorf(Code::kInvalidArgument,
-                  "machine type '{}': memory, flops and memory bandwidth must be above 0", speed.type);
+                  "machine type '{}': memory, flops and memory bandwidth must be above 0",
+                  speed.type);
   }
   if (!(bytes_per_weight > 0 && bytes_per_weight <= 8)) {
     return errorf(Code::kInvalidArgument, "{} bytes a weight; give a figure above 0 and up to 8",
@@ -121,8 +122,9 @@ Result<DeviceProfile> roofline_device(const ModelDesc& model, const DeviceSpeed&
     device.decode_max_tokens.push_back(static_cast<int32_t>(std::clamp<int64_t>(
         blocks * kBlockTokens / (kAverageInput + kAverageOutput), 1, kMostDecodes)));
   }
-  // Attention: a decode reads the K and V of its context; a prompt's row multiplies with those before
-  // it, twice (scores, values), an operation being half of a multiplication with its addition.
+  // Attention: a decode reads the K and V of its context; a prompt's row multiplies
+  // with those before it, twice (scores, values), an operation being half of a
+  // multiplication with its addition.
   device.decode_context = static_cast<int32_t>(kContext);
   device.decode_context_seconds = kv_bytes / at.bandwidth;
   device.prompt_context_seconds = 4.0 * model.q_width() / at.flops;
@@ -145,7 +147,9 @@ Result<Profile> roofline_profile(const ModelDesc& model, const ClusterDesc& clus
     DeviceSpeed speed{type.name, type.memory, type.flops, type.memory_bandwidth};
     const std::optional<DeviceSpeed> known = known_device(type.name);
     if (speed.flops <= 0 && known) speed.flops = known->flops;
-    if (speed.memory_bandwidth.value <= 0 && known) speed.memory_bandwidth = known->memory_bandwidth;
+    if (speed.memory_bandwidth.value <= 0 && known) {
+      speed.memory_bandwidth = known->memory_bandwidth;
+    }
     const std::vector<int32_t> groups =
         groups_of(cluster, static_cast<int32_t>(t), largest_group);
     if (groups.empty()) continue;  // no such machine

@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Profiles of machines that nobody has measured: the time of a layer is the longer of its arithmetic
-// and its memory traffic (S. Williams et al., "Roofline", CACM 52(4), 2009), plus a fixed start-up.
+// Profiles of machines that nobody has measured: the time of a layer is the longer of
+// its arithmetic and its memory traffic (S. Williams et al., "Roofline", CACM 52(4),
+// 2009), plus a fixed start-up.
 //
 // Of each peak only a share is reached: kArithmeticShare for prompts, kBandwidthShare for decoding.
 // Compared with Helix's measurements of T4, L4, V100 and A100 the tables are right within a factor

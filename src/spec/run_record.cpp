@@ -29,7 +29,8 @@ Result<RunRecord> parse_run(const Json& event, const std::string& where) {
                           int64_t fallback) {
     const int64_t n = value.as_int(fallback);
     if (n < least || n > most) {
-      wrong = format("{}: its {} are {}, and must lie between {} and {}", where, name, n, least, most);
+      wrong =
+          format("{}: its {} are {}, and must lie between {} and {}", where, name, n, least, most);
     }
     return n;
   };

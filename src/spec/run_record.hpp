@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The Towline Authors
 // SPDX-License-Identifier: Apache-2.0
 //
-// RunRecord: what a worker's rank recorded of one run of its layers (worker/run_trace.hpp): when, how
-// long, and all that its time depends on by a profile (spec/profile.hpp).
+// RunRecord: what a worker's rank recorded of one run of its layers (worker/run_trace.hpp): when,
+// how long, and all that its time depends on by a profile (spec/profile.hpp).
 //
 // Pure data and pure functions; values; thread-compatible.
 #pragma once
@@ -30,16 +30,17 @@ struct RunRecord {
   double end() const { return begin + seconds; }
 };
 
-// The runs of a trace, in its order; failed runs are left out. `source` names it in errors. Fails on
-// spans without layers or rows, or with numbers that no worker writes.
+// The runs of a trace, in its order; failed runs are left out. `source` names it in errors.
+// Fails on spans without layers or rows, or with numbers that no worker writes.
 Result<std::vector<RunRecord>> parse_runs(const Json& trace, std::string_view source);
 
 // Seconds that the profile has for it. Its layers must not be empty; the head counts where they are
 // the model's last.
 double run_seconds(const DeviceProfile& device, int32_t model_layers, const RunRecord& run);
 
-// What messages take, seen from the workers: the time from a run's end to the run that follows from it,
-// where the receiver was idle and waited for nothing else. One step a run, and generated tokens only.
+// What messages take, seen from the workers: the time from a run's end to the run that
+// follows from it, where the receiver was idle and waited for nothing else. One step
+// a run, and generated tokens only.
 struct MessageTimes {
   double between = 0;      // seconds from a worker's run of a step to the next worker's: the mean
   double coordinator = 0;  // from the last worker's run to the first worker's of the step after it,

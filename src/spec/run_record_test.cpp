@@ -10,8 +10,8 @@ namespace towline::spec {
 namespace {
 
 std::string span_text(const std::string& name, const std::string& args) {
-  return R"({"ph":"X","name":")" + name + R"(","pid":1,"tid":0,"ts":2000000.5,"dur":1500.0,"args":)" +
-         args + "}";
+  return R"({"ph":"X","name":")" + name +
+         R"(","pid":1,"tid":0,"ts":2000000.5,"dur":1500.0,"args":)" + args + "}";
 }
 
 Result<std::vector<RunRecord>> parsed(const std::string& events) {
@@ -78,7 +78,8 @@ TEST(RunRecord, MessagesAreTheGapsWhereNobodyWaited) {
   MessageTimes times = message_times(ranks, 8);
   EXPECT_NEAR(times.between, 0.002, 1e-9);
   EXPECT_NEAR(times.coordinator, 0.005, 1e-9);
-  EXPECT_EQ(times.betweens, 8);  // nothing is known of what the second worker did before its first run
+  // Nothing is known of what the second worker did before its first run.
+  EXPECT_EQ(times.betweens, 8);
   EXPECT_EQ(times.coordinators, 8);
   EXPECT_NEAR(times.mean(2), (0.002 + 0.005) / 3, 1e-9);
   // A run that the receiver had still to end, and a prompt in a step, are no messages' doing.

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <filesystem>
 #include <functional>
 #include <set>
@@ -265,12 +264,13 @@ Result<Scenario> read_scenario(const Json& tree) {
                                               {"slowness", number(e.slowness, 1e-3, 1e6)},
                                               {"full_floats", flag(e.full_floats)},
                                               {"plan_workers", flag(e.plan_workers)}}};
-  const std::array<Key, 6> load_keys = {{{"trace", text(load.trace)},
-                                         {"rate", number(load.rate, 0, 1e9)},
-                                         {"requests", whole(load.requests, 0, INT64_MAX)},
-                                         {"seed", whole(load.seed, 0, INT64_MAX)},
-                                         {"input", whole(load.input, 0, TraceReader::kMaxTokens)},
-                                         {"output", whole(load.output, 0, TraceReader::kMaxTokens)}}};
+  const std::array<Key, 6> load_keys = {
+      {{"trace", text(load.trace)},
+       {"rate", number(load.rate, 0, 1e9)},
+       {"requests", whole(load.requests, 0, INT64_MAX)},
+       {"seed", whole(load.seed, 0, INT64_MAX)},
+       {"input", whole(load.input, 0, TraceReader::kMaxTokens)},
+       {"output", whole(load.output, 0, TraceReader::kMaxTokens)}}};
   const auto workers = [&s](const Json& list) -> Result<void> {
     if (!list.is_array() || list.size() > kMaxWorkers) return wrong(list, "a list of workers");
     for (const Json& item : list.items()) {
@@ -363,9 +363,10 @@ std::string print_scenario(const Scenario& s) {
   const ScenarioServing& v = s.serving;
   out += format(
       "\n[serving]\ncontext = {}\nsequences = {}\nstep_tokens = {}\nchunk_tokens = {}\n"
-      "prefix_cache = {}\nrouter = {}\nqueue = {}\nasync = {}\nextra_steps = {}\n\n[net]\ntransport = {}\ncurve = {}\n",
-      v.context, v.sequences, v.step_tokens, v.chunk_tokens, v.prefix_cache,
-      toml_string(v.router), v.queue, v.async, v.extra_steps, toml_string(s.transport), s.curve);
+      "prefix_cache = {}\nrouter = {}\nqueue = {}\nasync = {}\nextra_steps = {}\n"
+      "\n[net]\ntransport = {}\ncurve = {}\n",
+      v.context, v.sequences, v.step_tokens, v.chunk_tokens, v.prefix_cache, toml_string(v.router),
+      v.queue, v.async, v.extra_steps, toml_string(s.transport), s.curve);
   for (const ScenarioWorker& w : s.workers) {
     out += format("\n[[workers]]\nname = {}\n", toml_string(w.name));
     if (w.layers) out += format("layers = [{}, {}]\n", w.layers->begin, w.layers->end);
@@ -380,7 +381,9 @@ std::string print_scenario(const Scenario& s) {
     out += format("\n[[links]]\nbetween = [{}, {}]\nlatency = {}\njitter = {}\n",
                   toml_string(link.from), toml_string(link.to), toml_number(link.latency.value),
                   toml_number(link.jitter.value));
-    if (link.bandwidth.value > 0) out += format("bandwidth = {}\n", toml_number(link.bandwidth.value));
+    if (link.bandwidth.value > 0) {
+      out += format("bandwidth = {}\n", toml_number(link.bandwidth.value));
+    }
     out += format("loss = {}\nduplicate = {}\nreorder = {}\ncorrupt = {}\ncut = {}\nseed = {}\n",
                   toml_number(link.loss), toml_number(link.duplicate), toml_number(link.reorder),
                   toml_number(link.corrupt), toml_number(link.cut), link.seed);

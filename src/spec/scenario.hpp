@@ -17,10 +17,10 @@
 //   step_tokens = 512            # rows of one step
 //   chunk_tokens = 512           # of one prompt in one step
 //   prefix_cache = true
-//   router = "iwrr"              # or swarm, random, shortest_queue ("flow", "maxflow": the same as iwrr)
+//   router = "iwrr"              # or swarm, random, shortest_queue ("flow", "maxflow": as iwrr)
 //   queue = 256                  # requests waiting; more are refused
 //   async = false                # a sequence's next step is sent before its token is known
-//   extra_steps = 1              # steps of a pipeline on their way beyond one for each of its nodes
+//   extra_steps = 1              # steps of a pipeline on their way beyond one a node of it
 //
 //   [net]
 //   transport = "tcp"            # or shm, zmq, mpi
@@ -39,11 +39,11 @@
 //   site = "attic"
 //
 //   [emulation]                  # machines that are not there; no weights are read
-//   profile = "llama2-70b"       # times of a layer on each type: built in, or a file; default: the model
+//   profile = "llama2-70b"       # times of a layer on each type: built in, or a file; else `model`
 //   slowness = 1.0               # all times are multiplied by this
 //   full_floats = false          # activations of 4 bytes a value, not the profile's 2
-//   plan_workers = false         # no [[workers]]: every node of the plan that holds layers is one, of
-//                                # the type that `cluster` says. Both may be Helix's files
+//   plan_workers = false         # no [[workers]]: every node of the plan that holds layers is one,
+//                                # of the type that `cluster` says. Both may be Helix's files
 //                                # (simulator_cluster.ini and *_sol.ini)
 //
 //   [[links]]                    # between two sites, or two workers ("coordinator" is one), both

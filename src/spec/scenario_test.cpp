@@ -102,7 +102,8 @@ TEST(Scenario, FaultsNameThePlaceTheValueAndTheRemedy) {
 }
 
 TEST(Scenario, RoutersHaveTheNamesOfTheCommandsToo) {
-  for (const char* name : {"iwrr", "flow", "maxflow", "shortest_queue", "shortest-queue", "random"}) {
+  for (const char* name :
+       {"iwrr", "flow", "maxflow", "shortest_queue", "shortest-queue", "random"}) {
     const auto s = parse(std::string("schema = 1\n[serving]\nrouter = \"") + name + "\"");
     ASSERT_TRUE(s) << s.error().to_string();
   }
@@ -137,7 +138,9 @@ TEST(Scenario, PrintsWhatItReads) {
                        rng.unit() / 2, rng.unit() / 2, rng.unit() / 2, rng.unit() / 2,
                        static_cast<int64_t>(rng.below(1000))});
     if (rng.below(2) == 0) s.emulation = {"llama2-70b", 2.5, true, false};
-    if (rng.below(2) == 0) s.workload = {"t.csv", 2.5, 100, 7, 128, static_cast<int32_t>(rng.below(3))};
+    if (rng.below(2) == 0) {
+      s.workload = {"t.csv", 2.5, 100, 7, 128, static_cast<int32_t>(rng.below(3))};
+    }
     const auto back = parse(print_scenario(s));
     ASSERT_TRUE(back) << back.error().to_string();
     EXPECT_EQ(*back, s);

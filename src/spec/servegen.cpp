@@ -216,7 +216,8 @@ double ServeGenSource::mean_rate() const {
   for (const ServeGenClient& client : clients_) {
     for (size_t i = 0; i < client.windows.size(); ++i) {
       const double upto = i + 1 < client.windows.size() ? client.windows[i + 1].begin : client.end;
-      requests += client.windows[i].rate * std::max(upto - std::max(client.windows[i].begin, begin_), 0.0);
+      requests +=
+          client.windows[i].rate * std::max(upto - std::max(client.windows[i].begin, begin_), 0.0);
     }
     end = std::max(end, client.end);
   }

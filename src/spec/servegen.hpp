@@ -2,11 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // ServeGen workloads (Xiang et al., "ServeGen", 2025): many clients, each with a request rate, a
-// burstiness and lengths of its own that change from window to window. A folder holds, per client N,
+// burstiness and lengths of its own that change from window to window. Per client N a folder holds
 //   chunk-N-trace.csv     start (s), requests/s, CV, Gamma|Weibull|(empty), shape, scale
-//   chunk-N-dataset.json  {"start (s)": {"input_tokens": "{length: share, ...}", "output_tokens": ...}}
-//                         from which lengths are drawn independently; may be missing, then they come
-//                         from the lengths given
+//   chunk-N-dataset.json  {"start (s)": {"input_tokens": "{length: share, ...}",
+//                         "output_tokens": ...}} from which lengths are drawn independently;
+//                         may be missing, then they come from the lengths given
 // Arrivals of a client are a renewal process in each window: times between requests are Gamma or
 // Weibull with the mean 1/rate and the shape given (exponential if there is none). Requests of all
 // clients come in order of time; drawn as they are asked for, so memory does not grow with time.
@@ -53,10 +53,10 @@ class ServeGenSource {
  public:
   using LengthList = std::vector<std::pair<int32_t, int32_t>>;
 
-  // `scale`: all rates are multiplied by it; `begin`: seconds into the files. `fallback`: lengths for
-  // clients without a dataset; without it they are an error.
-  static Result<ServeGenSource> make(std::vector<ServeGenClient> clients, double scale, double begin,
-                                     uint64_t seed, LengthList fallback = {});
+  // `scale`: all rates are multiplied by it; `begin`: seconds into the files. `fallback`:
+  // lengths for clients without a dataset; without it they are an error.
+  static Result<ServeGenSource> make(std::vector<ServeGenClient> clients, double scale,
+                                     double begin, uint64_t seed, LengthList fallback = {});
   // Every client of a folder, in order of its number.
   static Result<std::vector<ServeGenClient>> load(const std::string& folder);
 

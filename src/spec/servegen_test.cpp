@@ -58,7 +58,9 @@ TEST(ServeGen, RatesBurstinessAndLengthsAreThoseOfTheWindows) {
     double sum = 0, squares = 0;
     for (size_t i = 1; i < gaps[w].size(); ++i) sum += gaps[w][i];
     const double mean = sum / static_cast<double>(gaps[w].size() - 1);
-    for (size_t i = 1; i < gaps[w].size(); ++i) squares += (gaps[w][i] - mean) * (gaps[w][i] - mean);
+    for (size_t i = 1; i < gaps[w].size(); ++i) {
+      squares += (gaps[w][i] - mean) * (gaps[w][i] - mean);
+    }
     const double deviation = std::sqrt(squares / static_cast<double>(gaps[w].size() - 2));
     EXPECT_NEAR(1 / mean, rates[w], 0.06 * rates[w]) << w;
     EXPECT_NEAR(deviation / mean, variations[w], 0.12 * variations[w]) << w;
@@ -68,7 +70,9 @@ TEST(ServeGen, RatesBurstinessAndLengthsAreThoseOfTheWindows) {
 
 TEST(ServeGen, ClientsComeInOrderAndTheSameSeedGivesTheSame) {
   std::vector<ServeGenClient> clients;
-  for (int i = 0; i < 20; ++i) clients.push_back(client("0,1,1,,0,0\n100,3,1,Gamma,0.5,1\n", kDataset));
+  for (int i = 0; i < 20; ++i) {
+    clients.push_back(client("0,1,1,,0,0\n100,3,1,Gamma,0.5,1\n", kDataset));
+  }
   auto a = ServeGenSource::make(clients, 2, 50, 7), b = ServeGenSource::make(clients, 2, 50, 7);
   auto c = ServeGenSource::make(clients, 2, 50, 8);
   ASSERT_TRUE(a && b && c);

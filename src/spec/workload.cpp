@@ -198,8 +198,9 @@ Result<TraceRequest> TraceReader::checked(double arrival, double input, double o
     return x >= 1 && x <= static_cast<double>(kMaxTokens) && std::floor(x) == x;
   };
   if (!whole(input) || !whole(output)) {
-    return fault(format("{} prompt tokens and {} output tokens; both are whole numbers from 1 to {}",
-                        input, output, kMaxTokens));
+    return fault(
+        format("{} prompt tokens and {} output tokens; both are whole numbers from 1 to {}", input,
+               output, kMaxTokens));
   }
   if (!first_arrival_) first_arrival_ = arrival;
   const double since = arrival - *first_arrival_;

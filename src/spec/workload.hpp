@@ -55,8 +55,8 @@ class TraceReader {
   static Result<TraceReader> from_text(std::string text, std::string source);
 
   bool has_arrivals() const { return has_arrivals_; }
-  // Reads tokens too: LLMServingSim's input_tok_ids and output_tok_ids, and made-up ones that are equal
-  // where Mooncake's hash_ids (of 512 tokens each) are. Other formats have none.
+  // Reads tokens too: LLMServingSim's input_tok_ids and output_tok_ids, and made-up ones that are
+  // equal where Mooncake's hash_ids (of 512 tokens each) are. Other formats have none.
   void keep_tokens(bool keep) { keep_tokens_ = keep; }
   // The next request, or nothing at the end.
   Result<std::optional<TraceRequest>> next();

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -111,8 +110,8 @@ class NodeAgent {
     if (ranks_ && staged_ == 0 && !asleep_) kept_.ranks = std::move(ranks_);
   }
 
-  // Activations as they came, and where the rows are: these are most of what a node moves, and not
-  // copied here.
+  // Activations as they came, and where the rows are: these are most of what a
+  // node moves, and not copied here.
   struct Input {
     std::vector<uint8_t> payload;
     size_t offset = 0;

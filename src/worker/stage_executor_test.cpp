@@ -292,8 +292,8 @@ TEST(StageExecutor, WhatCannotBeRunIsRefusedAndNothingIsHarmed) {
   EXPECT_EQ(attempt([](S, Row&, RunItem&) {}), "");
 }
 
-// In two phases; rows may name an adapter only while it is committed, and get its bits, not
-// others'.
+// In two phases; rows may name an adapter only while it is committed,
+// and get its bits, not others'.
 TEST(StageExecutor, AdaptersComeAndGoBetweenRuns) {
   const engine::TempDir dir;
   const std::string model = engine::write_model(dir, engine::small_shape("llama", kLayers), "q8_0");

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Run by mpirun with three or more ranks: the channel contract over the mpi back end, where the
-// suite in src/net/conformance_test.cpp cannot go (one process is one rank). Each rank dials the next
-// one and talks to both neighbours: order, large frames, a cut and its resumption, reasons.
+// suite in src/net/conformance_test.cpp cannot go (one process is one rank). Each rank dials the
+// next one and talks to both neighbours: order, large frames, a cut and its resumption, reasons.
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -72,8 +72,9 @@ int main(int argc, char** argv) {
   }
   rank_number = std::atoi((*transport)->address().substr(6).c_str());
 
-  REQUIRE((*transport)->connect(format("mpi://{}", ranks), soon()).error().message().find("no rank") !=
-          std::string::npos);
+  REQUIRE(
+      (*transport)->connect(format("mpi://{}", ranks), soon()).error().message().find("no rank") !=
+      std::string::npos);
   REQUIRE(!Transport::open(o, inbox));  // MPI starts once
   const int to = (rank_number + 1) % ranks;
   Result<std::shared_ptr<Channel>> out = (*transport)->connect(format("mpi://{}", to), soon());
@@ -105,7 +106,8 @@ int main(int argc, char** argv) {
     return true;
   });
   for (const auto& [id, peer] : peers) {
-    REQUIRE(peer.closed == (peer.channel->dialed() ? "closed by the peer: all received" : "all received"));
+    REQUIRE(peer.closed ==
+            (peer.channel->dialed() ? "closed by the peer: all received" : "all received"));
   }
   transport->reset();
   std::printf("rank %d of %d: all in order\n", rank_number, ranks);

@@ -13,7 +13,6 @@
 #include <thread>
 
 #include "base/fmt.hpp"
-#include "engine/format/gguf.hpp"
 #include "engine/format/hf_tokenizer.hpp"
 #include "engine/format/model_shape.hpp"
 

@@ -175,8 +175,9 @@ float half_to_float(uint16_t half) {
   const uint32_t exponent = (half >> 10) & 31;
   const uint32_t fraction = half & 0x3ffu;
   if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | (fraction << 13));
-  if (exponent != 0)
+  if (exponent != 0) {
     return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (fraction << 13));
+  }
   const float magnitude = static_cast<float>(fraction) * 0x1.0p-24f;  // zero and subnormals: exact
   return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(magnitude));
 }

@@ -3,7 +3,6 @@
 #include "engine/format/dummy_model.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 

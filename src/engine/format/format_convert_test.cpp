@@ -203,7 +203,8 @@ HfTokenizerFiles byte_level_files() {
     "added_tokens":[{"id":4,"content":"<|end|>","special":true},
                     {"id":5,"content":"<tool>","special":false}],
     "pre_tokenizer":{"type":"Sequence","pretokenizers":[
-      {"type":"Split","pattern":{"Regex":"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|)JSON"
+      {"type":"Split","pattern":{"Regex":
+        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|)JSON"
             R"JSON(\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
        "behavior":"Isolated","invert":false},
       {"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]},

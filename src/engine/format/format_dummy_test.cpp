@@ -106,8 +106,9 @@ TEST(DummyModel, BytesDependOnTheSeedAndNotOnTheThreads) {
   EXPECT_GT(total, 0);
   // Nothing else is left behind.
   int files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(dir.string()))
+  for (const auto& entry : std::filesystem::directory_iterator(dir.string())) {
     files += entry.exists();
+  }
   EXPECT_EQ(files, 3);
 }
 

@@ -6,9 +6,7 @@
 #include <fstream>
 #include <functional>
 
-#include "base/fmt.hpp"
 #include "base/for_seeds.hpp"
-#include "engine/format/gguf.hpp"
 #include "engine/format/gguf_writer.hpp"
 #include "engine/format/model_file.hpp"
 #include "engine/format/model_shape.hpp"

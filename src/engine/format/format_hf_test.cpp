@@ -5,7 +5,6 @@
 #include <cstring>
 #include <functional>
 
-#include "base/fmt.hpp"
 #include "base/for_seeds.hpp"
 #include "engine/format/model_file.hpp"
 #include "engine/format/safetensors.hpp"

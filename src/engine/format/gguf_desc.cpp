@@ -4,7 +4,6 @@
 // GGUF metadata -> ModelDesc. Keys are "<architecture>.block_count" and so on; the specification
 // names them, docs/formats.md lists those read here.
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 
 #include "base/fmt.hpp"

@@ -478,14 +478,7 @@ Result<ModelParts> read_gguf(const std::string& path) {
   parts.path = path;
   ASSIGN_OR_RETURN(std::vector<MetaEntry> meta, add_file(path, parts));
   TRY(add_other_shards(meta, parts));
-  std::sort(parts.tensors.begin(), parts.tensors.end(),
-            [](const Tensor& a, const Tensor& b) { return a.name < b.name; });
-  const auto twin =
-      std::adjacent_find(parts.tensors.begin(), parts.tensors.end(),
-                         [](const Tensor& a, const Tensor& b) { return a.name == b.name; });
-  if (twin != parts.tensors.end()) {
-    return errorf(Code::kDataCorrupt, "the tensor '{}' occurs twice", printable(twin->name));
-  }
+  TRY(sort_tensors(parts.tensors));
   for (MetaEntry& entry : meta) {
     parts.meta.emplace_back(std::move(entry.key), std::move(entry.value));
     parts.meta_bytes.push_back(entry.bytes);

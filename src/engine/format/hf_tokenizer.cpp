@@ -253,8 +253,9 @@ class TokenizerKeys {
     const Json& configured = files_.config["chat_template"];
     if (text.empty()) text = configured.as_string();
     for (const Json& named : configured.items()) {
-      if (text.empty() && named["name"].as_string() == "default")
+      if (text.empty() && named["name"].as_string() == "default") {
         text = named["template"].as_string();
+      }
     }
     if (!text.empty()) meta_.set_string("tokenizer.chat_template", text);
   }

@@ -2,9 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/format/model_shape.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/fmt.hpp"
+#include "engine/format/model_file.hpp"
 
 namespace towline::engine {
 namespace {
@@ -121,6 +123,13 @@ std::vector<TensorShape> needed_tensors(const spec::ModelDesc& d, LayerRange lay
     if (!d.tied_embeddings) out.push_back({"output.weight", d.vocab, d.hidden});
   }
   return out;
+}
+
+Result<void> sort_tensors(std::vector<Tensor>& tensors) {
+  std::ranges::sort(tensors, {}, &Tensor::name);
+  const auto twin = std::ranges::adjacent_find(tensors, {}, &Tensor::name);
+  if (twin == tensors.end()) return {};
+  return errorf(Code::kDataCorrupt, "the tensor '{}' occurs twice", printable(twin->name));
 }
 
 std::string printable(std::string_view text) {

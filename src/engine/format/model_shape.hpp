@@ -14,6 +14,8 @@
 
 namespace towline::engine {
 
+struct Tensor;
+
 // "llama, mistral, qwen2, qwen3"
 inline constexpr std::string_view kArchitectures = "llama, mistral, qwen2, qwen3";
 
@@ -30,6 +32,9 @@ struct TensorShape {
 // The tensors that layers [begin, end) need, in order of use. The first stage adds the embedding,
 // the last the final norm and the output matrix (the embedding again, if tied).
 std::vector<TensorShape> needed_tensors(const spec::ModelDesc& desc, LayerRange layers);
+
+// By name; fails if one occurs twice.
+Result<void> sort_tensors(std::vector<Tensor>& tensors);
 
 // `text` for an error message: control characters as '?', at most 80 characters.
 std::string printable(std::string_view text);

@@ -120,8 +120,9 @@ bool is_there(const fs::path& path) {
 Result<std::vector<std::string>> weight_files(const fs::path& directory) {
   const fs::path index = directory / "model.safetensors.index.json";
   if (!is_there(index)) {
-    if (is_there(directory / "model.safetensors"))
+    if (is_there(directory / "model.safetensors")) {
       return std::vector<std::string>{"model.safetensors"};
+    }
     if (is_there(directory / "pytorch_model.bin") ||
         is_there(directory / "pytorch_model.bin.index.json")) {
       return Error(Code::kUnsupported,
@@ -213,14 +214,7 @@ void settle_tied_embeddings(ModelParts& parts) {
 
 Result<void> settle_desc(ModelParts& parts) {
   settle_tied_embeddings(parts);
-  std::sort(parts.tensors.begin(), parts.tensors.end(),
-            [](const Tensor& a, const Tensor& b) { return a.name < b.name; });
-  const auto twin =
-      std::adjacent_find(parts.tensors.begin(), parts.tensors.end(),
-                         [](const Tensor& a, const Tensor& b) { return a.name == b.name; });
-  if (twin != parts.tensors.end()) {
-    return errorf(Code::kDataCorrupt, "the tensor '{}' occurs twice", twin->name);
-  }
+  TRY(sort_tensors(parts.tensors));
   for (const std::string_view name : {"blk.0.attn_output.bias", "blk.0.ffn_down.bias"}) {
     if (has(parts, name)) {
       return errorf(Code::kUnsupported,
@@ -295,7 +289,8 @@ Result<ModelParts> read_hf_directory(const std::string& path) {
   const fs::path directory(path);
   ASSIGN_OR_RETURN(const std::vector<std::string> files, weight_files(directory));
   if (::access(path.c_str(), X_OK) != 0) {
-    return errorf(Code::kPermissionDenied, "the directory cannot be entered: {}", std::strerror(errno));
+    return errorf(Code::kPermissionDenied, "the directory cannot be entered: {}",
+                  std::strerror(errno));
   }
   const bool config = is_there(directory / "config.json");
   if (!config && (!files.empty() || !is_there(directory / "tokenizer.json"))) {

@@ -129,8 +129,8 @@ void put(const BlockQ6_K& b, std::byte* unit, int r) {
   }
 }
 
-// Panels of a quantised type. Rows past the end become zero blocks: a zero scale makes zero
-// weights.
+// Panels of a quantised type. Rows past the end become zero blocks:
+// a zero scale makes zero weights.
 template <class Block>
 void pack_blocks(const PackSource& from, const PackedMatrix& to, int64_t begin, int64_t end) {
   const PanelUnit unit = panel_unit(to.dtype);

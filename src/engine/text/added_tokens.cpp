@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/text/added_tokens.hpp"
 
-#include <algorithm>
-
 #include "engine/text/characters.hpp"
 
 namespace towline::engine {

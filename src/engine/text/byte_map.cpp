@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // GPT-2 writes each byte as a printable character, so that vocabularies can be plain text: bytes
-// that are printable Latin-1 stand for themselves, the 68 others become U+0100, U+0101, ... in
-// order.
+// that are printable Latin-1 stand for themselves, the 68 others become
+// U+0100, U+0101, ... in order.
 #include <array>
 
 #include "base/utf8.hpp"

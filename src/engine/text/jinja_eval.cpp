@@ -20,8 +20,9 @@ Result<std::vector<int64_t>> slice_indices(int64_t size, const Value& start, con
                                            const Value& step) {
   const auto part = [](const Value& v, int64_t fallback) -> Result<int64_t> {
     if (v.is_none()) return fallback;
-    if (!v.is_int() && !v.is_bool())
+    if (!v.is_int() && !v.is_bool()) {
       return Interpreter::fail("a slice part is a {}", v.type_name());
+    }
     return std::clamp<int64_t>(v.integer(), -(int64_t{1} << 40), int64_t{1} << 40);
   };
   ASSIGN_OR_RETURN(const int64_t by, part(step, 1));

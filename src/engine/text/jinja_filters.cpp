@@ -21,8 +21,9 @@ Result<Value> tojson(Interpreter& in, const Value& v, const Arguments& a) {
   JsonStyle style;
   style.ensure_ascii = a.get(0, "ensure_ascii", Value(false)).truthy();
   const Value indent = a.get(1, "indent", Value(None{}));
-  if (indent.is_int())
+  if (indent.is_int()) {
     style.indent = static_cast<int>(std::clamp<int64_t>(indent.integer(), 0, 64));
+  }
   const Value separators = a.get(2, "separators", Value(None{}));
   if (separators.is_list() && separators.items().size() == 2) {
     ASSIGN_OR_RETURN(style.item_separator, in.show(separators.items()[0]));
@@ -135,8 +136,9 @@ Result<Value> truncate(Interpreter& in, const Value& v, const Arguments& a) {
   const bool kill = a.get(1, "killwords", Value(false)).truthy();
   ASSIGN_OR_RETURN(const std::string end, in.show(a.get(2, "end", Value("..."))));
   const Value leeway = a.get(3, "leeway", Value(5));
-  if (!length.is_int() || !leeway.is_int())
+  if (!length.is_int() || !leeway.is_int()) {
     return Interpreter::fail("truncate: a length is wanted");
+  }
   TRY(in.charge_scan(text.size() + end.size()));
   const int64_t keep = length.integer() - code_point_count(end);
   if (keep < 0) return Interpreter::fail("truncate: the length is below that of the end mark");
@@ -218,8 +220,9 @@ Result<Value> to_float(Interpreter& in, const Value& v, const Arguments& a) {
 
 Result<Value> absolute(Interpreter&, const Value& v, const Arguments&) {
   if (v.is_float()) return Value(std::abs(v.number()));
-  if (!v.is_number() || v.integer() == INT64_MIN)
+  if (!v.is_number() || v.integer() == INT64_MIN) {
     return Interpreter::fail("abs of a {}", v.type_name());
+  }
   return Value(std::abs(v.integer()));
 }
 

@@ -60,8 +60,9 @@ void SpmModel::encode(std::string_view piece, Scratch& scratch, std::vector<int3
     Symbol& left = symbols[static_cast<size_t>(best.left)];
     Symbol& right = symbols[static_cast<size_t>(best.right)];
     // Stale: one of the two has been merged with something else since.
-    if (left.length == 0 || right.length == 0 || left.length + right.length != best.length)
+    if (left.length == 0 || right.length == 0 || left.length + right.length != best.length) {
       continue;
+    }
     left.length = best.length;
     left.next = right.next;
     right.length = 0;

@@ -395,8 +395,8 @@ TEST(Gguf, BadMetadataIsOneSentence) {
                       {"tokenizer.ggml.bos_token_id", int64_t{7}}}), "");
 }
 
-// The 15th kind of vocabulary: no file of it is among the shared data, so the rules are checked
-// here.
+// The 15th kind of vocabulary: no file of it is among the shared data,
+// so the rules are checked here.
 TEST(Gguf, GemmaAndBertRules) {
   using Strings = std::vector<std::string_view>;
   static const MetaValue kAbsent;

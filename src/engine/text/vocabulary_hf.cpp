@@ -4,7 +4,6 @@
 // Hugging Face tokenizer.json -> Vocabulary. The file describes a pipeline of components by type
 // and parameters; each becomes steps of ours, or an error that names the component.
 #include <algorithm>
-#include <optional>
 
 #include "base/fmt.hpp"
 #include "engine/text/byte_tokens.hpp"

@@ -125,8 +125,8 @@ Result<PlanWorkers> listed_workers(const spec::Scenario& s, const spec::Profile&
   for (const spec::ScenarioWorker& w : s.workers) {
     if (!w.emulate || w.tensor_parallel != 1 || w.stages != 1) {
       return errorf(Code::kUnsupported,
-                    "worker {}: emulated workers have one rank and one stage (give a type like T4x2 "
-                    "instead), and where one worker is emulated all must be", w.name);
+                    "worker {}: emulated workers have one rank and one stage (give a type like "
+                    "T4x2 instead), and where one worker is emulated all must be", w.name);
     }
     serve::ClusterNode& node = nodes.emplace_back();
     node.name = w.name;

@@ -114,8 +114,8 @@ Result<std::string> type_of(const spec::ScenarioWorker& w, const spec::Profile& 
   if (type.empty() && profile.devices.size() == 1) type = profile.devices.front().type;
   if (w.stages > 1) {
     return errorf(Code::kUnsupported,
-                  "worker {}: workers of several stages ({}) are not simulated; give each stage as a "
-                  "worker", w.name, w.stages);
+                  "worker {}: workers of several stages ({}) are not simulated; "
+                  "give each stage as a worker", w.name, w.stages);
   }
   if (w.tensor_parallel > 1 && profile.find(format("{}x{}", type, w.tensor_parallel)) != nullptr) {
     type += format("x{}", w.tensor_parallel);

@@ -331,9 +331,9 @@ class NodeAgent {
     kept_.waker->set(&inbox_);
     options.wake = [waker = kept_.waker] { waker->wake(); };
     // What was loaded in an earlier conversation and fits this one stays.
-    const std::string what = format("{} x{}x{} {:016x} slots {} context {} vocabulary {}",
-                                    description.dump(), stages, ranks, mine_.model_hash, theirs.slots,
-                                    theirs.context, theirs.vocab);
+    const std::string what =
+        format("{} x{}x{} {:016x} slots {} context {} vocabulary {}", description.dump(), stages,
+               ranks, mine_.model_hash, theirs.slots, theirs.context, theirs.vocab);
     const bool fits = kept_.ranks && kept_.what == what;
     options.executor = std::move(description);
     if (fits) {

@@ -58,20 +58,21 @@ void RunTrace::add(Instant begin, Instant end, std::span<const RunItem> items, b
 std::string RunTrace::text(const RankPlace& place, const std::string& title) const {
   const int pid = ::getpid();
   std::string out = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n";
-  out += format("{{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":{},\"args\":{{\"name\":{}}}}},\n", pid,
-                Json(title).dump());
+  out += format("{{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":{},\"args\":{{\"name\":{}}}}},\n",
+                pid, Json(title).dump());
   out += format("{{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":{},\"tid\":{},\"args\":"
                 "{{\"name\":\"rank {} of {}\"}}}}",
                 pid, place.world_rank(), place.world_rank(), place.of * place.stages);
   for (const Span& s : spans_) {
-    out += format(",\n{{\"ph\":\"X\",\"name\":\"{}\",\"pid\":{},\"tid\":{},\"ts\":{}.{:03},"
-                  "\"dur\":{}.{:03},\"args\":{{\"lane\":{},\"step\":{},\"steps\":{},\"sequences\":{},"
-                  "\"rows\":{},\"decodes\":{},\"drawn\":{},\"prompt_context\":{},"
-                  "\"decode_context\":{},\"layers\":[{},{}]}}}}",
-                  s.ok ? "run" : "failed run", pid, place.world_rank(), s.begin_ns / 1000,
-                  s.begin_ns % 1000, (s.end_ns - s.begin_ns) / 1000, (s.end_ns - s.begin_ns) % 1000,
-                  s.lane, s.step, s.steps, s.sequences, s.rows, s.decodes, s.drawn,
-                  s.prompt_context, s.decode_context, s.layers.begin, s.layers.end);
+    out += format(
+        ",\n{{\"ph\":\"X\",\"name\":\"{}\",\"pid\":{},\"tid\":{},\"ts\":{}.{:03},"
+        "\"dur\":{}.{:03},\"args\":{{\"lane\":{},\"step\":{},\"steps\":{},\"sequences\":{},"
+        "\"rows\":{},\"decodes\":{},\"drawn\":{},\"prompt_context\":{},"
+        "\"decode_context\":{},\"layers\":[{},{}]}}}}",
+        s.ok ? "run" : "failed run", pid, place.world_rank(), s.begin_ns / 1000, s.begin_ns % 1000,
+        (s.end_ns - s.begin_ns) / 1000, (s.end_ns - s.begin_ns) % 1000, s.lane, s.step, s.steps,
+        s.sequences, s.rows, s.decodes, s.drawn, s.prompt_context, s.decode_context, s.layers.begin,
+        s.layers.end);
   }
   return out + "\n]}\n";
 }

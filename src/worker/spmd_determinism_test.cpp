@@ -25,7 +25,9 @@ int64_t steps_of_a_seed(uint64_t seeds) {
 class ScriptRun {
  public:
   ScriptRun(Rng& rng, int32_t ranks, bool processes, int32_t stages = 1)
-      : options_(choose(rng)), script_(options_, rng()), sender_(script_.limits(), Epoch(1), form(rng)) {
+      : options_(choose(rng)),
+        script_(options_, rng()),
+        sender_(script_.limits(), Epoch(1), form(rng)) {
     NullExecutorOptions null;
     null.vocab = options_.vocab;
     RankGroupOptions group = null_group(ranks, processes, null, stages);

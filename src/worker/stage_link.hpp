@@ -3,16 +3,17 @@
 //
 // StageLink: how the stages of one node's ranks hand a step on, rank to rank, without their node.
 //
-// A node may hold its layers as several stages, each of one or more tensor-parallel ranks; all ranks
-// read the same broadcast of steps (worker/rank_group.hpp) and take its frames in the same order.
+// A node may hold its layers as several stages, each of one or more tensor-parallel ranks;
+// all ranks read the same broadcast of steps (worker/rank_group.hpp) and take
+// its frames in the same order.
 // Stage s gives what it has to stage s + 1, the last one to the first, over a ring in shared memory
 // whose one writer is the giving stage's rank 0 and whose readers are all ranks of the stage after:
 //
 //   stage 0 --rows--> stage 1 --rows--> ... --rows--> last stage --sampled tokens--> stage 0
 //
-// Every frame that has runs leaves exactly one message on every edge, in the order of the frames: its
-// rows or tokens, or that the stage failed it. So nobody chooses what to run next, and nobody waits
-// for what will not come: a frame that fails in one stage fails in those after it.
+// Every frame that has runs leaves exactly one message on every edge, in the order of the frames:
+// its rows or tokens, or that the stage failed it. So nobody chooses what to run next, and nobody
+// waits for what will not come: a frame that fails in one stage fails in those after it.
 //
 // Tokens are learnt when the first stage's ranks need them, and, so that they need not be kept for
 // ever, when they are as old as a frame of which nobody can be at work any more. Both are the same
@@ -35,8 +36,8 @@ namespace towline::worker {
 class StageLink {
  public:
   StageLink() = default;  // of a node with one stage
-  // `output`: of the stage's rank 0; null on the others. Frames more than `in_flight` before another
-  // are done by all ranks when that one is read.
+  // `output`: of the stage's rank 0; null on the others. Frames more than `in_flight` before
+  // another are done by all ranks when that one is read.
   StageLink(std::unique_ptr<net::RingReader> input, std::shared_ptr<net::RingWriter> output,
             uint32_t in_flight)
       : input_(std::move(input)), output_(std::move(output)), in_flight_(in_flight) {}

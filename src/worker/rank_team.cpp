@@ -258,7 +258,7 @@ void RankTeam::reap(size_t reader) {
                     how_it_ended(info));
     died_.store(true, std::memory_order_release);
   }
-  // Stages see by themselves that one gave them nothing, because its other ranks leave.
+  // Its siblings leave the collective that they may be in, and other stages their wait for this one.
   for (ShmCollectiveRegion& region : regions_) region.abort();
   for (const auto& edge : edges_) edge->close();
   steps_->mark_dead(static_cast<int>(reader));

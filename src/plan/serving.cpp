@@ -150,8 +150,8 @@ ServingEstimator::Latency ServingEstimator::latency_at(double rate) {
       // The batch is what arrives during a pass; its time hardly depends on it.
       double pass = vertex.layers * node.decode_seconds[16];
       const double batch = decodes * vertex.share * pass / (1 - busy);
-      pass =
-          vertex.layers * node.decode_seconds[std::min(static_cast<size_t>(batch), kLargestBatch)];
+      const size_t largest = node.decode_seconds.size() - 1;
+      pass = vertex.layers * node.decode_seconds[std::min(static_cast<size_t>(batch), largest)];
       const double decode = kPassesWaited * pass / (1 - busy);
       const double wait = 0.5 * busy * model_.requests.input_spread * prompt_alone / (1 - busy);
       const double prompt = prompt_alone / (1 - busy) + wait + 0.5 * pass;
